@@ -1,0 +1,88 @@
+"""The words of interest of a prompt: what crosses nodes as ``EL_SUBJECTS``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Role = Literal["subject", "scene"]
+
+# Encoders whose output is the cross-attention context of a UNet; SDXL joins "l" and "g" along the feature axis.
+CONTEXT_ENCODERS = ("l", "g", "h")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One word or phrase of the prompt.
+
+    text: as it stands in the prompt, without weights. role: "subject" or "scene". span: characters [start, end) of the
+    prompt as typed. tokens: encoder key of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions in the
+    sequence that encoder emits, chunks concatenated (chunk * 77 + i for CLIP).
+    """
+
+    text: str
+    role: Role
+    span: tuple[int, int]
+    tokens: Mapping[str, tuple[int, ...]]
+
+    def positions(self) -> tuple[int, ...]:
+        """Return the subject's positions in the cross-attention context of a UNet model.
+
+        The union over the CLIP encoders, which agree unless a textual-inversion embedding has another number of
+        vectors in each. Raises ValueError when no CLIP encoder was connected or the subject has no token in any.
+        """
+        clip = [self.tokens[key] for key in CONTEXT_ENCODERS if key in self.tokens]
+        if not clip:
+            raise ValueError(
+                f"'{self.text}' has token positions for {sorted(self.tokens)} only, but attention of a UNet is read at "
+                f"positions of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to the model."
+            )
+        positions = tuple(sorted(set().union(*clip)))
+        if not positions:
+            raise ValueError(f"'{self.text}' has no token in the text encoder; choose another word of the prompt.")
+        return positions
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """A prompt and its subjects in the order of the prompt; parser: what found them, for display."""
+
+    prompt: str
+    items: tuple[Subject, ...]
+    parser: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The text of every subject, in order."""
+        return tuple(item.text for item in self.items)
+
+    def with_role(self, role: Literal["all", "subject", "scene"]) -> Subjects:
+        """Return the subjects of one role, or all of them.
+
+        Raises ValueError that lists what there is when none is left.
+        """
+        items = tuple(item for item in self.items if role in ("all", item.role))
+        if not items:
+            found = ", ".join(f"{item.text} ({item.role})" for item in self.items) or "nothing"
+            wanted = "subject or scene" if role == "all" else role
+            raise ValueError(
+                f"The prompt '{shorten(self.prompt)}' has no {wanted}; found: {found}. "
+                "Name the words yourself in 'override' of Parse Subjects, or choose another role."
+            )
+        return replace(self, items=items)
+
+    def positions(self, index: int) -> tuple[int, ...]:
+        """Return `Subject.positions` of one item."""
+        return self.items[index].positions()
+
+
+def joined_text(items: Iterable[Subject], role: Role) -> str:
+    """Return the texts of one role, separated by ", "; each text once."""
+    return ", ".join(dict.fromkeys(item.text for item in items if item.role == role))
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """Return text on one line, cut in the middle to about `length` characters, for error messages."""
+    line = " ".join(text[: 4 * length].split()) + ("…" if len(text) > 4 * length else "")
+    return line if len(line) <= length else f"{line[: length // 2]} … {line[-length // 2 :]}"

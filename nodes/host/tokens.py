@@ -1,0 +1,133 @@
+"""The prompt as the connected CLIP tokenizes it: every emitted token with the characters it was made of.
+
+The host's tokenizer is asked, not imitated: a shallow copy of it runs on the prompt while the calls it makes to the
+encoder's own tokenizer and to the embedding folder are noted. The host's object is never changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.alignment import Piece, TokenSpan, token_spans
+from ..core.offsets import offsets_from_tokens
+from ..core.prompt_text import check_prompt, plain_text
+from ..core.subjects import CONTEXT_ENCODERS
+
+
+class _Recorder:
+    """Stands in for an encoder's tokenizer and notes the texts it is called with."""
+
+    def __init__(self, tokenizer: Any, calls: list[tuple[str, str]]) -> None:
+        self._tokenizer = tokenizer
+        self._calls = calls
+
+    def __call__(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        self._calls.append(("text", text))
+        return self._tokenizer(text, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
+    """Return the tokens of the prompt per encoder of a connected CLIP, each with its span of characters.
+
+    clip: the host's CLIP object. Keys are the host's ("l", "g", "h", "t5xxl"). Raises ValueError for a prompt that is
+    too long or nested too deep, and for an encoder whose positions cannot be derived exactly.
+    """
+    check_prompt(prompt)
+    plain = plain_text(prompt)
+    outer = copy.copy(clip.tokenizer)
+    calls: dict[str, list[tuple[str, str]]] = {}
+    inner: dict[str, Any] = {}
+    for name, encoder in vars(clip.tokenizer).items():
+        if hasattr(encoder, "tokenize_with_weights") and hasattr(encoder, "tokenizer"):
+            key = name.removeprefix("clip_")
+            inner[key], calls[key] = encoder, []
+            setattr(outer, name, _recording(encoder, calls[key]))
+    options = getattr(clip, "tokenizer_options", None)
+    batches = outer.tokenize_with_weights(prompt, True, **({"tokenizer_options": options} if options else {}))
+    if set(batches) != set(inner):
+        raise ValueError(
+            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}; its token positions "
+            "cannot be derived. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
+        )
+    spans = {
+        key: token_spans(plain, _pieces(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))
+        for key in batches
+    }
+    return _cut_to_common_length(spans, batches)
+
+
+def _recording(encoder: Any, calls: list[tuple[str, str]]) -> Any:
+    twin = copy.copy(encoder)
+    twin.tokenizer = _Recorder(encoder.tokenizer, calls)
+
+    def try_get_embedding(name: str) -> Any:
+        if not name.strip():
+            raise ValueError("The prompt has 'embedding:' without a name behind it; write embedding:name or remove it.")
+        result = encoder._try_get_embedding(name)
+        # What follows the name is given to the tokenizer next; what is left is the embedding's part of the prompt.
+        rest = "".join(result[-1].split())
+        typed = "".join(name.split())
+        calls.append(
+            ("missing" if result[0] is None else "embedding", encoder.embedding_identifier + typed.removesuffix(rest))
+        )
+        return result
+
+    twin._try_get_embedding = try_get_embedding
+    return twin
+
+
+def _pieces(encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[Any, float, int]]]) -> list[Piece]:
+    """Return what the encoder was given, piece by piece, with the positions of each piece's tokens."""
+    groups = _groups(chunks, encoder.embedding_size)
+    pieces: list[Piece] = []
+    word = 0
+    for kind, text in calls:
+        if kind == "missing":
+            pieces.append(Piece(text, (), ()))
+            continue
+        word += 1
+        tokens = groups.get(word, [])
+        positions = tuple(position for _, position in tokens)
+        if kind == "embedding":
+            offsets = ((0, len(text)),) * len(tokens)
+        else:
+            offsets = offsets_from_tokens(encoder.tokenizer, text, [token for token, _ in tokens])
+        pieces.append(Piece(text, offsets, positions))
+    if groups and max(groups) > word:
+        raise ValueError("The host's tokenizer emitted tokens of unknown origin; their positions cannot be derived.")
+    return pieces
+
+
+def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:
+    """Return word id -> its tokens and their positions in the emitted sequence.
+
+    The host drops embedding vectors of another width when it encodes; what follows in the chunk then moves up.
+    """
+    groups: dict[int, list[tuple[Any, int | None]]] = {}
+    base = 0
+    for chunk in chunks:
+        emitted = base
+        for token, _weight, word in chunk:
+            dropped = not isinstance(token, int) and token.shape[-1] != width
+            if word:
+                groups.setdefault(word, []).append((token, None if dropped else emitted))
+            emitted += not dropped
+        base += len(chunk)
+    return groups
+
+
+def _cut_to_common_length(
+    spans: dict[str, tuple[TokenSpan, ...]], batches: Mapping[str, list[list[Any]]]
+) -> dict[str, tuple[TokenSpan, ...]]:
+    """Drop tokens past the shorter of two CLIP encoders: the host joins them along the features and cuts the longer."""
+    lengths = [sum(map(len, batches[key])) for key in batches if key in CONTEXT_ENCODERS]
+    shortest = min(lengths, default=0)
+    return {
+        key: tuple(token for token in found if token.position < shortest) if key in CONTEXT_ENCODERS else found
+        for key, found in spans.items()
+    }

@@ -1,0 +1,67 @@
+"""Parse Subjects: from any prompt to the right text-encoder tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from .core.parsing import parse, table
+from .core.subjects import joined_text
+from .host.tokens import tokenize
+from .sockets import Subjects
+
+
+class ELParseSubjects(io.ComfyNode):
+    """Finds the subject and scene words of a prompt and their token positions in every text encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELParseSubjects",
+            display_name="Parse Subjects",
+            category="explainable latents",
+            description="Finds the subject and scene words of a prompt and the positions of their tokens in every text "
+            "encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
+            search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP that also encodes this prompt for the sampler."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="a dog on the beach",
+                    tooltip="The prompt, exactly as it goes into CLIP Text Encode.",
+                ),
+                io.Combo.Input(
+                    "parser",
+                    options=["auto", "spacy", "rules"],
+                    default="auto",
+                    tooltip="rules: built-in word lists and rules. spacy: an installed English spaCy model. auto: spacy "
+                    "if a model is installed, else rules.",
+                ),
+                io.String.Input(
+                    "override",
+                    default="",
+                    tooltip="Words or phrases of the prompt to use instead of the subjects found, separated by commas: "
+                    "dog, red car. dog#2 is the second dog; without a number every occurrence counts.",
+                ),
+            ],
+            outputs=[
+                Subjects.Output(display_name="subjects", tooltip="The words with their token positions."),
+                io.String.Output(display_name="subject text", tooltip="The subjects, separated by commas."),
+                io.String.Output(display_name="scene text", tooltip="The scenes, separated by commas."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, text: str, parser: str, override: str) -> io.NodeOutput:
+        """Parse the prompt and show the table of words, roles and token positions on the node."""
+        subjects = parse(text, tokenize(clip, text), override)
+        return io.NodeOutput(
+            subjects,
+            joined_text(subjects.items, "subject"),
+            joined_text(subjects.items, "scene"),
+            ui=ui.PreviewText(table(subjects)),
+        )
