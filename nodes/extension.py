@@ -1,0 +1,15 @@
+"""Collects the pack's node classes for ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+NODES: list[type[io.ComfyNode]] = []
+
+
+class ExplainableLatents(ComfyExtension):
+    """The pack as ComfyUI sees it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node class of the pack, in menu order."""
+        return NODES
