@@ -1,0 +1,128 @@
+"""Read cross-attention probabilities beside the user's attention backend during one call of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.attention import token_attention
+from .layers import LayerSelection, layer_name
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the network's batch that one positive conditioning fills.
+
+    rows: where. columns: [T,S], the subjects' positions in the context. size, offset: its area in the latent, (a, b) at (y, x).
+    weight: how much it counts there, a number or [B or 1,a,b].
+    """
+
+    rows: slice
+    columns: Tensor
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    weight: Tensor | float
+
+    def is_whole(self, grid: tuple[int, int]) -> bool:
+        """Whether the conditioning covers the whole latent evenly."""
+        return self.size == grid and isinstance(self.weight, float)
+
+
+class Recorder:
+    """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
+
+    maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads.
+    """
+
+    def __init__(self, rows: list[Rows], selection: LayerSelection, batch: int, warn: Callable[[str], None]) -> None:
+        self.maps: dict[str, list[Tensor]] = {}
+        self.grids: dict[str, tuple[int, int]] = {}
+        self._rows = rows
+        self._selection = selection
+        self._batch = batch
+        self._warn = warn
+        # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query positions
+        # exist as well as 77 tokens, and other nodes change the number of either.
+        self._next: dict | None = None
+
+    def install(self, options: dict) -> dict:
+        """A copy of the host's transformer options in which this recorder looks on; what is installed there stays in effect."""
+        options = dict(options)
+        patches = dict(options.get("patches", {}))
+        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
+        options["patches"] = patches
+        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
+        replacers = options.get("patches_replace", {})
+        if replacers.get("attn2"):
+            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
+            options["patches_replace"] = {**replacers, "attn2": around}
+        return options
+
+    def _announce(
+        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The last attn2 patch: the next attention is this block's cross-attention."""
+        self._next = extra_options
+        return n, context, value
+
+    def _beside(self, previous: Callable | None) -> Callable:
+        def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
+            extra_options, self._next = self._next, None
+            # A block whose attn2 module another node replaced never calls this for it: the next block's self-attention comes instead.
+            if extra_options is not None and layer_name(extra_options) == layer_name(kwargs["transformer_options"]):
+                q, k, _, heads, *rest = args
+                mask = rest[0] if rest else kwargs.get("mask")
+                self._record(q, k, heads, extra_options, mask, kwargs.get("scale"))
+            if previous is not None:
+                return previous(attention, *args, **kwargs)
+            return attention(*args, **kwargs)
+
+        return override
+
+    def _around(self, replacer: Callable) -> Callable:
+        def replaced(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, **kwargs: Any) -> Tensor:
+            # What the replacer itself computes through the host's attention is not observed a second time.
+            self._next = None
+            self._record(q, k, extra_options["n_heads"], extra_options)
+            return replacer(q, k, v, extra_options, **kwargs)
+
+        return replaced
+
+    @torch.no_grad()
+    def _record(
+        self, q: Tensor, k: Tensor, heads: int, options: dict, mask: Tensor | None = None, scale: float | None = None
+    ) -> None:
+        name = layer_name(options)
+        h, w = options["activations_shape"][-2:]
+        self.grids[name] = (h, w)
+        if (name, (h, w)) not in self._selection:
+            return
+        tokens = self._rows[0].columns.shape[0]
+        if q.shape[:2] != (self._batch, h * w) or k.shape[0] != self._batch or k.shape[1] < tokens:
+            self._warn(
+                f"cross-attention of layer {name} is not captured: {tuple(q.shape)} queries and {tuple(k.shape)} keys where "
+                f"{self._batch} rows of {h}x{w} queries and at least {tokens} keys were expected; another node rearranges them"
+            )
+            return
+        self.maps[name] = [
+            token_attention(
+                q[row.rows],
+                k[row.rows],
+                heads,
+                _columns(row, k),
+                mask=mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows],
+                scale=scale,
+            ).unflatten(-1, (h, w))
+            for row in self._rows
+        ]
+
+
+def _columns(row: Rows, k: Tensor) -> Tensor:
+    """The membership of every key: [B,T,S]. Keys that another node put behind the text belong to no subject."""
+    length = k.shape[1]
+    columns = torch.nn.functional.pad(row.columns, (0, 0, 0, length - row.columns.shape[0]))
+    return columns.expand(row.rows.stop - row.rows.start, -1, -1)
