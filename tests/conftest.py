@@ -1,4 +1,4 @@
-"""Makes the repository importable without running its root `__init__.py` (ComfyUI's business) or putting it on `sys.path`.
+"""Makes the repository importable without its root `__init__.py` (ComfyUI's business) and without `sys.path`.
 
 `explainable_latents` is the pack, `tests` are its tests. On `sys.path` the root would let our `nodes` hide ComfyUI's
 `nodes.py`, and ComfyUI's own `tests` hide ours.
@@ -7,6 +7,8 @@
 import sys
 import types
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,3 +21,11 @@ def _alias(name: str, folder: Path) -> None:
 
 _alias("explainable_latents", ROOT)
 _alias("tests", ROOT / "tests")
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint() -> Path:
+    """The trained toy checkpoint; an error says how to get it when it is missing."""
+    from tests.comfyui import paths
+
+    return paths.toy_checkpoint()

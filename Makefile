@@ -1,0 +1,54 @@
+# Every target sets up what it needs: ComfyUI and a virtual environment under .comfyui/ (see tests/comfyui/install.py).
+#   PYTHON          the Python (3.11 or newer) that makes the environment
+#   COMFYUI_PATH    your own ComfyUI instead of the pinned one; it is only read
+#   COMFYUI_PYTHON  the Python of that ComfyUI
+
+PYTHON ?= python3
+HOST = $(PYTHON) -m tests.comfyui
+RUN = $(HOST) run
+
+.PHONY: help host test lint test-core test-host test-workflows demo toy bench-pipelines bench serve format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
+	@$(HOST) install
+
+test: lint test-core test-host test-workflows ## lint, core tests without ComfyUI, host tests, workflow tests on the real server
+
+lint: host ## check style and layers
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+test-core: host ## tests of nodes/core and of the tools, without ComfyUI
+	$(RUN) -m pytest -q tests/core tests/tools
+
+test-host: host ## tests of nodes/host, ComfyUI in the same process
+	$(RUN) -m pytest -q tests/host
+
+test-workflows: host ## tests that queue workflows on the real server
+	$(RUN) -m pytest -q tests/workflows
+
+demo: host ## make the pictures of the pack's main job and print their path
+	$(RUN) -m tests.demo
+
+toy: host ## train the toy checkpoint anew (90 minutes on 2 cores)
+	$(RUN) -m tests.toy_world.train
+
+bench-pipelines: host ## measure the pipelines on the fixed list of cases
+	$(RUN) -m tests.benchmarks.pipelines
+
+bench: host ## run every tests/benchmarks/bench_*.py
+	@set -e; for file in $(wildcard tests/benchmarks/bench_*.py); do \
+	  name=$$(basename $$file .py); echo "== $$name"; $(RUN) -m tests.benchmarks.$$name; done
+
+serve: host ## open this ComfyUI in your browser (PORT=8188)
+	$(HOST) serve --port $(or $(PORT),8188)
+
+format: host ## format the code
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean: ## remove ComfyUI, its environment and all outputs (7 GB; the next target sets them up again)
+	rm -rf .comfyui output .pytest_cache .ruff_cache .hypothesis

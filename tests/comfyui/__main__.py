@@ -1,0 +1,51 @@
+"""`python -m tests.comfyui COMMAND`: install, serve, run. Standard library only, any Python 3.11 or newer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11"
+    )
+
+from .command import run_main
+from .install import install
+from .paths import HOME
+from .server import ComfyServer, server_environment
+
+
+def main() -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.comfyui", description="The real ComfyUI for tests and the demo."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("install", help="set ComfyUI up, or check that it is")
+    serve = commands.add_parser("serve", help="run it for your browser, with this pack, until Ctrl-C")
+    serve.add_argument("--port", type=int, default=8188)
+    serve.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU")
+    commands.add_parser("run", help="run the environment's Python with all further arguments")
+    given = sys.argv[1:]
+    further = given[1:] if given[:1] == ["run"] else []  # Python's options, not ours
+    options = parser.parse_args(given[: len(given) - len(further)])
+    host = install()
+    if options.command == "install":
+        print(f"ComfyUI: {host.tree}\nPython:  {host.python}")
+    elif options.command == "serve":
+        _serve(options.port, "" if options.gpu else "--cpu")
+    else:
+        os.execve(host.python, [str(host.python), *further], server_environment(host))
+
+
+def _serve(port: int, device: str) -> None:
+    with ComfyServer(port=port, base=HOME / "base", device=device) as server:
+        print(f"ComfyUI with explainable-latents: {server.url}   (Ctrl-C ends it; log: {server.log})", flush=True)
+        server.wait()
+        server.check()
+
+
+if __name__ == "__main__":
+    run_main(main)

