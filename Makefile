@@ -22,7 +22,7 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(RUN) -m pytest -q tests/core tests/tools
+	$(RUN) -m pytest -q tests/core tests/comfyui
 
 test-host: host ## tests of nodes/host, ComfyUI in the same process
 	$(RUN) -m pytest -q tests/host

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .install import Host
@@ -31,28 +32,32 @@ PACK_ENTRIES = (
 FOLDERS = ("custom_nodes", "models/checkpoints", "input", "output", "temp", "user")
 
 
-def prepare_base(base: Path) -> Path:
-    """Make or refresh a base directory; what a user keeps in it stays."""
+def prepare_base(base: Path, custom_nodes: Sequence[Path] = ()) -> Path:
+    """Make or refresh a base directory with the pack, the toy model and further `custom_nodes`.
+
+    What a user keeps in it stays.
+    """
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
     pack = base / "custom_nodes" / PACK_NAME
     pack.mkdir(exist_ok=True)
     for entry in PACK_ENTRIES:
         _link(pack / entry, ROOT / entry)
-    _link(base / "custom_nodes" / TOY_NODE.name, TOY_NODE)
+    for node in (TOY_NODE, *custom_nodes):
+        _link(base / "custom_nodes" / node.name, node)
     _link(base / "models" / "checkpoints" / TOY_CHECKPOINT.name, TOY_CHECKPOINT)
     return base
 
 
 def temporary_base(home: Path = HOME) -> Path:
-    """A fresh base directory that carries this process's id; those of processes that are gone are removed."""
+    """A fresh, empty folder that carries this process's id; those of processes that are gone are removed."""
     runs = home / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         pid = old.name.partition("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
-    return prepare_base(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs)))
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
 
 
 def model_paths(host: Host, base: Path) -> list[str]:

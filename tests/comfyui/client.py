@@ -90,6 +90,10 @@ class ComfyClient:
             self._socket = None
         self._http.close()
 
+    def stats(self) -> dict[str, Any]:
+        """The server's versions, arguments and devices."""
+        return self._get("/system_stats").json()
+
     def object_info(self, node_class: str | None = None) -> dict[str, Any]:
         """The description of one node class (KeyError when the server does not have it), or of all by name."""
         info = self._get("/object_info" + (f"/{node_class}" if node_class else "")).json()

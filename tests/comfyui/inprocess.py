@@ -21,8 +21,7 @@ def load_comfyui(base: Path | None = None, device: str = "--cpu") -> Host:
     if base is None:
         base = temporary_base()
         atexit.register(shutil.rmtree, base, ignore_errors=True)
-    else:
-        prepare_base(base)
+    prepare_base(base)
     if not host.pinned:
         sys.dont_write_bytecode = True
     sys.path.insert(0, str(host.tree))  # first: our root may be on the path, and its `nodes` would hide ComfyUI's

@@ -141,35 +141,32 @@ def _complete(host: Host) -> bool:
 
 
 def _prepare(environment: Environment, host: Host, home: Path) -> None:
-    _create(environment)
+    create(environment)
     for name, arguments in environment.steps:
         if name == "comfyui" and host.pinned:
-            _fetch(PIN, host.tree, environment.python, home)
+            fetch(PIN, host.tree, environment.python, home)
         if _same(_stamp(environment, name), _key(arguments)):
             continue
         if name == "torch" and shutil.disk_usage(home).free < NEEDED_BYTES:
             raise InstallError(f"{home} has less than 9 GB of free space, which torch and ComfyUI's packages need")
         _say(f"installing {name} packages into {environment.folder} (log: {home / 'install.log'})")
-        _forget_half_installed(environment)
+        forget_half_installed(environment)
         _pip(environment.python, ("install", *arguments), home)
         _write(_stamp(environment, name), _key(arguments))
 
 
-def _create(environment: Environment) -> None:
+def create(environment: Environment) -> None:
     """The bare environment; one that an interrupted run left unusable is made anew."""
-    python = environment.python
-    if python.exists() and _runs(python, "-m", "pip", "--version"):
-        return
-    _say(f"creating {environment.folder}")
-    maker = str(environment.base or sys.executable)
-    done = subprocess.run(
-        [maker, "-B", "-m", "venv", "--clear", str(environment.folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InstallError(
-            f"{maker} cannot create a virtual environment in {environment.folder}:\n"
-            f"{(done.stdout + done.stderr).strip()}\nOn Debian and Ubuntu: `apt install python3-venv`."
-        )
+    if not _usable(environment):
+        _say(f"creating {environment.folder}")
+        maker = str(environment.base or sys.executable)
+        command = [maker, "-B", "-m", "venv", "--clear", str(environment.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InstallError(
+                f"{maker} cannot create a virtual environment in {environment.folder}:\n"
+                f"{(done.stdout + done.stderr).strip()}\nOn Debian and Ubuntu: `apt install python3-venv`."
+            )
     if environment.base:
         _build_upon(environment, environment.base)
 
@@ -182,7 +179,7 @@ def _build_upon(environment: Environment, base: Path) -> None:
     _write(own / "zz_base.pth", "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders))
 
 
-def _fetch(pin: Pin, tree: Path, python: Path, home: Path) -> None:
+def fetch(pin: Pin, tree: Path, python: Path, home: Path) -> None:
     """Download the pinned source distribution and put its ComfyUI at `tree`, whole or not at all."""
     if _same(tree / ".pin", pin.sha256):
         return
@@ -241,12 +238,12 @@ def _reason(text: str) -> str:
         return "the downloaded file is not the pinned one (its sha256 differs): refused and deleted"
     if "No space left on device" in text:
         return "the disk is full: ComfyUI and its packages need 9 GB; run the command again when there is room"
-    if any(sign in text for sign in ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError")):
+    if any(sign in text for sign in ("NewConnectionError", "NameResolutionError", "Timeout", "(from versions: none)")):
         return "pip cannot reach PyPI: check the network and run the command again, it goes on where it stopped"
     return "pip failed; run the command again once the cause is removed, it goes on where it stopped"
 
 
-def _forget_half_installed(environment: Environment) -> None:
+def forget_half_installed(environment: Environment) -> None:
     """Packages that an interrupted pip left without their RECORD: pip would take them for installed."""
     for info in (environment.folder / "lib").glob("python3*/site-packages/*.dist-info"):
         if not (info / "RECORD").exists():
@@ -299,8 +296,12 @@ def _write(file: Path, text: str) -> None:
     os.replace(new, file)
 
 
-def _runs(python: Path, *arguments: str) -> bool:
-    return subprocess.run([str(python), *arguments], capture_output=True, check=False).returncode == 0
+def _usable(environment: Environment) -> bool:
+    if not environment.python.exists():
+        return False
+    command = [str(environment.python), "-c", "import pip, sys; print(sys.prefix, end='')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and Path(done.stdout).resolve() == environment.folder.resolve()
 
 
 def _output(python: Path, *arguments: str) -> str:

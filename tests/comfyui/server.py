@@ -25,7 +25,7 @@ from .install import Host, installed
 from .paths import HOME
 
 START_SECONDS = 300.0  # about 7 s on an idle machine
-STOP_SECONDS = 5.0
+STOP_SECONDS = 3.0
 LOG_LINES = 30
 KEPT_LOGS = 20
 ADDRESS = "127.0.0.1"
@@ -39,8 +39,8 @@ class ComfyServer:
     """A ComfyUI server for the time of a `with` block (or between `start` and `stop`).
 
     `port` None picks a free one. `base` None makes a base directory for this run only, which is removed at the end;
-    otherwise `base` is prepared and kept. The log stays in `.comfyui/logs/`. Start it from a thread that lives as long
-    as the server should: on Linux the server dies with it.
+    otherwise `base` is prepared and kept. `custom_nodes` are further files or packages to load beside the pack. The log
+    stays in `.comfyui/logs/`. Start it from a thread that lives as long as the server should: on Linux it dies with it.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ComfyServer:
         base: Path | None = None,
         device: str = "--cpu",
         arguments: Sequence[str] = (),
+        custom_nodes: Sequence[Path] = (),
         host: Host | None = None,
         home: Path = HOME,
     ) -> None:
@@ -59,6 +60,7 @@ class ComfyServer:
         self._given_base = base
         self.base = base
         self._arguments = [*([device] if device else []), *arguments]
+        self._custom_nodes = custom_nodes
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self.log = home / "logs" / f"comfyui-{os.getpid()}-{next(_numbers)}.log"
@@ -84,7 +86,8 @@ class ComfyServer:
 
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start it and return when it answers; ServerError (and nothing left running) when it does not."""
-        self.base = prepare_base(self._given_base) if self._given_base else temporary_base(self._home)
+        self.base = self._given_base or temporary_base(self._home)
+        prepare_base(self.base, self._custom_nodes)
         atexit.register(self.stop)
         try:
             self._spawn()
