@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from .masking import ELMaskFromAttention, ELMaskFromImage
+from .sampling import ELMaskedLatentKSampler
+from .subjects import ELParseSubjects
+
+NODES: list[type[io.ComfyNode]] = [
+    ELParseSubjects,
+    ELMaskFromAttention,
+    ELMaskFromImage,
+    ELMaskedLatentKSampler,
+]
 
 
 class ExplainableLatents(ComfyExtension):

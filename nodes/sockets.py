@@ -5,3 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 Subjects = io.Custom("EL_SUBJECTS")
+Attention = io.Custom("EL_ATTENTION")
+Saliency = io.Custom("EL_SALIENCY")
+Masking = io.Custom("EL_MASKING")

@@ -1,0 +1,38 @@
+"""How a mask is found while a model samples: the values that cross nodes as EL_MASKING."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .masks import Shaping
+from .subjects import Subjects
+
+
+@dataclass(frozen=True)
+class AttentionMasking:
+    """The mask is the shaped cross-attention of `subjects`, read from the model call before the manipulated step.
+
+    layers: which cross-attention layers count (`all`, `last`, names or grids separated by commas).
+    """
+
+    subjects: Subjects
+    shaping: Shaping
+    layers: str = "all"
+
+
+@dataclass(frozen=True)
+class ImageMasking:
+    """The same given mask at every step. mask: float [B,H,W] in [0,1] at any resolution; 1 is inside, values between mix."""
+
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 3:
+            raise ValueError(f"a mask has shape [batch, height, width], got {tuple(self.mask.shape)}")
+        if not (self.mask.isfinite().all() and self.mask.amin() >= 0 and self.mask.amax() <= 1):
+            raise ValueError("a mask holds numbers from 0 (outside) to 1 (inside); this one has others")
+
+
+Masking = AttentionMasking | ImageMasking

@@ -1,0 +1,170 @@
+"""From saliency maps to masks: smoothing, dilation, thresholds, combination (Experiments 1 and 2, Abs-Grad-SAM)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COMBINATIONS = ("sum", "union", "intersection")
+
+# Below this spread relative to its size a float32 map carries no information to threshold.
+_FLAT = 1e-6
+
+
+def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
+    """Gaussian filter of the last two axes with a `size` × `size` window, edge values repeated outwards.
+
+    G[k] ∝ exp(-k²/2σ²) for |k| ≤ (size-1)/2, normalised to sum 1; the published code uses σ = 6, size = 3.
+    maps: float [...,h,w]. sigma: standard deviation in latent pixels, 0 returns the maps unchanged. size: odd, in latent pixels.
+    Raises ValueError for a negative σ or an even or non-positive size.
+    """
+    if sigma < 0:
+        raise ValueError(
+            f"smoothing sigma {sigma} is negative; use 0 for no smoothing or a positive number of latent pixels"
+        )
+    radius = _radius(size, "smoothing size")
+    if sigma == 0 or radius == 0:
+        return maps
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
+    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
+    return flat.view_as(maps)
+
+
+def dilate(maps: Tensor, size: int, iterations: int) -> Tensor:
+    """Grey dilation of the last two axes: the maximum over a `size` × `size` square, repeated; binary on a binary map.
+
+    maps: float [...,h,w]. size: odd, in latent pixels. iterations: how often, 0 returns the maps unchanged (published: 3×3, 3 times).
+    Raises ValueError for an even or non-positive size or negative iterations.
+    """
+    if iterations < 0:
+        raise ValueError(f"dilation iterations {iterations} is negative; use 0 for none")
+    reach = _radius(size, "dilation size") * iterations
+    if reach == 0:
+        return maps
+    # A square is separable, and n dilations by it are one dilation by the n times wider square.
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    down, right = min(reach, flat.shape[-2] - 1), min(reach, flat.shape[-1] - 1)
+    flat = F.max_pool2d(F.pad(flat, (0, 0, down, down), value=-torch.inf), (2 * down + 1, 1), stride=1)
+    flat = F.max_pool2d(F.pad(flat, (right, right, 0, 0), value=-torch.inf), (1, 2 * right + 1), stride=1)
+    return flat.reshape(maps.shape)
+
+
+def _radius(size: int, name: str) -> int:
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"{name} {size} must be an odd number of latent pixels: 1, 3, 5, ...")
+    return (size - 1) // 2
+
+
+def mean_threshold(maps: Tensor, value: float) -> Tensor:
+    """μ(A) of each map (Experiment 1); `value` is not used."""
+    return maps.mean(dim=(-2, -1), keepdim=True)
+
+
+def log_mean_threshold(maps: Tensor, value: float) -> Tensor:
+    """exp(μ(log A) + λ) of each map with λ = `value` (Experiment 2: 0.2). Zeros are left out of the mean of the logarithm."""
+    positive = maps > 0
+    logs = torch.where(positive, maps, 1).log()
+    return (logs.sum((-2, -1), keepdim=True) / positive.sum((-2, -1), keepdim=True) + value).exp()
+
+
+def mean_std_threshold(maps: Tensor, value: float) -> Tensor:
+    """μ(A) + k·σ(A) of each map (of each channel, where there are channels) with k = `value` (Abs-Grad-SAM: 0.5)."""
+    return maps.mean((-2, -1), keepdim=True) + value * maps.std((-2, -1), keepdim=True, correction=0)
+
+
+def quantile_threshold(maps: Tensor, value: float) -> Tensor:
+    """The `value` quantile of each map, in [0, 1]. Raises ValueError outside."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"quantile {value} must lie between 0 (everything) and 1 (nothing)")
+    return maps.flatten(-2).quantile(value, dim=-1, keepdim=True).unsqueeze(-1)
+
+
+def otsu_threshold(maps: Tensor, value: float) -> Tensor:
+    """The level that best separates each map's values into two classes (Otsu 1979), found among the values themselves.
+
+    Maximises w₀ w₁ (μ₀ - μ₁)² over every split of the sorted values; `value` is not used.
+    """
+    ordered = maps.flatten(-2).double().sort(dim=-1).values
+    n = ordered.shape[-1]
+    low = torch.arange(1, n, device=maps.device, dtype=torch.float64)
+    sums = ordered.cumsum(-1)
+    difference = sums[..., :-1] / low - (sums[..., -1:] - sums[..., :-1]) / (n - low)
+    best = (low * (n - low) * difference**2).argmax(dim=-1, keepdim=True)
+    return ordered.gather(-1, best).to(maps.dtype).unsqueeze(-1)
+
+
+Threshold = Callable[[Tensor, float], Tensor]
+RULES: dict[str, Threshold] = {
+    "mean": mean_threshold,
+    "log-mean": log_mean_threshold,
+    "mean + k·std": mean_std_threshold,
+    "quantile": quantile_threshold,
+    "otsu": otsu_threshold,
+}
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How maps become a mask.
+
+    rule: one of `RULES`. value: λ of log-mean, k of mean + k·std, the quantile; other rules ignore it. combine: `sum` adds the subjects' maps
+    before one threshold (Experiment 1), `union` and `intersection` join their masks. invert: exchange inside and outside.
+    sigma, size: Gaussian smoothing before the threshold. dilation, iterations: grey dilation of the smoothed map.
+    """
+
+    rule: str = "mean"
+    value: float = 0.0
+    combine: str = "sum"
+    invert: bool = False
+    sigma: float = 0.0
+    size: int = 3
+    dilation: int = 3
+    iterations: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"threshold rule {self.rule!r} is not one of: {', '.join(RULES)}")
+        if self.combine not in COMBINATIONS:
+            raise ValueError(f"combination {self.combine!r} is not one of: {', '.join(COMBINATIONS)}")
+
+
+def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...]) -> Tensor:
+    """Boolean masks A > threshold(A), of the shape of `maps` [S,B,...,h,w]; `labels` name the S maps in errors.
+
+    The same mask results from any positive multiple of a map. Raises ValueError naming the subject when a map is constant, zero or not
+    finite: it has no part above its threshold.
+    """
+    if rule not in RULES:
+        raise ValueError(f"threshold rule {rule!r} is not one of: {', '.join(RULES)}")
+    finite = maps.isfinite().flatten(1).all(1)
+    spread = maps.amax((-2, -1)) - maps.amin((-2, -1))
+    flat = (spread <= _FLAT * maps.abs().amax((-2, -1))).flatten(1).any(1)
+    for bad, problem in ((~finite, "is not finite (NaN or infinity)"), (flat, "has the same value everywhere")):
+        if bad.any():
+            named = ", ".join(f"'{label}'" for label, is_bad in zip(labels, bad.tolist(), strict=True) if is_bad)
+            raise ValueError(
+                f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, step or noise level."
+            )
+    return maps > RULES[rule](maps, value)
+
+
+def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
+    """One mask per latent from the maps of several subjects.
+
+    maps: [S,B,h,w] or [S,B,C,h,w]. Returns float32 0/1, [B,h,w] or [B,C,h,w]. Raises ValueError as `threshold` does.
+    """
+    maps = gaussian_smooth(maps, shaping.sigma, shaping.size)
+    maps = dilate(maps, shaping.dilation, shaping.iterations)
+    if shaping.combine == "sum":
+        maps, labels = maps.sum(0, keepdim=True), (" + ".join(labels),)
+    masks = threshold(maps, shaping.rule, shaping.value, labels)
+    mask = masks.all(0) if shaping.combine == "intersection" else masks.any(0)
+    return (~mask if shaping.invert else mask).float()

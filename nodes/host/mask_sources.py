@@ -1,0 +1,70 @@
+"""Evaluate an EL_MASKING at a manipulated step of a running sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core.masking import AttentionMasking, ImageMasking, Masking
+from ..core.masks import shape_mask
+from ..core.saliency import Saliency
+from .observer import AttentionCapture, observe
+
+
+class MaskSource(Protocol):
+    """Gives the mask of one step."""
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
+        """Return the mask [B or 1,h,w] for state `x` [B,C,h,w] and what it was made from; `predict` evaluates the model there."""
+        ...
+
+
+class AttentionSource:
+    """The shaped attention of the most recent model call; before the first step a call is made for it."""
+
+    def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
+        self._masking = masking
+        self._capture = capture
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
+        """See `MaskSource`. Raises ValueError when the model call showed no attention of the subjects."""
+        saliency = self._capture.latest()
+        if saliency is None:
+            predict()
+            saliency = self._capture.latest()
+        if saliency is None:
+            raise ValueError(
+                f"the model showed no attention for {', '.join(self._masking.subjects.labels)}: parse the subjects from the prompt that is "
+                "connected as positive conditioning, with the CLIP of this model"
+            )
+        return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
+
+
+class ImageSource:
+    """A given mask, brought to the latent's size."""
+
+    def __init__(self, masking: ImageMasking) -> None:
+        self._mask = masking.mask
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, None]:
+        """See `MaskSource`. Raises ValueError when the mask's batch is neither 1 nor the latent's."""
+        if self._mask.shape[0] not in (1, x.shape[0]):
+            raise ValueError(
+                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one mask for all, or one for each"
+            )
+        mask = self._mask.to(device=x.device, dtype=torch.float32).unsqueeze(1)
+        if mask.shape[-2:] != x.shape[-2:]:
+            mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
+        return mask[:, 0], None
+
+
+def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
+    """Return the source for `masking`, installing on `patcher` (in place: pass a clone) what it needs to watch the model."""
+    if isinstance(masking, AttentionMasking):
+        return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
+    return ImageSource(masking)

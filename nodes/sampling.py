@@ -1,0 +1,170 @@
+"""KSampler (Masked Latent): the stock KSampler that replaces part of its latent at chosen steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from .core.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
+from .host.ksampler import sample_masked
+from .sockets import Masking, Saliency
+
+CATEGORY = "explainable latents"
+
+
+class ELMaskedLatentKSampler(io.ComfyNode):
+    """Samples like the stock KSampler and overwrites part of the latent with the noised reference at a few steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskedLatentKSampler",
+            display_name="KSampler (Masked Latent)",
+            category=CATEGORY,
+            description="A KSampler that, at a few steps, finds a mask and overwrites the latent outside (or inside) of it with the noised "
+            "reference. So a picture keeps its context at noise levels where plain img2img would lose it.",
+            search_aliases=[
+                "masked latent",
+                "latent replacement",
+                "aggregated attention",
+                "img2img",
+                "keep background",
+                "ksampler",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="The model used for denoising the latent."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise, for the start and for the reference.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=35,
+                    min=1,
+                    max=10000,
+                    tooltip="Steps that are run. The papers' 50 steps at strength 0.7 are 35 steps at denoise 0.7.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance scale. Higher follows the prompt more. The papers use 8.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="ddpm",
+                    tooltip="The algorithm used when sampling. Any but dpm_fast and dpm_adaptive, which choose their own steps. The papers use ddpm.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="ddim_uniform",
+                    tooltip="How noise is removed over the steps. ddim_uniform has the papers' evenly spaced timesteps.",
+                ),
+                io.Conditioning.Input(
+                    "positive", tooltip="What the picture shows: the prompt that Parse Subjects reads."
+                ),
+                io.Conditioning.Input("negative", tooltip="What the picture should not show."),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The latent to start from: the encoded reference, or an empty latent for pure noise.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.7,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Strength: how much of the noise schedule is run. Less keeps more of the start. The papers use 0.7 and 0.9.",
+                ),
+                Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
+                io.String.Input(
+                    "manipulate_at",
+                    default="5, 18, 28",
+                    tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges (2-4) or shares (10%), counted "
+                    "from 0 among the steps that are run. The number of steps itself stands for the finished latent. Published: 5, 18, 28.",
+                ),
+                io.Combo.Input(
+                    "inside",
+                    options=list(POLICIES),
+                    default=KEEP,
+                    tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's noise level. cached "
+                    "reference: the reference at a fixed noise level.",
+                ),
+                io.Combo.Input(
+                    "outside",
+                    options=list(POLICIES),
+                    default=CURRENT,
+                    tooltip="What fills the rest; choices as for inside.",
+                ),
+                io.Int.Input(
+                    "inside_timestep",
+                    default=680,
+                    min=0,
+                    max=998,
+                    tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. Published: 680.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "outside_timestep",
+                    default=80,
+                    min=0,
+                    max=998,
+                    tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. Published: 80.",
+                    advanced=True,
+                ),
+                io.Latent.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="The encoded reference picture, of the same size as the latent. Without one the start latent is the reference.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
+                io.Mask.Output(
+                    display_name="masks",
+                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 inside.",
+                ),
+                Saliency.Output(
+                    display_name="saliency",
+                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For Saliency Overlay.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: dict,
+        denoise: float,
+        masking: Any,
+        manipulate_at: str,
+        inside: str,
+        outside: str,
+        inside_timestep: int,
+        outside_timestep: int,
+        reference: dict | None = None,
+    ) -> io.NodeOutput:
+        """Sample."""
+        policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
+        stock = (seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise)
+        return io.NodeOutput(*sample_masked(model, stock, masking, reference or latent_image, manipulate_at, *policies))

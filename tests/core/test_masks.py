@@ -1,0 +1,183 @@
+"""Masks against scipy and scikit-image, and their properties on random maps."""
+
+import numpy as np
+import pytest
+import torch
+from explainable_latents.nodes.core.masks import (
+    RULES,
+    Shaping,
+    dilate,
+    gaussian_smooth,
+    mean_threshold,
+    otsu_threshold,
+    shape_mask,
+    threshold,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+GRIDS = [(16, 16), (9, 14), (1, 5), (64, 96), (65, 67)]
+
+maps_strategy = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(2, 9), st.integers(2, 9)),
+    elements=st.floats(0, 1, width=32, allow_subnormal=False).map(lambda v: round(v, 3)),
+).map(torch.from_numpy)
+
+
+def random_maps(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def labels_of(maps: torch.Tensor) -> tuple[str, ...]:
+    return tuple(f"word {i}" for i in range(len(maps)))
+
+
+def is_flat(maps: torch.Tensor) -> bool:
+    return bool((maps.amax((-2, -1)) - maps.amin((-2, -1)) <= 1e-6 * maps.abs().amax((-2, -1))).any())
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("sigma", "size"), [(6.0, 3), (1.0, 5), (0.5, 7), (3.0, 1)])
+def test_smoothing_is_scipys_with_the_same_window_and_edges(grid, sigma, size):
+    maps = random_maps(2, 1, *grid)
+    expected = [ndimage.gaussian_filter(m, sigma, mode="nearest", radius=size // 2) for m in maps[:, 0].numpy()]
+    # float32 sums of at most 7 x 7 numbers below 1
+    np.testing.assert_allclose(gaussian_smooth(maps, sigma, size)[:, 0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("size", "iterations"), [(3, 1), (3, 3), (5, 2), (1, 4), (31, 3)])
+def test_dilation_is_scipys_repeated(grid, size, iterations):
+    maps = random_maps(2, 1, *grid)
+    expected = maps[:, 0].numpy()
+    for _ in range(iterations):
+        expected = np.stack([ndimage.grey_dilation(m, size=(size, size), mode="nearest") for m in expected])
+    np.testing.assert_array_equal(dilate(maps, size, iterations)[:, 0].numpy(), expected)
+
+
+def test_zero_smoothing_and_dilation_change_nothing():
+    maps = random_maps(1, 1, 8, 8)
+    assert gaussian_smooth(maps, 0.0, 3) is maps
+    assert dilate(maps, 3, 0) is maps
+
+
+@given(maps_strategy)
+def test_dilation_only_grows(maps):
+    assert (dilate(maps, 3, 2) >= maps).all()
+
+
+@given(maps_strategy, st.sampled_from(["mean", "mean + k·std", "otsu"]), st.sampled_from([0.25, 2.0, 1024.0]))
+def test_a_scaled_map_has_the_same_mask(maps, rule, factor):
+    if is_flat(maps):
+        return
+    # Powers of two scale a float without rounding, so the masks are equal bit for bit.
+    assert torch.equal(
+        threshold(maps, rule, 0.5, labels_of(maps)), threshold(maps * factor, rule, 0.5, labels_of(maps))
+    )
+
+
+@given(maps_strategy)
+def test_union_covers_every_subject_and_intersection_lies_in_each(maps):
+    if is_flat(maps):
+        return
+    union = shape_mask(maps, Shaping(combine="union"), labels_of(maps))
+    intersection = shape_mask(maps, Shaping(combine="intersection"), labels_of(maps))
+    for subject, label in zip(maps, labels_of(maps), strict=True):
+        alone = shape_mask(subject[None], Shaping(), (label,))
+        assert (union >= alone).all()
+        assert (intersection <= alone).all()
+
+
+def test_threshold_rules_on_numbers_worked_out_by_hand():
+    maps = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]])
+    assert RULES["mean"](maps, 0).item() == 3.75
+    # the mean of log 1, log 2, log 4, log 8 is 1.5 log 2
+    assert RULES["log-mean"](maps, 0.2).item() == pytest.approx(2**1.5 * np.exp(0.2), rel=1e-6)
+    # variance: (2.75² + 1.75² + 0.25² + 4.25²) / 4 = 7.1875
+    assert RULES["mean + k·std"](maps, 0.5).item() == pytest.approx(3.75 + 0.5 * 7.1875**0.5, rel=1e-6)
+    assert RULES["quantile"](maps, 0.5).item() == 3.0
+    assert threshold(maps, "mean", 0, ("dog",)).tolist() == [[[[False, False], [True, True]]]]
+
+
+def test_log_mean_leaves_zeros_out():
+    with_zero = torch.tensor([[[[0.0, 1.0], [4.0, 16.0]]]])
+    assert RULES["log-mean"](with_zero, 0.0).item() == pytest.approx(4.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_otsu_divides_like_scikit_image(seed):
+    generator = np.random.default_rng(seed)
+    # eight-bit values: scikit-image works on a histogram, which is exact for them
+    values = np.concatenate([generator.normal(80, 12, 300), generator.normal(170, 20, 211)]).clip(0, 255).round()
+    image = generator.permutation(values)[: 21 * 24].reshape(21, 24)
+    level = threshold_otsu(image.astype(np.uint8))
+    mine = otsu_threshold(torch.from_numpy(image).float()[None, None], 0.0)
+    assert np.array_equal(image > level, image > mine.item())
+
+
+def test_otsu_of_a_latents_channels_is_taken_one_by_one():
+    maps = random_maps(1, 2, 4, 8, 8)
+    whole = otsu_threshold(maps, 0.0)
+    assert whole.shape == (1, 2, 4, 1, 1)
+    assert whole[0, 1, 2].item() == otsu_threshold(maps[:, 1:2, 2:3], 0.0).item()
+
+
+def test_sum_adds_maps_before_the_threshold():
+    maps = torch.tensor([[[[9.0, 0.0, 0.0, 1.0]]], [[[0.0, 1.0, 1.0, 9.0]]]])
+    assert shape_mask(maps, Shaping(combine="sum"), ("a", "b")).tolist() == [[[1.0, 0.0, 0.0, 1.0]]]
+    assert shape_mask(maps, Shaping(combine="intersection"), ("a", "b")).tolist() == [[[0.0, 0.0, 0.0, 0.0]]]
+
+
+def test_invert_exchanges_inside_and_outside():
+    maps = random_maps(2, 3, 7, 5)
+    mask = shape_mask(maps, Shaping(), ("a", "b"))
+    assert torch.equal(shape_mask(maps, Shaping(invert=True), ("a", "b")), 1 - mask)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (torch.zeros(1, 1, 4, 4), "same value everywhere"),
+        (torch.full((1, 1, 4, 4), 0.3), "same value everywhere"),
+        (torch.tensor([[[[1.0, float("nan")]]]]), "not finite"),
+        (torch.tensor([[[[1.0, float("inf")]]]]), "not finite"),
+    ],
+)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_degenerate_map_is_an_error_that_names_the_word(bad, words, rule):
+    with pytest.raises(ValueError, match=f"'dog'.*{words}"):
+        shape_mask(bad, Shaping(rule=rule, value=0.5), ("dog",))
+
+
+def test_only_the_degenerate_word_is_named():
+    maps = torch.stack([random_maps(1, 4, 4), torch.ones(1, 4, 4)])
+    with pytest.raises(ValueError, match="'beach'") as error:
+        shape_mask(maps, Shaping(combine="union"), ("dog", "beach"))
+    assert "'dog'" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: gaussian_smooth(torch.ones(1, 4, 4), -1.0, 3), "sigma -1.0 is negative"),
+        (lambda: gaussian_smooth(torch.ones(1, 4, 4), 1.0, 4), "size 4 must be an odd number"),
+        (lambda: dilate(torch.ones(1, 4, 4), 0, 1), "size 0 must be an odd number"),
+        (lambda: dilate(torch.ones(1, 4, 4), 3, -1), "iterations -1 is negative"),
+        (lambda: Shaping(rule="median"), "'median' is not one of: mean, log-mean"),
+        (lambda: Shaping(combine="xor"), "'xor' is not one of: sum, union"),
+        (lambda: threshold(random_maps(1, 1, 4, 4), "quantile", 1.5, ("dog",)), "quantile 1.5 must lie between 0"),
+        (lambda: threshold(random_maps(1, 1, 4, 4), "triangle", 0, ("dog",)), "'triangle' is not one of"),
+    ],
+)
+def test_mistakes_state_the_value_and_what_is_allowed(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_half_precision_maps_keep_their_dtype():
+    maps = random_maps(1, 1, 8, 8).to(torch.bfloat16)
+    assert mean_threshold(gaussian_smooth(dilate(maps, 3, 1), 1.0, 3), 0).dtype == torch.bfloat16

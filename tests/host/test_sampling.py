@@ -1,0 +1,238 @@
+"""Masked-latent sampling in the real ComfyUI against its own KSampler, on the toy checkpoint."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import torch
+from explainable_latents.nodes.core.masking import AttentionMasking, ImageMasking
+from explainable_latents.nodes.core.masks import Shaping
+from explainable_latents.nodes.core.parsing import parse
+from explainable_latents.nodes.core.replacement import Policy
+from explainable_latents.nodes.host.ksampler import sample_masked
+from explainable_latents.nodes.host.tokens import tokenize
+
+PROMPT = "a dog on the beach"
+STEPS, DENOISE = 10, 0.7
+KEEP, REFERENCE, CACHED = Policy("keep"), Policy("reference"), Policy("cached reference", 80)
+ONE_STEP = ["euler", "euler_ancestral", "ddpm", "ddim", "lcm", "heun", "dpm_2", "dpmpp_sde"]
+
+
+@pytest.fixture(scope="module")
+def toy(comfy, toy_checkpoint) -> types.SimpleNamespace:
+    """Model, CLIP and the prompt's conditionings."""
+    model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(toy_checkpoint))
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
+    return types.SimpleNamespace(model=model, clip=clip, positive=positive, negative=negative)
+
+
+def latent(batch: int = 1, size: tuple[int, int] = (16, 16), seed: int = 3) -> dict:
+    return {"samples": torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(seed))}
+
+
+def settings(toy, start: dict, sampler: str = "ddpm", seed: int = 7, scheduler: str = "ddim_uniform") -> tuple:
+    return seed, STEPS, 3.0, sampler, scheduler, toy.positive, toy.negative, start, DENOISE
+
+
+def stock(toy, *args, **kwargs) -> torch.Tensor:
+    import nodes
+
+    *values, denoise = settings(toy, *args, **kwargs)
+    return nodes.common_ksampler(toy.model, *values, denoise=denoise)[0]["samples"]
+
+
+def given(value: float, *shape: int) -> ImageMasking:
+    return ImageMasking(torch.full(shape or (1, 16, 16), value))
+
+
+def attention(toy, **shaping) -> AttentionMasking:
+    subjects = parse(PROMPT, tokenize(toy.clip, PROMPT), "")
+    return AttentionMasking(subjects.with_role("subject"), Shaping(**shaping))
+
+
+@pytest.mark.parametrize("sampler", ONE_STEP)
+def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
+    start = latent(2)
+    masked, masks, _ = sample_masked(
+        toy.model, settings(toy, start, sampler), given(1.0), start, "0, 2, 5-6", KEEP, REFERENCE
+    )
+    assert torch.equal(masked["samples"], stock(toy, start, sampler))
+    assert masks.shape == (4, 128, 128)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"])
+def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
+    start = latent()
+    masked, masks, saliency = sample_masked(
+        toy.model, settings(toy, start, sampler), attention(toy), start, "", KEEP, REFERENCE
+    )
+    assert torch.equal(masked["samples"], stock(toy, start, sampler))
+    assert "names no step" in masks.message
+    assert "no saliency" in saliency.message
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m"])
+def test_a_mask_of_zeros_on_the_finished_latent_is_the_reference(toy, sampler):
+    start, reference = latent(), latent(seed=4)
+    out, _, _ = sample_masked(
+        toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE
+    )
+    # ComfyUI scales latents by 0.18215 and back: one rounding of numbers below 4
+    torch.testing.assert_close(out["samples"], reference["samples"], atol=1e-6, rtol=0)
+
+
+def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(toy):
+    """After a full replacement at step j a run equals a stock run that starts there from the reference."""
+    import comfy.sample
+    import comfy.samplers
+
+    start, reference, j = latent(), latent(seed=4), 4
+    out, _, _ = sample_masked(
+        toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE
+    )
+    schedule = comfy.samplers.KSampler(
+        toy.model, STEPS, toy.model.load_device, "euler", "ddim_uniform", DENOISE, toy.model.model_options
+    ).sigmas
+    noise = comfy.sample.prepare_noise(start["samples"], 7)
+    expected = comfy.sample.sample_custom(
+        toy.model,
+        noise,
+        3.0,
+        comfy.samplers.sampler_object("euler"),
+        schedule[j:],
+        toy.positive,
+        toy.negative,
+        reference["samples"],
+        seed=7,
+    )
+    assert torch.equal(out["samples"], expected)
+
+
+def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(toy):
+    """With everything replaced by the reference of timestep 80, the network's input at step j is its input at timestep 80."""
+    import comfy.sample
+
+    start, seen = latent(), []
+    patched = toy.model.clone()
+
+    def spy(apply_model, args):
+        seen.append(args["input"].clone() / (args["timestep"][0] ** 2 + 1) ** 0.5)
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched.set_model_unet_function_wrapper(spy)
+    sample_masked(patched, settings(toy, start, "euler"), given(0.0), start, "3", KEEP, CACHED)
+    sampling = toy.model.get_model_object("model_sampling")
+    sigma = sampling.sigma(torch.tensor(80.0))
+    reference = toy.model.model.process_latent_in(start["samples"])
+    noise = comfy.sample.prepare_noise(start["samples"], 7)
+    expected = (reference + sigma * noise) / (sigma**2 + 1) ** 0.5
+    torch.testing.assert_close(seen[3][:1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (17, 13)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size, batch):
+    start = latent(batch, size)
+    out, masks, saliency = sample_masked(
+        toy.model, settings(toy, start), attention(toy), latent(1, size, seed=4), "3, 5", KEEP, REFERENCE
+    )
+    assert masks.shape == (2 * batch, size[0] * 8, size[1] * 8)
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert saliency.labels == ("dog, step 3", "dog, step 5")
+    assert saliency.maps.shape == (2, batch, *size)
+    torch.testing.assert_close(saliency.maps.sum((-2, -1)), torch.ones(2, batch), atol=1e-5, rtol=0)
+    assert out["samples"].isfinite().all()
+    assert not torch.equal(out["samples"], stock(toy, start))
+
+
+def test_the_mask_is_the_threshold_of_the_reported_saliency(toy):
+    start = latent()
+    _, masks, saliency = sample_masked(
+        toy.model, settings(toy, start), attention(toy, rule="mean"), start, "4", KEEP, REFERENCE
+    )
+    above = saliency.maps[0] > saliency.maps[0].mean()
+    assert torch.equal(masks[:, ::8, ::8], above.float())
+
+
+def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
+    calls = []
+    patched = toy.model.clone()
+    patched.set_model_unet_function_wrapper(lambda f, a: calls.append(0) or f(a["input"], a["timestep"], **a["c"]))
+    counts = {}
+    for at in ("", "3, 5", "0"):
+        calls.clear()
+        sample_masked(patched, settings(toy, latent()), attention(toy), latent(), at, KEEP, REFERENCE)
+        counts[at] = len(calls)
+    assert counts["3, 5"] == counts[""] == STEPS
+    assert counts["0"] == STEPS + 1
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(toy):
+    start = latent()
+    first, again, other = (
+        sample_masked(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0]["samples"]
+        for s in (7, 7, 8)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_an_incoming_noise_mask_still_protects_its_part(toy):
+    start = latent()
+    protected = torch.ones(1, 1, 128, 128)
+    protected[..., :64] = 0
+    out, _, _ = sample_masked(
+        toy.model,
+        settings(toy, {**start, "noise_mask": protected}, "euler"),
+        given(0.0),
+        latent(seed=4),
+        "3",
+        KEEP,
+        REFERENCE,
+    )
+    torch.testing.assert_close(out["samples"][..., :8], start["samples"][..., :8], atol=1e-6, rtol=0)
+    assert not torch.allclose(out["samples"][..., 8:], start["samples"][..., 8:], atol=0.1)
+
+
+def test_callbacks_count_the_whole_run(toy, monkeypatch):
+    """Progress and previews come from the host's callback: it must see every step once, in order."""
+    import latent_preview
+
+    seen = []
+    monkeypatch.setattr(latent_preview, "prepare_callback", lambda *a, **k: lambda step, x0, x, n: seen.append((step, n)))
+    sample_masked(toy.model, settings(toy, latent()), attention(toy), latent(), "2, 5", KEEP, REFERENCE)
+    assert seen == [(step, STEPS) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("sampler", ["dpm_fast", "dpm_adaptive"])
+def test_samplers_with_steps_of_their_own_are_refused(toy, sampler):
+    with pytest.raises(ValueError, match=f"{sampler} chooses its own steps"):
+        sample_masked(toy.model, settings(toy, latent(), sampler), given(1.0), latent(), "3", KEEP, REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("reference", "at", "words"),
+    [
+        (latent(1, (16, 24)), "3", "16 x 24 with 4 channels but the sampled latent is 16 x 16"),
+        (latent(2), "3", "2 reference latents for a batch of 1"),
+        (latent(), "11", "step 11 does not exist. This run makes 10 steps"),
+        (latent(), "soon", "'soon' is no step"),
+    ],
+)
+def test_mistakes_are_told_and_the_next_run_is_as_fresh(toy, reference, at, words):
+    start = latent()
+    with pytest.raises(ValueError, match=words):
+        sample_masked(toy.model, settings(toy, start), attention(toy), reference, at, KEEP, REFERENCE)
+    assert not toy.model.wrappers
+    out, _, _ = sample_masked(toy.model, settings(toy, start), given(1.0), start, "3", KEEP, REFERENCE)
+    assert torch.equal(out["samples"], stock(toy, start))
+
+
+def test_words_of_another_prompt_are_an_error_not_an_empty_mask(toy):
+    text = " ".join(["very"] * 90) + " nice dog on the beach"
+    subjects = parse(text, tokenize(toy.clip, text), "dog").with_role("subject")
+    with pytest.raises(ValueError, match="lie outside the conditioning's 77 tokens"):
+        sample_masked(
+            toy.model, settings(toy, latent()), AttentionMasking(subjects, Shaping()), latent(), "3", KEEP, REFERENCE
+        )
