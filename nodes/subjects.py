@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.parsing import parse, table
+from .core.parsing import EXTENTS, parse, table
+from .core.reading import PARSERS
 from .core.subjects import joined_text
 from .host.tokens import tokenize
 from .sockets import Subjects
@@ -36,16 +37,25 @@ class ELParseSubjects(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "parser",
-                    options=["auto", "spacy", "rules"],
-                    default="auto",
-                    tooltip="rules: built-in word lists and rules. spacy: an installed English spaCy model. auto: spacy "
-                    "if a model is installed, else rules.",
+                    options=list(PARSERS),
+                    default=PARSERS[0],
+                    tooltip="rules: built-in English word lists and rules. spacy: an installed English spaCy model. "
+                    "auto: the model if there is one (rules for lists of tags), else rules.",
                 ),
                 io.String.Input(
                     "override",
                     default="",
                     tooltip="Words or phrases of the prompt to use instead of the subjects found, separated by commas: "
-                    "dog, red car. dog#2 is the second dog; without a number every occurrence counts.",
+                    "dog, red car. dog#2 is the second dog; without a number every occurrence counts. "
+                    "scene: beach names the scene.",
+                ),
+                io.Combo.Input(
+                    "words",
+                    options=list(EXTENTS),
+                    default=EXTENTS[0],
+                    advanced=True,
+                    tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase with "
+                    "its adjectives (small white dog).",
                 ),
             ],
             outputs=[
@@ -56,9 +66,9 @@ class ELParseSubjects(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, text: str, parser: str, override: str) -> io.NodeOutput:
+    def execute(cls, clip: Any, text: str, parser: str, override: str, words: str) -> io.NodeOutput:
         """Parse the prompt and show the table of words, roles and token positions on the node."""
-        subjects = parse(text, tokenize(clip, text), override)
+        subjects = parse(text, tokenize(clip, text), override, parser, words)
         return io.NodeOutput(
             subjects,
             joined_text(subjects.items, "subject"),

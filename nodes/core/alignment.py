@@ -69,14 +69,14 @@ def positions_of(span: tuple[int, int], tokens: Iterable[TokenSpan]) -> tuple[in
     return tuple(sorted({token.position for token in tokens if token.start < end and token.end > start}))
 
 
-def token_list(prompt: str, tokens: Sequence[TokenSpan], limit: int = 60) -> str:
-    """Return the tokens as "1:a 2:gir 3:affe …" for error messages."""
+def token_list(prompt: str, tokens: Sequence[TokenSpan], limit: int = 40) -> str:
+    """Return the tokens of a prompt as "1:a 2:gir 3:affe …" for error messages."""
     shown = " ".join(f"{token.position}:{prompt[token.start : token.end]}" for token in tokens[:limit])
     return f"{shown} … ({len(tokens)} tokens)" if len(tokens) > limit else shown or "(no tokens)"
 
 
 def _mismatch(plain: PlainText, piece: str) -> ValueError:
     return ValueError(
-        f"This text encoder's tokenizer changes the prompt in a way that is not understood: it was given '{piece[:80]}' "
+        f"This text encoder's tokenizer changes the prompt in a way that is not understood: given '{piece[:80]}' "
         f"out of '{plain.text[:80]}', so token positions would be a guess. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
     )

@@ -4,67 +4,116 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from .alignment import TokenSpan, positions_of, token_list
-from .prompt_text import PlainText, plain_text
-from .subjects import Role, Subject, Subjects
+from .override import Name, read_override
+from .prompt_text import PlainText, check_prompt, plain_text
+from .reading import read
+from .roles import Found, find_roles, is_tag_list
+from .subjects import Subject, Subjects
 
-_SCENE = re.compile(r"\b(?:on|in|at|under|near|inside|across|over|by|beside|behind)\b", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+Extent = Literal["head noun", "whole phrase"]
+EXTENTS: tuple[Extent, ...] = ("head noun", "whole phrase")
+
+_EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
+_DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
+_SPACES = re.compile(r"\s+")
 
 
-def parse(prompt: str, tokens: Mapping[str, Sequence[TokenSpan]], override: str = "") -> Subjects:
-    """Return the subject and scene words of a prompt with their positions in every encoder.
+def parse(
+    prompt: str,
+    tokens: Mapping[str, Sequence[TokenSpan]],
+    override: str = "",
+    parser: str = "auto",
+    extent: Extent = "head noun",
+) -> Subjects:
+    """Return the subject and scene words of a prompt with their token positions in every encoder.
 
-    tokens: encoder key -> tokens of the prompt. override: words that the user names, separated by commas; they replace
-    the subjects found. Raises ValueError for a word that is not in the prompt.
+    tokens: encoder key -> the prompt's tokens (host.tokens.tokenize).
+    override: see `override.read_override`; the roles it names are taken from it, the other one from the parser.
+    parser: "auto", "spacy", "rules", see `reading.read`; auto reads lists of tags, which no model knows, by rules.
+    extent: the head noun ("dog") or the phrase without its article ("small white dog").
+    Raises ValueError for a word of the override that is not in the prompt, for an unknown parser or extent and for a
+    prompt that cannot be read.
     """
+    if extent not in EXTENTS:
+        raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
+    check_prompt(prompt)
     plain = plain_text(prompt)
-    found = _named(plain, override, tokens) if override.strip() else _subject_on_scene(plain)
-    items = tuple(
-        Subject(
-            plain.text[start:end],
-            role,
-            plain.span(start, end),
-            {key: positions_of(plain.span(start, end), spans) for key, spans in tokens.items()},
-        )
-        for start, end, role in found
+    text, origin = _language_text(plain)
+    tags = parser == "auto" and is_tag_list(text)
+    doc, reader = read(text, "rules" if tags else parser)
+    names = read_override(override)
+    named = _named(prompt, plain, names, tokens)
+    taken = {name.role for name in names}
+    found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in find_roles(doc, extent == EXTENTS[1])]
+    kept = [(a, b, r) for a, b, r in found if r not in taken and not any(a < d and c < b for c, d, _ in named)]
+    items = (_subject(plain, *each, tokens) for each in sorted({*named, *kept}))
+    return Subjects(
+        prompt,
+        tuple(item for item in items if not tokens or any(item.tokens.values())),
+        f"{reader} (list of tags)" if tags else reader,
     )
-    return Subjects(prompt, items, "rules")
 
 
 def table(subjects: Subjects) -> str:
-    """Return the preview text: parser, then word, role and token positions per encoder, one subject a line."""
+    """Return the preview text: which parser, then word, role and token positions per encoder, one subject a line."""
     rows = [
         f"{item.text} | {item.role} | "
-        + " ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
+        + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
         for item in subjects.items
     ]
-    return "\n".join([f"parser: {subjects.parser}", "word | role | token positions", *(rows or ["(no subject found)"])])
+    return "\n".join(
+        [f"parser: {subjects.parser}", "word | role | token positions per encoder", *(rows or ["(nothing found)"])]
+    )
 
 
-def _subject_on_scene(plain: PlainText) -> list[tuple[int, int, Role]]:
-    """Return the last word before the last scene preposition as subject, the last word after it as scene."""
-    words = list(_WORD.finditer(plain.text))
-    places = [word.start() for word in words if _SCENE.fullmatch(word.group())]
-    border = places[-1] if places else len(plain.text)
-    before = [word.span() for word in words if word.start() < border]
-    after = [word.span() for word in words if word.start() > border]
-    found: list[tuple[int, int, Role]] = []
-    if before:
-        found.append((*before[-1], "subject"))
-    if after:
-        found.append((*after[-1], "scene"))
+def _language_text(plain: PlainText) -> tuple[str, list[int]]:
+    """Return the text for the tagger and the index in plain.text of each of its characters.
+
+    Where a weight ends inside a run of letters the host starts a new word, so a space is put there; embeddings become
+    a name of equal length; quotes and brackets, which say nothing about the grammar, become single spaces.
+    """
+    source = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), plain.text)
+    characters: list[str] = []
+    origin: list[int] = []
+    for i, character in enumerate(_DECORATION.sub(lambda match: " " * len(match[0]), source)):
+        inside_word = i and character.isalnum() and source[i - 1].isalnum()
+        for put in (" ", character) if i in plain.borders and inside_word else (character,):
+            put = " " if put.isspace() else put
+            if put != " " or characters[-1:] != [" "]:
+                characters.append(put)
+                origin.append(i)
+    return "".join(characters), origin
+
+
+def _named(
+    prompt: str, plain: PlainText, names: Sequence[Name], tokens: Mapping[str, Sequence[TokenSpan]]
+) -> list[Found]:
+    found: list[Found] = []
+    for name in names:
+        spans = name.find(plain.text)
+        if not spans:
+            raise _absent(prompt, name.words, "is not in the prompt", tokens)
+        for start, end in spans:
+            positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
+            if positions and not any(positions):
+                raise _absent(
+                    prompt, name.words, "has no token in any text encoder (an embedding that is not there?)", tokens
+                )
+            found.append((start, end, name.role))
     return found
 
 
-def _named(plain: PlainText, override: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> list[tuple[int, int, Role]]:
-    found: list[tuple[int, int, Role]] = []
-    for name in filter(None, (part.strip() for part in override.split(","))):
-        matches = re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", plain.text, re.IGNORECASE)
-        spans: list[tuple[int, int, Role]] = [(*match.span(), "subject") for match in matches]
-        if not spans:
-            lists = "; ".join(f"{key}: {token_list(plain.text, spans)}" for key, spans in tokens.items())
-            raise ValueError(f"override: '{name}' is not in the prompt. Its tokens are {lists}")
-        found += spans
-    return sorted(found)
+def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:
+    listed = "; ".join(f"{key}: {token_list(prompt, spans)}" for key, spans in tokens.items())
+    return ValueError(
+        f"override: '{words}' {fault}. The prompt's tokens: {listed or 'none, no text encoder is connected'}"
+    )
+
+
+def _subject(plain: PlainText, start: int, end: int, role: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> Subject:
+    span = plain.span(start, end)
+    positions = {key: positions_of(span, spans) for key, spans in tokens.items()}
+    return Subject(_SPACES.sub(" ", plain.text[start:end]), role, span, positions)

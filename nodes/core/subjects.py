@@ -36,7 +36,7 @@ class Subject:
         if not clip:
             raise ValueError(
                 f"'{self.text}' has token positions for {sorted(self.tokens)} only, but attention of a UNet is read at "
-                f"positions of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to the model."
+                f"those of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to the model."
             )
         positions = tuple(sorted(set().union(*clip)))
         if not positions:

@@ -51,8 +51,8 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
     batches = outer.tokenize_with_weights(prompt, True, **({"tokenizer_options": options} if options else {}))
     if set(batches) != set(inner):
         raise ValueError(
-            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}; its token positions "
-            "cannot be derived. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
+            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}; its token "
+            "positions cannot be derived. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
         )
     spans = {
         key: token_spans(plain, _pieces(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))

@@ -1,0 +1,125 @@
+"""Closed-class words and frequent forms that a prompt uses in one way only, in lower case."""
+
+from __future__ import annotations
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
+    return frozenset(text.split())
+
+
+DETERMINERS = words(
+    """
+    a an the this that these those some any no every each another both all half several many few various multiple
+    other its his her their my your our such what which whose numerous countless
+    """
+)
+PRONOUNS = words(
+    """
+    i you he she it we they me him us them who whom someone somebody anyone everyone everything something nothing
+    itself himself herself themselves myself yourself one's hers theirs everywhere there here
+    """
+)
+AUXILIARIES = words(
+    """
+    is are was were be been being am has have had do does did can could will would shall should may might must isn't
+    aren't wasn't don't doesn't 's 're
+    """
+)
+CONJUNCTIONS = words(
+    """
+    and or & plus nor but
+    """
+)
+SUBORDINATORS = words(
+    """
+    while as when where because if that which who whose although until since so than
+    """
+)
+NUMBERS = words(
+    """
+    one two three four five six seven eight nine ten eleven twelve dozen hundred thousand million first second third
+    """
+)
+ADVERBS = words(
+    """
+    very not too also just only together apart away still slowly quickly alone almost quite really extremely more most
+    less least so nearby outdoors indoors far closely forward backward backwards again already always never now then
+    here there everywhere upside out asleep overhead underwater downstairs upstairs inwards outwards aside freshly
+    recently softly once twice
+    """
+)
+# Prepositions that can say where something is, then the others.
+LOCATIVE = words(
+    """
+    on in at under near inside across above over behind beside besides below beneath underneath by through throughout
+    along alongside around against among amongst amid amidst between beyond outside within onto into atop upon up down
+    past from overlooking
+    """
+)
+OTHER_PREPOSITIONS = words(
+    """
+    of with without for to towards toward like during about after before until via per except including featuring off
+    out despite since showing wearing depicting
+    """
+)
+PREPOSITIONS = LOCATIVE | OTHER_PREPOSITIONS
+PLURALS = words(
+    """
+    people men women children kids sheep deer geese cattle fish mice police teeth feet wolves oxen fishermen
+    """
+)
+# Forms that are nouns in a prompt although a verb is spelled alike.
+NOUN_FORMS = words(
+    """
+    fries waves leaves flowers lights plants stars stairs glasses clothes clouds rocks horses dogs birds ducks fish
+    houses trees woods hands eyes ears wings legs faces books boats ships cars trains trucks planes bikes buildings
+    walls windows doors roads streets fields gardens parks mountains hills rivers seas sands stones grasses peppers
+    noodles dunes roses lanterns candles torches curtains mirrors machines tracks ruins robots people children men
+    women kids reeds pines peaks skeletons flames rays shadows reflections spices carpets tourists merchants commuters
+    fans ice water snow sand grass rain wind fire smoke fog mist storm street road park garden lake beach forest
+    desert city cat dog horse bird bear fox wolf lion tiger monkey duck man woman child boy girl baby king queen chair
+    table bed sofa couch bench box book window door house tree flower rock stone field hill mountain river bridge
+    train car bus truck boat ship plane airplane bicycle motorcycle umbrella hat dress suit coat camera piano guitar
+    violin drum wizard knight witch robot pirate sailor farmer pilot doctor nurse chef waiter soldier sheep deer geese
+    cattle skiers toast salad pizza cake bread cheese coffee tea wine beer food meal lunch dinner
+    """
+)
+# Words that are adjectives in front of a noun and hardly ever anything else.
+ADJECTIVE_FORMS = words(
+    """
+    old young new big small little large huge giant tiny tall short long wide narrow high low deep shallow thick thin
+    hot cold warm cool wet dry clean dirty dusty sandy rocky snowy rainy sunny cloudy foggy misty stormy windy icy
+    muddy grassy bright dark light heavy soft hard smooth rough sharp beautiful pretty ugly cute handsome majestic
+    fluffy furry red green blue yellow orange purple pink brown black white gray grey golden silver colorful colourful
+    wooden metal brick busy crowded quiet empty open abandoned ancient modern vintage antique rustic futuristic
+    medieval enchanted magical fantastic happy sad angry calm lonely wild fresh full half clay live wise fast slow
+    cozy cosy dim vivid moody gloomy epic dramatic cinematic intricate realistic aerial digital matte serene peaceful
+    """
+)
+# Verbs of what people, animals and things do in pictures.
+COMMON_VERBS = words(
+    """
+    sit sits sat sitting stand stands stood standing lie lies lay lying laying run runs ran running walk walks walked
+    walking ride rides rode riding drive drives drove driving fly flies flew flying swim swims swam swimming play
+    plays played playing jump jumps jumped jumping eat eats ate eating drink drinks drank drinking hold holds held
+    holding carry carries carried carrying wear wears wore wearing sleep sleeps slept sleeping rest rests resting
+    dance dances danced dancing sing sings singing climb climbs climbing float floats floating drift drifts drifting
+    hover hovers hovering perch perches perched graze grazes grazing look looks looking watch watches watching stare
+    stares gaze gazes read reads reading write writes paint paints cook cooks cooking pour pours pouring feed feeds
+    feeding pull pulls pulling push pushes pushing throw throws throwing catch catches catching kick kicks kicking hit
+    hits swing swings swinging serve serves serving cross crosses crossing leap leaps leaping crawl crawls crawling
+    hang hangs hanging lean leans leaning rise rises rising fall falls falling land lands landing launch launches
+    travel travels sail sails sailing surf surfs spin spins spinning cast casts casting cut cuts cutting blow blows
+    blowing shine shines shining rage rages burn burns burning explore explores hide hides hiding wade wades trot
+    trots gallop gallops wander wanders stir stirs kneel kneels rehearse rehearses gather gathers lead leads work
+    works working repair repairs examine examines hammer hammers discover discovers speed speeds share shares attack
+    attacks build builds chase chases flutter flutters tend tends cover covers surround surrounds form forms crash
+    crashes overlook overlooks take takes taking make makes making do does show shows showing depict depicts see sees
+    cheer cheers cheering juggle juggles water waters splash splashes hurry hurries call calls wave waves tie ties
+    dock docks park parks parked docked covered filled surrounded lit left stuck curled tied made set seated lost
+    sells sell buys buy fight fights soar soars howl howls bark barks bloom blooms grow grows circle circles dive
+    dives slide slides roll rolls pose poses wait waits talk talks smile smiles laugh laughs cry cries argue argues
+    fish fishes glide glides
+    """
+)

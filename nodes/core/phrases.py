@@ -1,0 +1,146 @@
+"""Noun phrases of a tagged prompt, each with its head and the preposition that governs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import grammar
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc, Token
+
+_INSIDE = ("DET", "ADJ", "NOUN", "PROPN", "NUM", "PART")
+_HEADS = ("NOUN", "PROPN")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase.
+
+    start, head, end: token indices, [start, end). governor: the preposition in front, lower case, "" for none.
+    joined: it continues the phrase before it ("and …", ", …"). verb: the verb in front (of the preposition, if there is
+    one), lower case, "" for none. finite: an auxiliary stands in front of that verb ("is filled"). detached: a comma or
+    the like stands between it and the phrase before. sentence: the number of its sentence.
+    """
+
+    start: int
+    head: int
+    end: int
+    governor: str
+    joined: bool
+    verb: str
+    finite: bool
+    detached: bool
+    sentence: int
+
+    @property
+    def after_of(self) -> bool:
+        """Whether the phrase qualifies the one before it ("a field of lavender")."""
+        return self.governor == "of"
+
+
+def find_phrases(doc: Doc) -> list[Phrase]:
+    """Return the noun phrases in order; coordinated ones share a governor ("on a hill and a beach")."""
+    spans = _runs(doc)
+    phrases: list[Phrase] = []
+    sentence = 0
+    end = 0
+    for k, (start, head, stop) in enumerate(spans):
+        sentence += sum(doc[i].text in (".", "!", "?", ";") for i in range(end, start))
+        phrase = _describe(doc, start, head, stop, sentence, end)
+        if phrases and _joins(doc, spans, k):
+            phrase = replace(phrase, joined=True, governor=phrases[-1].governor, verb=phrases[-1].verb)
+        phrases.append(phrase)
+        end = stop
+    return phrases
+
+
+def _runs(doc: Doc) -> list[tuple[int, int, int]]:
+    """Return (start, head, end) of the longest runs of words that can stand in one noun phrase."""
+    spans: list[tuple[int, int, int]] = []
+    chunk_starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()
+    i = 0
+    while i < len(doc):
+        if doc[i].pos_ not in _INSIDE:
+            i += 1
+            continue
+        start = i
+        while i < len(doc) and (doc[i].pos_ in _INSIDE or _goes_on(doc, start, i)):
+            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and doc[i - 1].pos_ in _HEADS)):
+                break
+            i += 1
+        heads = [k for k in range(start, i) if doc[k].pos_ in _HEADS]
+        if heads:
+            head = heads[-1]
+            if head + 1 < i and doc[head].pos_ == "PROPN" and doc[head + 1].pos_ == "NUM":
+                head += 1  # a Boeing 747
+            spans.append((start, head, head + 1))
+    return spans
+
+
+def _opens(token: Token, before: Token) -> bool:
+    """Return whether a determiner or number starts a new phrase ("gives the dog a bone")."""
+    return (token.pos_ == "DET" and before.pos_ in (*_HEADS, "ADJ")) or (token.pos_ == "NUM" and before.pos_ == "NOUN")
+
+
+def _goes_on(doc: Doc, start: int, i: int) -> bool:
+    """Return whether doc[i] is the comma of "a dense, misty forest" or the adverb of "a very old car"."""
+    if doc[start].pos_ != "DET" or i + 1 >= len(doc):
+        return False
+    if doc[i].pos_ == "ADV":
+        return doc[i - 1].pos_ in ("DET", "ADJ") and doc[i + 1].pos_ in ("ADJ", "NOUN")
+    return doc[i].text == "," and doc[i - 1].pos_ == "ADJ" and doc[i + 1].pos_ == "ADJ"
+
+
+def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest: int) -> Phrase:
+    i = start - 1
+    while i >= earliest and doc[i].pos_ in ("ADV", "SPACE", "PUNCT") and doc[i].text not in (",", ".", ";", "!", "?"):
+        i -= 1
+    governor = ""
+    if i >= earliest and doc[i].pos_ in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
+        governor = doc[i].lower_
+        i -= 1
+        while i >= earliest and doc[i].pos_ in ("ADP", "ADV", "PART"):
+            if governor in ("of", "from", "to") and doc[i].lower_ in (
+                "out",
+                "inside",
+                "outside",
+                "close",
+                "next",
+                "away",
+            ):
+                governor = "from" if doc[i].lower_ in ("out", "away") else "near"
+            i -= 1
+        if governor in ("of", "to") and i >= earliest and doc[i].lower_ in ("next", "close", "adjacent"):
+            governor = "near"
+    if doc[head].dep_ in ("nsubj", "nsubjpass"):
+        governor = ""
+    elif not governor and doc[head].dep_ == "pobj" and doc[head].head.lower_ in grammar.PREPOSITIONS:
+        governor = doc[head].head.lower_
+    verb = doc[i].lower_ if i >= earliest and doc[i].pos_ in ("VERB", "AUX", "ADJ") else ""
+    finite = bool(verb) and i > earliest and doc[i - 1].pos_ == "AUX"
+    detached = any(token.pos_ in ("PUNCT", "SCONJ") for token in doc[earliest:start])
+    return Phrase(start, head, end, governor, False, verb, finite, detached, sentence)
+
+
+def _joins(doc: Doc, spans: list[tuple[int, int, int]], k: int) -> bool:
+    """Return whether phrase k continues a list ("a dog, a cat and a bird"); a comma alone needs an "and" further on."""
+    start, _, stop = spans[k]
+    between = _separators(doc, spans[k - 1][2], start)
+    if not between or (stop < len(doc) and doc[stop].pos_ in ("VERB", "AUX") and not doc[stop].text.endswith("ing")):
+        return False
+    if "," not in between or len(between) > 1:
+        return True
+    for (_, _, left), (right, _, _) in zip(spans[k:], spans[k + 1 :], strict=False):
+        following = _separators(doc, left, right)
+        if following != ",":
+            return bool(following)
+    return False
+
+
+def _separators(doc: Doc, start: int, end: int) -> str:
+    """Return the text between two phrases when it is only a comma, a slash or a conjunction, else ""."""
+    between = [token for token in doc[start:end] if not token.is_space]
+    lists = all(token.pos_ == "CCONJ" or token.text in (",", "/") for token in between)
+    return " ".join(token.text for token in between) if lists else ""

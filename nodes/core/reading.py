@@ -1,0 +1,75 @@
+"""Reading English: an installed spaCy model, or a blank pipeline with the rule-based tagger of `tagging`.
+
+spaCy is imported on first use: that takes seconds, which the host's start must not cost.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from .tagging import tag
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+MODELS = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
+PARSERS = ("auto", "spacy", "rules")
+
+
+def read(text: str, parser: str) -> tuple[Doc, str]:
+    """Return the tagged text and the name of what tagged it ("rules" or the model's name).
+
+    parser: "auto" (a model if one is installed, else rules), "spacy", "rules". Raises ValueError for another name and
+    for "spacy" without an installed English model.
+    """
+    if parser not in PARSERS:
+        raise ValueError(f"parser is '{parser}'; allowed: {', '.join(PARSERS)}.")
+    name = None if parser == "rules" else installed_model()
+    if parser == "spacy" and name is None:
+        raise ValueError(
+            "parser is 'spacy', but no English spaCy model is installed. Install one into ComfyUI's Python with "
+            "'python -m spacy download en_core_web_sm', or choose 'auto' or 'rules'."
+        )
+    return (rules_pipeline() if name is None else model_pipeline(name))(text), name or "rules"
+
+
+def installed_model() -> str | None:
+    """Return the best installed English spaCy model, None when there is none."""
+    return next((name for name in MODELS if _is_installed(name)), None)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def model_pipeline(name: str) -> Language:
+    """Load an installed spaCy model once."""
+    import spacy
+
+    return spacy.load(name, exclude=["ner", "lemmatizer"])
+
+
+@lru_cache(maxsize=1)
+def rules_pipeline() -> Language:
+    """Build the blank English pipeline with the rule-based tagger once."""
+    import spacy
+    from spacy.language import Language
+    from spacy.util import compile_infix_regex
+
+    factory = "explainable_latents_tagger"
+    if not Language.has_factory(factory):
+        Language.component(factory, func=tag)
+    nlp = spacy.blank("en")
+    # high-rise and Champs-Élysées are one word; spaCy's own infixes would cut them at the hyphen
+    infixes = [rule for rule in nlp.Defaults.infixes if "-|–" not in rule]
+    nlp.tokenizer.infix_finditer = compile_infix_regex(infixes).finditer
+    nlp.add_pipe(factory)
+    return nlp
