@@ -23,7 +23,8 @@ class ELMaskFromAttention(io.ComfyNode):
             node_id="ELMaskFromAttention",
             display_name="Mask from Attention",
             category=CATEGORY,
-            description="At each manipulated step the mask is where the model's cross-attention looks at the chosen words. Nothing is "
+            description="At each manipulated step the mask is where the model's cross-attention looks at the chosen "
+            "words. Nothing is "
             "computed here: the sampler that receives this finds the mask while it runs.",
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
@@ -38,8 +39,10 @@ class ELMaskFromAttention(io.ComfyNode):
                     "rule",
                     options=list(RULES),
                     default="mean",
-                    tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). log-mean: more than the "
-                    "geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: the share of the latent, "
+                    tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). "
+                    "log-mean: more than the "
+                    "geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
+                    "the share of the latent, "
                     "from 0 to 1, that stays out. otsu: the level that parts the map best.",
                 ),
                 io.Float.Input(
@@ -48,14 +51,16 @@ class ELMaskFromAttention(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A larger value makes a smaller "
+                    tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A "
+                    "larger value makes a smaller "
                     "mask. mean and otsu do not use it.",
                 ),
                 io.Combo.Input(
                     "combine",
                     options=list(COMBINATIONS),
                     default="sum",
-                    tooltip="Several words: sum adds their maps before the threshold (published), union and intersection join their masks.",
+                    tooltip="Several words: sum adds their maps before the threshold (published), union and "
+                    "intersection join their masks.",
                     advanced=True,
                 ),
                 io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
@@ -65,7 +70,8 @@ class ELMaskFromAttention(io.ComfyNode):
                     min=0.0,
                     max=64.0,
                     step=0.1,
-                    tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels (8 picture pixels each). "
+                    tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels "
+                    "(8 picture pixels each). "
                     "0 is off; the paper uses 6.",
                     advanced=True,
                 ),
@@ -84,7 +90,8 @@ class ELMaskFromAttention(io.ComfyNode):
                     min=1,
                     max=63,
                     step=2,
-                    tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The paper uses 3.",
+                    tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The "
+                    "paper uses 3.",
                     advanced=True,
                 ),
                 io.Int.Input(
@@ -98,7 +105,8 @@ class ELMaskFromAttention(io.ComfyNode):
                 io.String.Input(
                     "layers",
                     default="all",
-                    tooltip="Cross-attention layers that count: all, last, grids (16x16, height x width) or names (output.5), separated by commas.",
+                    tooltip="Cross-attention layers that count: all, last, grids (16x16, height x width) or names "
+                    "(output.5), separated by commas.",
                     advanced=True,
                 ),
             ],
@@ -137,12 +145,14 @@ class ELMaskFromImage(io.ComfyNode):
             node_id="ELMaskFromImage",
             display_name="Mask from Image",
             category=CATEGORY,
-            description="Uses a given mask at every manipulated step, whatever the model looks at. Works with every model.",
+            description="Uses a given mask at every manipulated step, whatever the model looks at. Works with every "
+            "model.",
             search_aliases=["fixed mask", "static mask", "inpaint mask"],
             inputs=[
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 is inside, 0 outside, values between mix. Any resolution: it is brought to the latent's size by averaging.",
+                    tooltip="1 is inside, 0 outside, values between mix. Any resolution: it is brought to the "
+                    "latent's size by averaging.",
                 )
             ],
             outputs=[Masking.Output(display_name="masking", tooltip="The mask; for KSampler (Masked Latent).")],

@@ -24,7 +24,8 @@ class ELMaskedLatentKSampler(io.ComfyNode):
             node_id="ELMaskedLatentKSampler",
             display_name="KSampler (Masked Latent)",
             category=CATEGORY,
-            description="A KSampler that, at a few steps, finds a mask and overwrites the latent outside (or inside) of it with the noised "
+            description="A KSampler that, at a few steps, finds a mask and overwrites the latent outside (or inside) "
+            "of it with the noised "
             "reference. So a picture keeps its context at noise levels where plain img2img would lose it.",
             search_aliases=[
                 "masked latent",
@@ -64,13 +65,15 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     "sampler_name",
                     options=comfy.samplers.KSampler.SAMPLERS,
                     default="ddpm",
-                    tooltip="The algorithm used when sampling. Any but dpm_fast and dpm_adaptive, which choose their own steps. The papers use ddpm.",
+                    tooltip="The algorithm used when sampling. Any but dpm_fast and dpm_adaptive, which choose their "
+                    "own steps. The papers use ddpm.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=comfy.samplers.KSampler.SCHEDULERS,
                     default="ddim_uniform",
-                    tooltip="How noise is removed over the steps. ddim_uniform has the papers' evenly spaced timesteps.",
+                    tooltip="How noise is removed over the steps. ddim_uniform has the papers' evenly spaced "
+                    "timesteps.",
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="What the picture shows: the prompt that Parse Subjects reads."
@@ -86,20 +89,24 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Strength: how much of the noise schedule is run. Less keeps more of the start. The papers use 0.7 and 0.9.",
+                    tooltip="Strength: how much of the noise schedule is run. Less keeps more of the start. The "
+                    "papers use 0.7 and 0.9.",
                 ),
                 Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
                 io.String.Input(
                     "manipulate_at",
                     default="5, 18, 28",
-                    tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges (2-4) or shares (10%), counted "
-                    "from 0 among the steps that are run. The number of steps itself stands for the finished latent. Published: 5, 18, 28.",
+                    tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges "
+                    "(2-4) or shares (10%), counted "
+                    "from 0 among the steps that are run. The number of steps itself stands for the finished latent. "
+                    "Published: 5, 18, 28.",
                 ),
                 io.Combo.Input(
                     "inside",
                     options=list(POLICIES),
                     default=KEEP,
-                    tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's noise level. cached "
+                    tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
+                    "noise level. cached "
                     "reference: the reference at a fixed noise level.",
                 ),
                 io.Combo.Input(
@@ -113,7 +120,8 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     default=680,
                     min=0,
                     max=998,
-                    tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. Published: 680.",
+                    tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. "
+                    f"Published: 680.",
                     advanced=True,
                 ),
                 io.Int.Input(
@@ -121,24 +129,28 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     default=80,
                     min=0,
                     max=998,
-                    tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. Published: 80.",
+                    tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. "
+                    f"Published: 80.",
                     advanced=True,
                 ),
                 io.Latent.Input(
                     "reference",
                     optional=True,
-                    tooltip="The encoded reference picture, of the same size as the latent. Without one the start latent is the reference.",
+                    tooltip="The encoded reference picture, of the same size as the latent. Without one the start "
+                    "latent is the reference.",
                 ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
                 io.Mask.Output(
                     display_name="masks",
-                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 inside.",
+                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 "
+                    "inside.",
                 ),
                 Saliency.Output(
                     display_name="saliency",
-                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For Saliency Overlay.",
+                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
+                    "Saliency Overlay.",
                 ),
             ],
         )

@@ -1,7 +1,6 @@
 """Makes the repository importable without its root `__init__.py` (ComfyUI's business) and without `sys.path`.
 
-`explainable_latents` is the pack, `tests` are its tests. On `sys.path` the root would let our `nodes` hide ComfyUI's
-`nodes.py`, and ComfyUI's own `tests` hide ours.
+`explainable_latents` is the pack, `tests` are its tests.
 """
 
 import sys
@@ -13,14 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _alias(name: str, folder: Path) -> None:
-    package = types.ModuleType(name)
-    package.__path__ = [str(folder)]
-    sys.modules[name] = package
+# ComfyUI's own `tests` would hide ours.
+_tests = types.ModuleType("tests")
+_tests.__path__ = [str(ROOT / "tests")]
+sys.modules["tests"] = _tests
 
+from tests.comfyui.pack import alias_pack  # noqa: E402  the line above makes it importable
 
-_alias("explainable_latents", ROOT)
-_alias("tests", ROOT / "tests")
+alias_pack()
 
 
 @pytest.fixture(scope="session")

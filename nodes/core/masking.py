@@ -24,7 +24,10 @@ class AttentionMasking:
 
 @dataclass(frozen=True)
 class ImageMasking:
-    """The same given mask at every step. mask: float [B,H,W] in [0,1] at any resolution; 1 is inside, values between mix."""
+    """The same given mask at every step. mask: float [B,H,W] in [0,1] at any resolution; 1 is inside.
+
+    Values between mix.
+    """
 
     mask: Tensor
 

@@ -19,8 +19,8 @@ def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
     """Gaussian filter of the last two axes with a `size` × `size` window, edge values repeated outwards.
 
     G[k] ∝ exp(-k²/2σ²) for |k| ≤ (size-1)/2, normalised to sum 1; the published code uses σ = 6, size = 3.
-    maps: float [...,h,w]. sigma: standard deviation in latent pixels, 0 returns the maps unchanged. size: odd, in latent pixels.
-    Raises ValueError for a negative σ or an even or non-positive size.
+    maps: float [...,h,w]. sigma: standard deviation in latent pixels, 0 returns the maps unchanged. size: odd, in
+    latent pixels. Raises ValueError for a negative σ or an even or non-positive size.
     """
     if sigma < 0:
         raise ValueError(
@@ -41,8 +41,8 @@ def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
 def dilate(maps: Tensor, size: int, iterations: int) -> Tensor:
     """Grey dilation of the last two axes: the maximum over a `size` × `size` square, repeated; binary on a binary map.
 
-    maps: float [...,h,w]. size: odd, in latent pixels. iterations: how often, 0 returns the maps unchanged (published: 3×3, 3 times).
-    Raises ValueError for an even or non-positive size or negative iterations.
+    maps: float [...,h,w]. size: odd, in latent pixels. iterations: how often, 0 returns the maps unchanged (published:
+    3×3, 3 times). Raises ValueError for an even or non-positive size or negative iterations.
     """
     if iterations < 0:
         raise ValueError(f"dilation iterations {iterations} is negative; use 0 for none")
@@ -69,7 +69,10 @@ def mean_threshold(maps: Tensor, value: float) -> Tensor:
 
 
 def log_mean_threshold(maps: Tensor, value: float) -> Tensor:
-    """exp(μ(log A) + λ) of each map with λ = `value` (Experiment 2: 0.2). Zeros are left out of the mean of the logarithm."""
+    """exp(μ(log A) + λ) of each map with λ = `value` (Experiment 2: 0.2).
+
+    Zeros are left out of the mean of the logarithm.
+    """
     positive = maps > 0
     logs = torch.where(positive, maps, 1).log()
     return (logs.sum((-2, -1), keepdim=True) / positive.sum((-2, -1), keepdim=True) + value).exp()
@@ -115,8 +118,9 @@ RULES: dict[str, Threshold] = {
 class Shaping:
     """How maps become a mask.
 
-    rule: one of `RULES`. value: λ of log-mean, k of mean + k·std, the quantile; other rules ignore it. combine: `sum` adds the subjects' maps
-    before one threshold (Experiment 1), `union` and `intersection` join their masks. invert: exchange inside and outside.
+    rule: one of `RULES`. value: λ of log-mean, k of mean + k·std, the quantile; other rules ignore it. combine: `sum`
+    adds the subjects' maps before one threshold (Experiment 1), `union` and `intersection` join their masks. invert:
+    exchange inside and outside.
     sigma, size: Gaussian smoothing before the threshold. dilation, iterations: grey dilation of the smoothed map.
     """
 
@@ -139,7 +143,8 @@ class Shaping:
 def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...]) -> Tensor:
     """Boolean masks A > threshold(A), of the shape of `maps` [S,B,...,h,w]; `labels` name the S maps in errors.
 
-    The same mask results from any positive multiple of a map. Raises ValueError naming the subject when a map is constant, zero or not
+    The same mask results from any positive multiple of a map. Raises ValueError naming the subject when a map is
+    constant, zero or not
     finite: it has no part above its threshold.
     """
     if rule not in RULES:
@@ -151,7 +156,8 @@ def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...]) ->
         if bad.any():
             named = ", ".join(f"'{label}'" for label, is_bad in zip(labels, bad.tolist(), strict=True) if is_bad)
             raise ValueError(
-                f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, step or noise level."
+                f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, "
+                f"step or noise level."
             )
     return maps > RULES[rule](maps, value)
 

@@ -15,8 +15,9 @@ POLICIES = (KEEP, CURRENT, CACHED)
 class Policy:
     """What fills one side of the mask.
 
-    kind: `keep` leaves the state x_j; `reference` is q(z_ref, σ_j), the reference at the state's own noise level; `cached reference` is the
-    reference noised to a fixed `timestep` (0 to 998, less is cleaner) whatever the step. Raises ValueError for another kind or timestep.
+    kind: `keep` leaves the state x_j; `reference` is q(z_ref, σ_j), the reference at the state's own noise level;
+    `cached reference` is the reference noised to a fixed `timestep` (0 to 998, less is cleaner) whatever the step.
+    Raises ValueError for another kind or timestep.
     """
 
     kind: str
@@ -32,8 +33,8 @@ class Policy:
 def blend(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     """m · inside + (1 - m) · outside, exact where m is 0 or 1.
 
-    mask: float in [0,1], broadcastable to the states, 1 inside. inside, outside: states of equal shape. Where m = 1 the result is `inside` bit
-    for bit, where m = 0 it is `outside`, so that a mask of ones changes nothing.
+    mask: float in [0,1], broadcastable to the states, 1 inside. inside, outside: states of equal shape. Where m = 1 the
+    result is `inside` bit for bit, where m = 0 it is `outside`, so that a mask of ones changes nothing.
     """
     mask = mask.to(inside)
     mixed = mask * inside + (1 - mask) * outside
@@ -47,12 +48,14 @@ def fit_reference(reference: Tensor, state: Tensor) -> Tensor:
     """
     if reference.shape[1:] != state.shape[1:]:
         raise ValueError(
-            f"the reference latent is {_size(reference)} but the sampled latent is {_size(state)}. Encode the reference picture at the size "
+            f"the reference latent is {_size(reference)} but the sampled latent is {_size(state)}. Encode the "
+            f"reference picture at the size "
             "of the sampled picture, with the VAE of this model."
         )
     if reference.shape[0] not in (1, state.shape[0]):
         raise ValueError(
-            f"{reference.shape[0]} reference latents for a batch of {state.shape[0]}: give one reference for all, or one for each"
+            f"{reference.shape[0]} reference latents for a batch of {state.shape[0]}: give one reference for all, or "
+            f"one for each"
         )
     return reference.expand_as(state)
 

@@ -10,9 +10,10 @@ _ITEM = re.compile(r"(\d+)(?:\s*-\s*(\d+))?|(\d+(?:\.\d+)?)\s*%")
 def parse_steps(text: str, total: int) -> tuple[int, ...]:
     """Read step numbers such as ``5, 18, 28``, ranges such as ``2-4`` and shares of the run such as ``10%``.
 
-    text: items separated by commas; empty for none. total: number of steps that the run makes. Step j means the state that enters step j,
-    counted from 0 in the schedule that actually runs (after denoise has cut its beginning); j = total is the finished latent.
-    Returns ascending, distinct numbers in [0, total]. Raises ValueError with the item and what is allowed.
+    text: items separated by commas; empty for none. total: number of steps that the run makes. Step j means the state
+    that enters step j, counted from 0 in the schedule that actually runs (after denoise has cut its beginning); j =
+    total is the finished latent. Returns ascending, distinct numbers in [0, total]. Raises ValueError with the item and
+    what is allowed.
     """
     steps: set[int] = set()
     for item in (part.strip() for part in text.split(",")):
@@ -21,7 +22,8 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
         found = _ITEM.fullmatch(item)
         if found is None:
             raise ValueError(
-                f"manipulate_at: {item!r} is no step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the run (10%), "
+                f"manipulate_at: {item!r} is no step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
+                f"run (10%), "
                 "separated by commas."
             )
         first, last, percent = found.groups()
@@ -35,7 +37,8 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
             raise ValueError(f"manipulate_at: the range {item} runs backwards; write {high}-{low}.")
         if high > total:
             raise ValueError(
-                f"manipulate_at: step {high} does not exist. This run makes {total} steps: 0 to {total - 1}, and {total} for the finished "
+                f"manipulate_at: step {high} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
+                f"{total} for the finished "
                 "latent. With denoise below 1 only the steps that remain are counted."
             )
         steps.update(range(low, high + 1))

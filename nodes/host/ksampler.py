@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import nodes
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
-
-import nodes
 
 from ..core.masking import Masking
 from ..core.replacement import Policy
@@ -28,9 +27,9 @@ def sample_masked(
 ) -> tuple[dict, Any, Any]:
     """Run the host's own KSampler on a copy of `model` with the plan installed.
 
-    stock: (seed, steps, cfg, sampler name, scheduler, positive, negative, latent, denoise) as the KSampler takes them. reference: LATENT.
-    Returns LATENT, MASK [N·B,H,W] in picture pixels (N manipulated steps, one after the other) and the saliency of all of them. An output that
-    this run does not have blocks the nodes behind it with a message.
+    stock: (seed, steps, cfg, sampler name, scheduler, positive, negative, latent, denoise) as the KSampler takes them.
+    reference: LATENT. Returns LATENT, MASK [N·B,H,W] in picture pixels (N manipulated steps, one after the other) and
+    the saliency of all of them. An output that this run does not have blocks the nodes behind it with a message.
     """
     patcher = model.clone()
     plan = MaskedLatent(masking, reference["samples"], manipulate_at, inside, outside)

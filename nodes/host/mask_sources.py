@@ -20,7 +20,10 @@ class MaskSource(Protocol):
     """Gives the mask of one step."""
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
-        """Return the mask [B or 1,h,w] for state `x` [B,C,h,w] and what it was made from; `predict` evaluates the model there."""
+        """Return the mask [B or 1,h,w] for state `x` [B,C,h,w] and what it was made from.
+
+        `predict` evaluates the model there.
+        """
         ...
 
 
@@ -39,7 +42,8 @@ class AttentionSource:
             saliency = self._capture.latest()
         if saliency is None:
             raise ValueError(
-                f"the model showed no attention for {', '.join(self._masking.subjects.labels)}: parse the subjects from the prompt that is "
+                f"the model showed no attention for {', '.join(self._masking.subjects.labels)}: parse the subjects "
+                f"from the prompt that is "
                 "connected as positive conditioning, with the CLIP of this model"
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
@@ -55,7 +59,8 @@ class ImageSource:
         """See `MaskSource`. Raises ValueError when the mask's batch is neither 1 nor the latent's."""
         if self._mask.shape[0] not in (1, x.shape[0]):
             raise ValueError(
-                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one mask for all, or one for each"
+                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one mask for all, or one for "
+                f"each"
             )
         mask = self._mask.to(device=x.device, dtype=torch.float32).unsqueeze(1)
         if mask.shape[-2:] != x.shape[-2:]:
@@ -64,7 +69,10 @@ class ImageSource:
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
-    """Return the source for `masking`, installing on `patcher` (in place: pass a clone) what it needs to watch the model."""
+    """Return the source for `masking`, installing on `patcher` (in place.
+
+    Pass a clone) what it needs to watch the model.
+    """
     if isinstance(masking, AttentionMasking):
         return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
     return ImageSource(masking)

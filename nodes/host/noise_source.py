@@ -15,8 +15,9 @@ NoiseSource = Callable[[Tensor, Tensor], Tensor]
 def shared_noise_source(sampler_function: Callable, x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSource | None:
     """Return the noise source of `sampler_function` for a whole run, or None when the sampler takes none.
 
-    A sampler that is called once per segment would restart its own source each time and repeat its noise. SDE samplers use a Brownian tree
-    over the range of `sigmas`, the others independent draws; both from `seed`, as the host's samplers make them.
+    A sampler that is called once per segment would restart its own source each time and repeat its noise. SDE samplers
+    use a Brownian tree over the range of `sigmas`, the others independent draws; both from `seed`, as the host's
+    samplers make them.
     x: the state [B,C,h,w] the noise is for. sigmas: the schedule of the whole run.
     """
     function = inspect.unwrap(sampler_function)

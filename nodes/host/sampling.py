@@ -45,7 +45,8 @@ class Manipulation:
 class MaskedLatent:
     """What to do while a sampler runs, and the report of the last run.
 
-    masking: where. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at: see `parse_steps`. inside, outside: what
+    masking: where. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at: see
+    `parse_steps`. inside, outside: what
     fills the mask and the rest. report: one entry per manipulated step of the most recent run.
     """
 
@@ -57,7 +58,10 @@ class MaskedLatent:
     report: list[Manipulation] = field(default_factory=list)
 
     def install(self, patcher: ModelPatcher) -> None:
-        """Make every sampler that runs `patcher` (changed in place: pass a clone) replace its latent at the chosen steps."""
+        """Make every sampler that runs `patcher` (changed in place.
+
+        Pass a clone) replace its latent at the chosen steps.
+        """
         source = mask_source(self.masking, patcher)
 
         def wrapper(executor: WrapperExecutor, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -83,7 +87,8 @@ class MaskedLatent:
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
         if name in _OWN_STEPS or not hasattr(sampler, "sampler_function"):
             raise ValueError(
-                f"the sampler {name.removesuffix('_function')} chooses its own steps, so the latent cannot be replaced at step "
+                f"the sampler {name.removesuffix('_function')} chooses its own steps, so the latent cannot be "
+                f"replaced at step "
                 f"{self.manipulate_at}. Choose a sampler that follows the scheduler: euler, ddpm, dpmpp_2m, ..."
             )
         self.report.clear()
@@ -162,7 +167,8 @@ class Replacement:
         self._reference = fit_reference(guider.inner_model.process_latent_in(plan.reference.to(noise)), noise)
         self._noise = noise
         if torch.count_nonzero(noise) == 0:
-            # A run that continues another one adds no noise of its own, but the reference still has to reach the state's noise level.
+            # A run that continues another one adds no noise of its own, but the reference still has to reach the
+            # state's noise level.
             fresh = comfy.sample.prepare_noise(torch.empty_like(latent_image, device="cpu"), seed or 0)
             self._noise = fresh.to(noise)
 
@@ -184,7 +190,8 @@ class Replacement:
             return x
         if policy.kind == CURRENT:
             return self._noised(sigma)
-        # As published, the model is shown the reference of the fixed timestep: what the host feeds its network at that noise level is scaled
+        # As published, the model is shown the reference of the fixed timestep: what the host feeds its network at that
+        # noise level is scaled
         # back from what it will feed at this one.
         cached = sigma.new_tensor(self._sampling.percent_to_sigma(1 - policy.timestep / 999))
         one = torch.ones_like(sigma)

@@ -3,6 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
 from explainable_latents.nodes.core.masks import (
     RULES,
     Shaping,
@@ -13,11 +19,6 @@ from explainable_latents.nodes.core.masks import (
     shape_mask,
     threshold,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 GRIDS = [(16, 16), (9, 14), (1, 5), (64, 96), (65, 67)]
 

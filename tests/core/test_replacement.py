@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from explainable_latents.nodes.core.masking import ImageMasking
-from explainable_latents.nodes.core.replacement import Policy, blend, fit_reference
 from hypothesis import given
 from hypothesis import strategies as st
+
+from explainable_latents.nodes.core.masking import ImageMasking
+from explainable_latents.nodes.core.replacement import Policy, blend, fit_reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

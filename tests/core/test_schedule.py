@@ -3,9 +3,10 @@
 import contextlib
 
 import pytest
-from explainable_latents.nodes.core.schedule import parse_steps
 from hypothesis import given
 from hypothesis import strategies as st
+
+from explainable_latents.nodes.core.schedule import parse_steps
 
 
 @pytest.mark.parametrize(

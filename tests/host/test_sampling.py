@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+
 from explainable_latents.nodes.core.masking import AttentionMasking, ImageMasking
 from explainable_latents.nodes.core.masks import Shaping
 from explainable_latents.nodes.core.parsing import parse
@@ -75,9 +76,7 @@ def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
 @pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m"])
 def test_a_mask_of_zeros_on_the_finished_latent_is_the_reference(toy, sampler):
     start, reference = latent(), latent(seed=4)
-    out, _, _ = sample_masked(
-        toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE
-    )
+    out, _, _ = sample_masked(toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE)
     # ComfyUI scales latents by 0.18215 and back: one rounding of numbers below 4
     torch.testing.assert_close(out["samples"], reference["samples"], atol=1e-6, rtol=0)
 
@@ -88,9 +87,7 @@ def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(to
     import comfy.samplers
 
     start, reference, j = latent(), latent(seed=4), 4
-    out, _, _ = sample_masked(
-        toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE
-    )
+    out, _, _ = sample_masked(toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE)
     schedule = comfy.samplers.KSampler(
         toy.model, STEPS, toy.model.load_device, "euler", "ddim_uniform", DENOISE, toy.model.model_options
     ).sigmas
@@ -110,7 +107,10 @@ def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(to
 
 
 def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(toy):
-    """With everything replaced by the reference of timestep 80, the network's input at step j is its input at timestep 80."""
+    """With everything replaced by the reference of timestep 80.
+
+    The network's input at step j is its input at timestep 80.
+    """
     import comfy.sample
 
     start, seen = latent(), []
@@ -171,7 +171,9 @@ def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(toy):
     start = latent()
     first, again, other = (
-        sample_masked(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0]["samples"]
+        sample_masked(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0][
+            "samples"
+        ]
         for s in (7, 7, 8)
     )
     assert torch.equal(first, again)
@@ -200,7 +202,9 @@ def test_callbacks_count_the_whole_run(toy, monkeypatch):
     import latent_preview
 
     seen = []
-    monkeypatch.setattr(latent_preview, "prepare_callback", lambda *a, **k: lambda step, x0, x, n: seen.append((step, n)))
+    monkeypatch.setattr(
+        latent_preview, "prepare_callback", lambda *a, **k: lambda step, x0, x, n: seen.append((step, n))
+    )
     sample_masked(toy.model, settings(toy, latent()), attention(toy), latent(), "2, 5", KEEP, REFERENCE)
     assert seen == [(step, STEPS) for step in range(STEPS)]
 

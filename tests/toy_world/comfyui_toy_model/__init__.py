@@ -1,0 +1,90 @@
+"""Lets a stock ComfyUI load the toy checkpoint with its own loaders. For tests and the demo; users do not need it.
+
+ComfyUI recognises a checkpoint by its UNet. This module adds one more recognised model: an SD-type UNet with 64
+channels and 64-wide context, with the CLIP BPE tokenizer and a two-layer CLIP text encoder.
+"""
+
+import comfy.supported_models
+import torch
+from comfy import latent_formats, sd1_clip, supported_models_base, utils
+
+WIDTH = 64
+VOCABULARY = 49408
+TEXT_CONFIG = {
+    "num_hidden_layers": 2,
+    "hidden_size": WIDTH,
+    "num_attention_heads": 2,
+    "intermediate_size": 4 * WIDTH,
+    "hidden_act": "quick_gelu",
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+
+
+class ToyClipTokenizer(sd1_clip.SDTokenizer):
+    """The CLIP BPE tokenizer, for textual-inversion embeddings of width 64."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(
+            embedding_directory=embedding_directory, embedding_size=WIDTH, tokenizer_data=tokenizer_data or {}
+        )
+
+
+class ToyTokenizer(sd1_clip.SD1Tokenizer):
+    """Tokenizer of the toy model, under the usual key `l`."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=ToyClipTokenizer)
+
+
+class ToyClipModel(sd1_clip.SDClipModel):
+    """Two transformer layers; the vectors of padding tokens are zero."""
+
+    def __init__(self, device="cpu", dtype=None, model_options=None):
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            textmodel_json_config=dict(TEXT_CONFIG),
+            zero_out_masked=True,
+            return_projected_pooled=False,
+            model_options=model_options or {},
+        )
+
+
+class ToyTextEncoder(sd1_clip.SD1ClipModel):
+    """Text encoder of the toy model, under the usual key `clip_l`."""
+
+    def __init__(self, device="cpu", dtype=None, model_options=None):
+        super().__init__(device=device, dtype=dtype, clip_model=ToyClipModel, model_options=model_options or {})
+
+
+class ToyModel(supported_models_base.BASE):
+    """An ε-prediction SD-type UNet with the β schedule of Stable Diffusion 1.x."""
+
+    unet_config = {"context_dim": WIDTH, "model_channels": 64, "use_linear_in_transformer": False}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    latent_format = latent_formats.SD15
+    memory_usage_factor = 1.0
+
+    def process_clip_state_dict(self, state_dict):
+        """Rename the text encoder's weights and expand its compact table (row 0.
+
+        Every other token) to the CLIP vocabulary.
+        """
+        clip = utils.state_dict_prefix_replace(state_dict, {"cond_stage_model.": "clip_l."}, filter_keys=True)
+        ids = clip.pop("clip_l.token_ids")
+        key = "clip_l.transformer.text_model.embeddings.token_embedding.weight"
+        table = clip[key]
+        rows = torch.zeros(VOCABULARY, dtype=torch.long)
+        rows[ids.long()] = torch.arange(1, len(ids) + 1)
+        clip[key] = table[rows]
+        return clip
+
+    def clip_target(self, state_dict=None):
+        """Return the tokenizer and text encoder classes."""
+        return supported_models_base.ClipTarget(ToyTokenizer, ToyTextEncoder)
+
+
+comfy.supported_models.models.append(ToyModel)
+
+NODE_CLASS_MAPPINGS = {}

@@ -1,0 +1,91 @@
+"""Run the shipped pipelines on toy cases through ComfyUI's API and measure what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio
+
+from ..comfyui.client import ComfyClient, Result
+from ..comfyui.paths import toy_checkpoint
+from ..comfyui.server import ComfyServer
+from ..toy_world.cases import Case
+from ..toy_world.judge import Judge, judge_images
+from .graphs import Workflow
+
+SUBJECT_MARGIN = 3  # pixels around a subject that count as the subject: outlines are blurred over about as many
+STEPS_OF_DOCUMENTS = 50
+Job = tuple[Any, ...]
+
+
+def sampler_settings(strength: float) -> dict[str, float | int]:
+    """The sampler inputs for a strength of the documents: 50 steps of which the last 50·strength are run."""
+    return {"steps": int(STEPS_OF_DOCUMENTS * strength + 1e-9), "denoise": strength}
+
+
+def fill_case(workflow: Workflow, case: Case, image: str, **sampler: float) -> Workflow:
+    """Put a case into a shipped workflow: toy checkpoint, uploaded reference `image`, prompt.
+
+    Seed and sampler inputs.
+    """
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Reference picture", image=image)
+    return filled.fill("Prompt", value=case.prompt).fill("Sampler", seed=case.seed, **sampler)
+
+
+def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
+    """Upload the case's reference and run the workflow on it."""
+    image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")
+    return client.run(fill_case(workflow, case, image, **sampler).graph)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`psnr`: against the reference outside both subjects, in dB. `subject`, `scene`.
+
+    Whether the judge sees what was prompted.
+    """
+
+    psnr: float
+    subject: bool
+    scene: bool
+
+
+def measure(judge: Judge, case: Case, result: Image.Image) -> Measured:
+    """Measure one result picture of a case."""
+    reference = case.picture()
+    pixels = np.asarray(result.convert("RGB"))
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    subjects, scenes, found = judge_images(judge, tensor)
+    either = ndimage.binary_dilation(reference.mask | found[0].numpy(), iterations=SUBJECT_MARGIN)
+    psnr = peak_signal_noise_ratio(reference.image[~either], pixels[~either], data_range=255)
+    return Measured(float(psnr), subjects[0] == case.subject, scenes[0] == case.scene)
+
+
+def on_servers(count: int, work: Callable[[ComfyClient, Job], object], jobs: Iterable[Job]) -> Iterator[object]:
+    """Yield `work(client, job)` for every job in order, on `count` servers of this machine at once."""
+    with ExitStack() as stack:
+        clients: SimpleQueue[ComfyClient] = SimpleQueue()
+        for _ in range(count):
+            clients.put(stack.enter_context(ComfyClient(stack.enter_context(ComfyServer()))))
+
+        def one(job: Job) -> object:
+            client = clients.get()
+            try:
+                return work(client, job)
+            finally:
+                clients.put(client)
+
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        try:
+            yield from pool.map(one, jobs)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
