@@ -11,6 +11,9 @@ if sys.version_info < (3, 11):
         f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11"
     )
 
+if os.name != "posix":
+    sys.exit("error: the test host runs on Linux and macOS; on Windows use it inside WSL")
+
 from .command import run_main
 from .install import install
 from .paths import HOME

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from . import paths
 from .base import PACK_NAME, prepare_base, temporary_base
 from .paths import ROOT
 
@@ -48,3 +51,9 @@ def test_folders_of_dead_runs_are_removed(tmp_path: Path):
     assert mine.is_dir()
     assert other.is_dir()
     assert mine != other
+
+
+def test_a_missing_toy_checkpoint_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "TOY_CHECKPOINT", tmp_path / "toy.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"toy\.safetensors is missing: .*`make toy`"):
+        paths.toy_checkpoint()
