@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .masking import ELMaskFromAttention, ELMaskFromImage
+from .saliency import ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
 from .subjects import ELParseSubjects
 
@@ -13,6 +14,7 @@ NODES: list[type[io.ComfyNode]] = [
     ELMaskFromAttention,
     ELMaskFromImage,
     ELMaskedLatentKSampler,
+    ELSaliencyOverlay,
 ]
 
 

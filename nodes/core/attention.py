@@ -32,8 +32,8 @@ def token_attention(
 
     q: [B,Q,H*d]. k: [B,T,H*d]. heads: H. columns: [B,T,S], 1 where token t belongs to subject s.
     words: [B,T], 1 at the prompt's real words; each query's probabilities are then renormalised over them, per head
-    (without it begin-of-text and padding keep their share). mask: added to the scores (bool: True is kept), broadcastable to
-    [B,H,Q,T]. scale: d^-1/2 unless given. Returns float32 [S,B,Q].
+    (without it begin-of-text and padding keep their share). mask: added to the scores (bool: True is kept),
+    broadcastable to [B,H,Q,T]. scale: d^-1/2 unless given. Returns float32 [S,B,Q].
     """
     b, queries, inner = q.shape
     tokens, d = k.shape[1], inner // heads
@@ -70,8 +70,9 @@ def _masked(scores: Tensor, mask: Tensor, rows: slice) -> Tensor:
 def token_columns(token_sets: Sequence[Sequence[int]], length: int, prompt_length: int) -> Tensor:
     """Membership matrix of the token sets in a context of `length` tokens: float32 [length, S] of zeros and ones.
 
-    A host repeats a context of `prompt_length` tokens to match a longer one; the repeated positions belong to the subject too,
-    so that their probabilities add up. Raises ValueError when a position lies outside the prompt or `length` is no multiple.
+    A host repeats a context of `prompt_length` tokens to match a longer one; the repeated positions belong to the
+    subject too, so that their probabilities add up. Raises ValueError when a position lies outside the prompt or
+    `length` is no multiple.
     """
     if length % prompt_length:
         raise ValueError(f"a context of {length} tokens is not a repetition of the prompt's {prompt_length} tokens")
@@ -80,7 +81,8 @@ def token_columns(token_sets: Sequence[Sequence[int]], length: int, prompt_lengt
         outside = [t for t in tokens if not 0 <= t < prompt_length]
         if outside:
             raise ValueError(
-                f"token positions {outside} lie outside the conditioning's {prompt_length} tokens: the subjects were parsed "
+                f"token positions {outside} lie outside the conditioning's {prompt_length} tokens: the subjects were "
+                f"parsed "
                 "from another prompt than the one that is sampled; connect both to the same text"
             )
         columns[list(tokens), s] = 1.0
@@ -116,7 +118,8 @@ def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "
 
 @dataclass(frozen=True)
 class Piece:
-    """What one conditioning contributes to the frame: `maps` [S,B,a,b] at `offset` (y, x), counted with `weight` (a number or [B,a,b])."""
+    """What one conditioning contributes to the frame: `maps` [S,B,a,b] at `offset` (y, x), counted with `weight` (a
+    number or [B,a,b])."""
 
     maps: Tensor
     offset: tuple[int, int]
@@ -124,10 +127,11 @@ class Piece:
 
 
 def compose(pieces: Sequence[Piece], grid: tuple[int, int]) -> Tensor:
-    """Place maps of several conditionings (areas, masks) into one frame: the weighted mean where they overlap, 0 where none lies.
+    """Place maps of several conditionings (areas, masks) into one frame: the weighted mean where they overlap, 0
+    where none lies.
 
-    frame[y,x] = sum_i weight_i maps_i / sum_i weight_i, the rule by which a host mixes the predictions of the same conditionings.
-    Returns [S,B,*grid].
+    frame[y,x] = sum_i weight_i maps_i / sum_i weight_i, the rule by which a host mixes the predictions of the same
+    conditionings. Returns [S,B,*grid].
     """
     first = pieces[0].maps
     total = first.new_zeros((*first.shape[:2], *grid))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,9 +13,10 @@ from torch import Tensor
 class Saliency:
     """One map per subject, on the grid of the latent it belongs to.
 
-    maps: float32, [S,B,h,w] (S subjects, B latents of the batch) or, for Abs-Grad-SAM, [S,B,C,h,w]; larger is more salient.
-    labels: one word per subject, as typed in the prompt.
-    sigma: noise level of the model call the maps come from, in the model's own units; of the last one when it is a mean of several.
+    maps: float32, [S,B,h,w] (S subjects, B latents of the batch) or, for Abs-Grad-SAM, [S,B,C,h,w]; larger is more
+    salient.
+    labels: one per map, the word as typed in the prompt; maps of several steps are labelled `word, step j`.
+    sigma: noise level of the model call the maps come from, in the model's own units; the last one's of several.
     step: index in the sampler's schedule, None for a map of no single step (a mean, a probe).
     grid: (h, w) of the latent.
     Raises ValueError when the shapes contradict each other.
@@ -44,3 +46,24 @@ class Saliency:
     def select(self, indices: tuple[int, ...]) -> Saliency:
         """Only the subjects at `indices`, in that order."""
         return replace(self, maps=self.maps[list(indices)], labels=tuple(self.labels[i] for i in indices))
+
+
+def intensity(saliency: Saliency) -> Tensor:
+    """Maps of latent channels averaged, in multiples of each map's own mean (1 everywhere: no preference): [S,B,h,w].
+
+    A map that is zero everywhere stays zero. Raises ValueError when a map is not finite or has negative values.
+    """
+    maps = saliency.maps if saliency.maps.ndim == 4 else saliency.maps.mean(dim=2)
+    if not torch.isfinite(maps).all() or maps.min() < 0:
+        raise ValueError(
+            f"saliency of {', '.join(saliency.labels)} has negative or infinite values: the model's output was broken "
+            "(a half precision overflow?); try another precision"
+        )
+    mean = maps.mean(dim=(-2, -1), keepdim=True)
+    return torch.where(mean > 0, maps / mean, torch.zeros_like(maps))
+
+
+def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [S,B,h,w] at picture size (height, width) by bicubic interpolation, cut to the range of each map."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp(low, high)

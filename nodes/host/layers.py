@@ -13,7 +13,8 @@ SUPPORTED = "SD 1.x, SD 2.x and SDXL"
 
 
 def layer_name(options: dict) -> str:
-    """Name of the transformer block being run, from the host's transformer options: `output.3.0` is block ("output", 3), depth 0."""
+    """Name of the transformer block being run, from the host's transformer options: `output.3.0` is block ("output",
+    3), depth 0."""
     block = options["block"]
     return f"{block[0]}.{block[1]}.{options.get('block_index', 0)}"
 
@@ -38,7 +39,8 @@ def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
     if not names:
         model = type(patcher.model).__name__
         raise ValueError(
-            f"attention of the model {model} ({type(network).__name__}) cannot be read: supported are {SUPPORTED}, whose UNet has "
+            f"attention of the model {model} ({type(network).__name__}) cannot be read: supported are {SUPPORTED}, "
+            f"whose UNet has "
             "cross-attention layers. Load one of these."
         )
     return tuple(names)
@@ -59,8 +61,9 @@ class LayerSelection:
 def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
     """Read a choice of layers.
 
-    wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`, `middle.0.0`) and grids
-    (`16x16`, height x width). Raises ValueError with the names there are when one of them is unknown.
+    wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`,
+    `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError with the names there are when one of them is
+    unknown.
     """
     names: set[str] = set()
     grids: set[tuple[int, int]] = set()
@@ -73,7 +76,8 @@ def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
             found = tuple(name for name in available if item and f"{name}.".startswith(f"{item}."))
         if not found:
             raise ValueError(
-                f"no cross-attention layer is called {item!r}; choose all, last, a grid such as 16x16, or among: {', '.join(available)}"
+                f"no cross-attention layer is called {item!r}; choose all, last, a grid such as 16x16, or among: "
+                f"{', '.join(available)}"
             )
         names.update(found)
     return LayerSelection(frozenset(names), frozenset(grids))

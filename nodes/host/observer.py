@@ -4,7 +4,8 @@ Everything is installed through the host's wrappers, at the moment the model is 
 
   OUTER_SAMPLE     one sampler run begins and ends
   PREDICT_NOISE    one step's model call: which conditionings are the positive ones, which grid, which noise level
-  CALC_COND_BATCH  the host's evaluation of that step; later evaluations of the same step (guidance by perturbed copies) are not it
+  CALC_COND_BATCH  the host's evaluation of that step; later evaluations of the same step (guidance by perturbed
+  copies) are not it
   DIFFUSION_MODEL  the network itself: `recorder.Recorder` is put beside its attention
 """
 
@@ -69,7 +70,8 @@ class AttentionCapture:
         self._warned: set[str] = set()
 
     def latest(self) -> Saliency | None:
-        """Map of the most recent model call (all subjects, B = latent batch, summing to 1 each), None before the first one.
+        """Map of the most recent model call (all subjects, B = latent batch, summing to 1 each), None before the
+        first one.
 
         While a sampler runs only that run counts.
         """
@@ -110,8 +112,9 @@ class AttentionCapture:
     ) -> Any:
         """CALC_COND_BATCH wrapper: find the positive list among `conds`.
 
-        Not its index alone: guiders order the lists as they like, and guidance nodes evaluate the positive or the negative alone a
-        second time in the same step (PAG, SAG). Only the first evaluation of the guider's own positive list counts.
+        Not its index alone: guiders order the lists as they like, and guidance nodes evaluate the positive or the
+        negative alone a second time in the same step (PAG, SAG). Only the first evaluation of the guider's own
+        positive list counts.
         """
         call = self._call
         if call is not None and not call.evaluated:
@@ -134,7 +137,8 @@ class AttentionCapture:
         transformer_options: dict | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """DIFFUSION_MODEL wrapper: put a recorder beside the attention when rows of this call are the positive prompt's."""
+        """DIFFUSION_MODEL wrapper: put a recorder beside the attention when rows of this call are the positive
+        prompt's."""
         options = transformer_options or {}
         call = self._call
         rows = self._rows(call, x, context, options) if call is not None and call.index is not None else []
@@ -145,7 +149,8 @@ class AttentionCapture:
         if recorder.grids and not any(layer in self._selection for layer in recorder.grids.items()):
             there = ", ".join(sorted({f"{h}x{w}" for h, w in recorder.grids.values()}))
             raise ValueError(
-                f"no cross-attention layer has one of the chosen grids; with this latent there are {there} (height x width)"
+                f"no cross-attention layer has one of the chosen grids; with this latent there are {there} (height x "
+                f"width)"
             )
         for name, maps in recorder.maps.items():
             call.pieces.setdefault(name, []).extend(zip(maps, rows, strict=True))
@@ -169,7 +174,8 @@ class AttentionCapture:
         kinds, uuids = options["cond_or_uncond"], options["uuids"]
         if x.shape[0] != call.batch * len(kinds):
             self._warn(
-                f"the network was called with {x.shape[0]} rows where {len(kinds)} conditionings of {call.batch} latents were "
+                f"the network was called with {x.shape[0]} rows where {len(kinds)} conditionings of {call.batch} "
+                f"latents were "
                 "expected: another node splits the batch in its own way, and this call's attention is not captured"
             )
             return []
@@ -182,7 +188,8 @@ class AttentionCapture:
             size, offset = _area(cond, call.grid)
             if tuple(x.shape[-2:]) != size:
                 self._warn(
-                    f"the network saw a latent of {tuple(x.shape[-2:])} where {size} was expected: another node cuts the latent "
+                    f"the network saw a latent of {tuple(x.shape[-2:])} where {size} was expected: another node cuts "
+                    f"the latent "
                     "into tiles, and this call's attention is not captured"
                 )
                 continue
@@ -197,7 +204,8 @@ class AttentionCapture:
         others = sum(not _same_prompt(cond, contexts[0]) for cond in conds)
         if others:
             self._warn(
-                f"{len(conds)} positive conditionings are combined; attention is captured for the first one's prompt only, "
+                f"{len(conds)} positive conditionings are combined; attention is captured for the first one's prompt "
+                f"only, "
                 f"{others} with another prompt are left out"
             )
         return contexts[0]
@@ -264,12 +272,14 @@ def observe(
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
-    layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0 at pure noise.
-    Raises ValueError for a model without readable cross-attention, an unknown layer, an empty range or subjects without tokens.
+    layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0
+    at pure noise. Raises ValueError for a model without readable cross-attention, an unknown layer, an empty range or
+    subjects without tokens.
     """
     if not 0.0 <= start_percent < end_percent <= 1.0:
         raise ValueError(
-            f"start_percent {start_percent} and end_percent {end_percent} must satisfy 0 <= start_percent < end_percent <= 1"
+            f"start_percent {start_percent} and end_percent {end_percent} must satisfy 0 <= start_percent < "
+            f"end_percent <= 1"
         )
     selection = select_layers(cross_attention_layers(patcher), layers)
     capture = AttentionCapture(subjects, selection, start_percent, end_percent)

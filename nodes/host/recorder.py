@@ -17,7 +17,8 @@ from .layers import LayerSelection, layer_name
 class Rows:
     """The rows of the network's batch that one positive conditioning fills.
 
-    rows: where. columns: [T,S], the subjects' positions in the context. size, offset: its area in the latent, (a, b) at (y, x).
+    rows: where. columns: [T,S], the subjects' positions in the context. size, offset: its area in the latent, (a, b)
+    at (y, x).
     weight: how much it counts there, a number or [B or 1,a,b].
     """
 
@@ -45,12 +46,13 @@ class Recorder:
         self._selection = selection
         self._batch = batch
         self._warn = warn
-        # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query positions
-        # exist as well as 77 tokens, and other nodes change the number of either.
+        # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query
+        # positions exist as well as 77 tokens, and other nodes change the number of either.
         self._next: dict | None = None
 
     def install(self, options: dict) -> dict:
-        """A copy of the host's transformer options in which this recorder looks on; what is installed there stays in effect."""
+        """A copy of the host's transformer options in which this recorder looks on; what is installed there stays in
+        effect."""
         options = dict(options)
         patches = dict(options.get("patches", {}))
         patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
@@ -72,7 +74,8 @@ class Recorder:
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
             extra_options, self._next = self._next, None
-            # A block whose attn2 module another node replaced never calls this for it: the next block's self-attention comes instead.
+            # A block whose attn2 module another node replaced never calls this for it: the next block's
+            # self-attention comes instead.
             if extra_options is not None and layer_name(extra_options) == layer_name(kwargs["transformer_options"]):
                 q, k, _, heads, *rest = args
                 mask = rest[0] if rest else kwargs.get("mask")
@@ -104,8 +107,10 @@ class Recorder:
         tokens = self._rows[0].columns.shape[0]
         if q.shape[:2] != (self._batch, h * w) or k.shape[0] != self._batch or k.shape[1] < tokens:
             self._warn(
-                f"cross-attention of layer {name} is not captured: {tuple(q.shape)} queries and {tuple(k.shape)} keys where "
-                f"{self._batch} rows of {h}x{w} queries and at least {tokens} keys were expected; another node rearranges them"
+                f"cross-attention of layer {name} is not captured: {tuple(q.shape)} queries and {tuple(k.shape)} keys "
+                f"where "
+                f"{self._batch} rows of {h}x{w} queries and at least {tokens} keys were expected; another node "
+                f"rearranges them"
             )
             return
         self.maps[name] = [

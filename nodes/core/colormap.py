@@ -1,0 +1,84 @@
+"""Colours for heat maps: curves of even steps and rising lightness in the Oklab colour space.
+
+Even steps of a value look evenly far apart, and because the lightness rises all the way, the order of the colours
+survives every kind of colour blindness and a black and white print.
+Source: B. Ottosson, "A perceptual color space for image processing" (Oklab), 2020; the curves are our own.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+SIZE = 256
+_SAMPLES = 4096
+
+# linear sRGB -> cone responses -> (cube root) -> Oklab
+_CONES = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+
+# Bézier control points: Oklab lightness, chroma, hue in degrees.
+_CURVES = {
+    "fire": ((0.14, 0.05, 285), (0.32, 0.17, 300), (0.58, 0.26, 5), (0.74, 0.19, 58), (0.955, 0.10, 105)),
+    "sea": ((0.22, 0.07, 300), (0.38, 0.16, 290), (0.55, 0.10, 210), (0.75, 0.20, 150), (0.93, 0.19, 110)),
+    "grey": ((0.12, 0.0, 0), (0.98, 0.0, 0)),
+}
+COLORMAPS = tuple(_CURVES)
+
+
+def srgb_to_oklab(rgb: Tensor) -> Tensor:
+    """Oklab coordinates (L, a, b) of sRGB colours in 0..1: [...,3] -> [...,3], float64."""
+    rgb = rgb.double()
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return (linear @ _matrix(_CONES).T).clamp_min(0) ** (1 / 3) @ _matrix(_LAB).T
+
+
+def oklab_to_srgb(lab: Tensor) -> Tensor:
+    """Inverse of `srgb_to_oklab`, cut to 0..1."""
+    cones = (lab.double() @ torch.linalg.inv(_matrix(_LAB)).T) ** 3
+    linear = (cones @ torch.linalg.inv(_matrix(_CONES)).T).clamp(0, 1)
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@lru_cache(maxsize=len(_CURVES))
+def colormap(name: str) -> Tensor:
+    """The colours of a colour map from low to high: float32 sRGB [256,3] in 0..1.
+
+    A Bézier curve in Oklab, sampled at equal arc length. Raises ValueError for an unknown name.
+    """
+    if name not in _CURVES:
+        raise ValueError(f"colour map {name!r} is not one of {', '.join(COLORMAPS)}")
+    points = torch.tensor(
+        [(L, c * math.cos(math.radians(h)), c * math.sin(math.radians(h))) for L, c, h in _CURVES[name]],
+        dtype=torch.float64,
+    )
+    degree = len(points) - 1
+    t = torch.linspace(0, 1, _SAMPLES, dtype=torch.float64)
+    basis = torch.stack([math.comb(degree, i) * t**i * (1 - t) ** (degree - i) for i in range(degree + 1)], dim=1)
+    curve = basis @ points
+    length = torch.cat([t.new_zeros(1), curve.diff(dim=0).norm(dim=1).cumsum(0)])
+    wanted = torch.linspace(0, 1, SIZE, dtype=torch.float64) * length[-1]
+    return oklab_to_srgb(curve[torch.searchsorted(length, wanted).clamp_max(_SAMPLES - 1)]).float()
+
+
+def colourise(values: Tensor, name: str) -> Tensor:
+    """Colours of values in 0..1 (cut to that range), interpolated between neighbours: [...] -> float32 [...,3]."""
+    table = colormap(name).to(values.device)
+    position = values.float().clamp(0, 1) * (SIZE - 1)
+    low = position.floor().long().clamp_max(SIZE - 2)
+    return torch.lerp(table[low], table[low + 1], (position - low).unsqueeze(-1))
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)

@@ -1,0 +1,86 @@
+"""Attention Saliency, Saliency Overlay: what a capture saw, as maps and as pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from .core.colormap import COLORMAPS
+from .host.preview import SCALES, overlays, raw_masks, sheet
+from .sockets import Saliency
+
+CATEGORY = "explainable latents"
+
+
+class ELSaliencyOverlay(io.ComfyNode):
+    """Shows saliency as heat maps, alone or over a picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELSaliencyOverlay",
+            display_name="Saliency Overlay",
+            category=CATEGORY,
+            description="Shows where each word counts: one heat map per word (and step) with a legend, alone or over a "
+            "picture. The colours are evenly spaced to the eye and safe for colour-blind viewers.",
+            search_aliases=["heat map", "heatmap", "attention map", "visualize attention", "daam"],
+            is_output_node=True,
+            inputs=[
+                Saliency.Input("saliency", tooltip="The maps, from any node that gives saliency."),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture under the maps: the one decoded from the same latent, in any resolution of "
+                    "the "
+                    "same proportions. Without it the heat maps stand alone.",
+                ),
+                io.Combo.Input(
+                    "colormap",
+                    options=list(COLORMAPS),
+                    default=COLORMAPS[0],
+                    tooltip="Low to high. fire: violet, red, yellow. sea: violet, blue, green. grey: black to white.",
+                ),
+                io.Float.Input(
+                    "opacity",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="How much of the heat covers the picture: 0 the picture alone, 1 the heat alone.",
+                ),
+                io.Combo.Input(
+                    "scale",
+                    options=list(SCALES),
+                    default=SCALES[0],
+                    advanced=True,
+                    tooltip="each map: every map uses all colours. shared: one scale for all, to compare words and "
+                    "steps.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="sheet",
+                    tooltip="All pictures on one sheet with words and legends. The legend counts in multiples of the "
+                    "map's mean: 1 is no preference.",
+                ),
+                io.Image.Output(
+                    display_name="overlays",
+                    tooltip="The pictures alone, one per word (and step) and latent of the batch.",
+                ),
+                io.Mask.Output(
+                    display_name="maps",
+                    tooltip="The raw maps on the latent grid, each divided by its maximum, in the same order; "
+                    "for core mask nodes.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, saliency: Any, colormap: str, opacity: float, scale: str, image: Any = None) -> io.NodeOutput:
+        """Draw the pictures and show the sheet on the node."""
+        pictures, ranges = overlays(saliency, image, colormap, opacity, scale)
+        page = sheet(pictures, saliency, ranges, colormap)
+        return io.NodeOutput(page, pictures, raw_masks(saliency), ui=ui.PreviewImage(page, cls=cls))
