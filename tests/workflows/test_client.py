@@ -1,6 +1,5 @@
 """The client against the real server: results, progress, and every way a run can go wrong, in words."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -124,18 +123,12 @@ def test_a_timeout_cancels_the_run(client: ComfyClient):
     assert client.run(slow(1, seed=9)).seconds < 5
 
 
-def test_two_clients_do_not_mix_up_their_runs(server: ComfyServer, client: ComfyClient):
-    texts: dict[int, str] = {}
-
-    def use_another() -> None:
-        with ComfyClient(server) as other:
-            texts[11] = other.run(slow(5, seed=11)).text("slow")
-
-    thread = threading.Thread(target=use_another)
-    thread.start()
-    texts[10] = client.run(slow(5, seed=10)).text("slow")
-    thread.join()
-    assert texts == {10: "5 steps, seed 10", 11: "5 steps, seed 11"}
+def test_a_run_waits_for_its_own_end_not_for_that_of_an_earlier_one(client: ComfyClient):
+    client.queue({"first": slow(5, seed=10)["slow"]})
+    seen: list[str] = []
+    result = client.run({"second": slow(5, seed=11)["slow"]}, lambda progress: seen.append(progress.node_id))
+    assert result.text("second") == "5 steps, seed 11"
+    assert set(seen) == {"second"}
 
 
 def test_no_server_is_an_error_with_its_address():

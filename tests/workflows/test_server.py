@@ -191,9 +191,10 @@ def test_leaving_the_block_ends_a_busy_server():
         server.check()
 
 
-def test_a_users_comfyui_runs_and_is_not_written_to(tmp_path: Path):
+def test_a_users_comfyui_runs_and_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     tree = tmp_path / "UsersComfyUI"
-    tree.mkdir()
+    (tree / "user").mkdir(parents=True)
     for entry in installed().tree.iterdir():
         if entry.is_dir() and entry.name not in USERS_OWN:
             shutil.copytree(entry, tree / entry.name, ignore=shutil.ignore_patterns("__pycache__"))
