@@ -7,7 +7,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows demo toy bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows demo toy toy-quality workflows bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -22,7 +22,7 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(RUN) -m pytest -q tests/core tests/comfyui
+	$(RUN) -m pytest -q tests/core tests/comfyui tests/toy_world
 
 test-host: host ## tests of nodes/host, ComfyUI in the same process
 	$(RUN) -m pytest -q tests/host
@@ -35,6 +35,12 @@ demo: host ## make the pictures of the pack's main job and print their path
 
 toy: host ## train the toy checkpoint anew (90 minutes on 2 cores)
 	$(RUN) -m tests.toy_world.train
+
+toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
+	$(RUN) -m tests.toy_world.quality
+
+workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
+	$(RUN) -m tests.workflows.layout
 
 bench-pipelines: host ## measure the pipelines on the fixed list of cases
 	$(RUN) -m tests.benchmarks.pipelines

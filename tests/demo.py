@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .comfyui.client import ComfyClient
 from .comfyui.errors import HostError
-from .comfyui.paths import ROOT
+from .comfyui.paths import ROOT, toy_checkpoint
 from .comfyui.server import ComfyServer
 from .contact_sheet import contact_sheet
 from .toy_world.cases import HELD_OUT, Case
@@ -77,12 +77,13 @@ def main() -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         sheet.unlink(missing_ok=True)
+        toy_checkpoint()
         judge = load_judge()
         rows, measured = [], []
         with ComfyServer(port=args.port) as server, ComfyClient(server) as client:
             for case in tqdm(CASES, desc="cases"):
                 pictures, numbers = run(client, judge, case)
-                rows.append((f"{case.reference.subject} on {case.scene}  →  “{case.prompt}”", pictures))
+                rows.append((f"{case.reference.subject} on {case.scene}, prompt: {case.prompt}", pictures))
                 measured.append(numbers)
         part = sheet.with_suffix(".part.png")
         contact_sheet(COLUMNS, rows).save(part)

@@ -1,6 +1,6 @@
 """Compare the pipelines on the toy world: `python -m tests.benchmarks.pipelines` (`make bench-pipelines`).
 
-42 cases: a reference picture `A on S`, the prompt `a B on the S`. Printed per method and strength: the median PSNR
+42 cases: a reference picture `A on S`, the prompt `B on S`. Printed per method and strength: the median PSNR
 against the reference outside both subjects (how much of the surroundings is kept), and how often the judge sees the
 prompted subject and scene.
 """

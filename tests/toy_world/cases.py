@@ -22,7 +22,7 @@ class Case:
     @property
     def prompt(self) -> str:
         """The prompt, in the documents' form."""
-        return f"a {self.subject} on the {self.scene}"
+        return f"{self.subject} on {self.scene}"
 
     @property
     def name(self) -> str:

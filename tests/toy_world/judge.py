@@ -72,14 +72,14 @@ def _batch(seeds: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
-    """Return `images` as the checkpoint would show them (a quarter through the autoencoder).
+    """Return `images` as the checkpoint would show them (an eighth through the autoencoder).
 
     With noise and colour changes.
     """
-    quarter = len(images) // 4
+    part = len(images) // 8
     with torch.no_grad():
-        decoded = vae.taesd_decoder(vae.taesd_encoder(images[:quarter])).float().clamp(0, 1)
-    images = torch.cat([decoded, images[quarter:]])
+        decoded = vae.taesd_decoder(vae.taesd_encoder(images[:part])).float().clamp(0, 1)
+    images = torch.cat([decoded, images[part:]])
     gain = 1 + 0.1 * torch.randn(len(images), 3, 1, 1, generator=generator).to(images)
     noise = torch.rand(len(images), 1, 1, 1, generator=generator).to(images) * 0.05
     return (images * gain + noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)

@@ -80,7 +80,7 @@ def attention_iou(toy: Toy, timestep: int, layers: str, count: int = 200) -> flo
     values = []
     for seed in range(HELD_OUT, HELD_OUT + count):
         picture = random_picture(seed)
-        prompt = f"a {picture.kind.subject} on the {picture.kind.scene}"
+        prompt = f"{picture.kind.subject} on {picture.kind.scene}"
         image = torch.from_numpy(picture.image.copy()).float()[None] / 255
         latent = toy.vae.encode(image)
         patched = toy.model.clone()
@@ -111,7 +111,7 @@ def generation_quality(
         row = []
         for subject in SUBJECT_NAMES:
             start = 1000 * len(rows) + 100 * len(row)
-            images = toy.generate(f"a {subject} on the {scene}", range(start, start + seeds), cfg, sampler, scheduler)
+            images = toy.generate(f"{subject} on {scene}", range(start, start + seeds), cfg, sampler, scheduler)
             named, placed, _ = judge_images(judge, images)
             right["subject"] += [n == subject for n in named]
             right["scene"] += [p == scene for p in placed]

@@ -42,10 +42,10 @@ class Plan:
     autoencoder_steps: int = 4_000
     autoencoder_batch: int = 16
     crop: int = 64
-    diffusion_steps: int = 8_000
+    diffusion_steps: int = 6_800
     diffusion_batch: int = 32
     learning_rate: float = 8e-4
-    judge_steps: int = 1_500
+    judge_steps: int = 800
 
 
 def pixels(seeds: range) -> Tensor:
@@ -232,6 +232,7 @@ def main() -> None:
         staged(args.work / "autoencoder.pt", lambda: train_autoencoder(plan, images, device).state_dict())
     )
     latents = staged(args.work / "latents.pt", lambda: {"latents": encode(vae, images, device)})["latents"]
+    vae.requires_grad_(False)
     set_latent_scale(vae, latents)
     scaled = 0.18215 * (latents / vae.vae_scale.cpu() + vae.vae_shift.cpu())
 

@@ -1,0 +1,97 @@
+"""The shipped workflows, queued on the real server."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.comfyui.client import Progress
+from tests.comfyui.errors import ComfyError
+from tests.toy_world.cases import keep_the_context
+from tests.workflows.graphs import ROOT, Workflow
+from tests.workflows.layout import PAGES, to_ui
+from tests.workflows.pipelines import fill_case, run_case
+
+NAMES = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
+CASE = keep_the_context()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ui_file_holds_the_same_graph_as_the_api_file(client, name):
+    file = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    assert file == to_ui(Workflow.shipped(name), PAGES[name], client.object_info())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_overlaps_on_the_page(name):
+    boxes = {**PAGES[name].boxes, "note": PAGES[name].note_box}
+    for one, (x, y, w, h) in boxes.items():
+        for other, (u, v, k, m) in boxes.items():
+            apart = x + w <= u or u + k <= x or y + h + 40 <= v or v + m + 40 <= y  # 40: a node's title bar
+            assert one == other or apart, f"{one} lies on {other}"
+
+
+def test_the_baseline_makes_a_picture_of_the_references_size(client):
+    workflow = Workflow.shipped("01_baseline")
+    steps: list[Progress] = []
+    image = client.upload_image(_png(CASE.picture().image), "reference.png")
+    result = client.run(fill_case(workflow, CASE, image, steps=7).graph, steps.append)
+    (picture,) = result.images(workflow.node("Result"))
+    assert picture.size == (128, 128)
+    assert np.asarray(picture).std() > 10
+    assert [s.value for s in steps if s.node_id == workflow.node("Sampler")][-1] == 7
+
+
+def test_aggregated_attention_shows_result_masks_and_heat_maps(client):
+    workflow = Workflow.shipped("02_aggregated_attention")
+    result = run_case(client, workflow, CASE)
+    (picture,) = result.images(workflow.node("Result"))
+    masks = result.images(workflow.node("Masks"))
+    assert picture.size == (128, 128)
+    assert [mask.size for mask in masks] == [(128, 128)] * 3
+    for mask in masks:
+        inside = np.asarray(mask.convert("L")) / 255
+        assert set(np.unique(inside)) == {0.0, 1.0}
+        assert 0.02 < inside.mean() < 0.8
+    assert len(result.images(workflow.node("What the words attend to"))) >= 1
+
+
+def test_the_workflow_with_all_steps_kept_is_the_baseline(client):
+    """Keeping both sides, the whole pipeline through the server gives the baseline's pixels."""
+    plain, ours = Workflow.shipped("01_baseline"), Workflow.shipped("02_aggregated_attention")
+    expected = run_case(client, plain, CASE, steps=12).images(plain.node("Result"))[0]
+    kept = run_case(client, ours.fill("Sampler", manipulate_at="2, 5", outside="keep"), CASE, steps=12)
+    assert np.array_equal(np.asarray(kept.images(ours.node("Result"))[0]), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("title", "inputs", "words"),
+    [
+        ("Sampler", {"manipulate_at": "99"}, "step 99 does not exist. This run makes 35 steps"),
+        ("Sampler", {"sampler_name": "dpm_adaptive"}, "dpm_adaptive chooses its own steps"),
+        ("Sampler", {"inside": "erase"}, "erase"),
+        ("Where the subject is", {"smooth_size": 4, "smooth_sigma": 1.0}, "4 must be an odd number"),
+        ("Where the subject is", {"layers": "attic"}, "attic"),
+        ("Words", {"override": "zebra"}, "zebra"),
+        ("Checkpoint", {"ckpt_name": "none.safetensors"}, "none.safetensors"),
+    ],
+)
+def test_mistakes_reach_the_user_and_the_server_lives_on(client, title, inputs, words):
+    workflow = Workflow.shipped("02_aggregated_attention")
+    image = client.upload_image(_png(CASE.picture().image), "reference.png")
+    filled = fill_case(workflow, CASE, image).fill(title, **inputs)
+    with pytest.raises(ComfyError, match=words):
+        client.run(filled.graph)
+    assert client.stats()["system"]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
