@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from .core.parsing import EXTENTS, parse, table
 from .core.reading import PARSERS
 from .core.subjects import joined_text
+from .host.node_text import show_on_node
 from .host.tokens import tokenize
 from .sockets import Subjects
 
@@ -27,6 +28,7 @@ class ELParseSubjects(io.ComfyNode):
             "encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
             search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP that also encodes this prompt for the sampler."),
                 io.String.Input(
@@ -69,9 +71,11 @@ class ELParseSubjects(io.ComfyNode):
     def execute(cls, clip: Any, text: str, parser: str, override: str, words: str) -> io.NodeOutput:
         """Parse the prompt and show the table of words, roles and token positions on the node."""
         subjects = parse(text, tokenize(clip, text), override, parser, words)
+        preview = table(subjects)
+        show_on_node(cls, preview)
         return io.NodeOutput(
             subjects,
             joined_text(subjects.items, "subject"),
             joined_text(subjects.items, "scene"),
-            ui=ui.PreviewText(table(subjects)),
+            ui=ui.PreviewText(preview),
         )

@@ -7,8 +7,8 @@ must turn up in exactly one piece, in the same order. Anything else is an error.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .prompt_text import PlainText
@@ -60,13 +60,16 @@ def token_spans(plain: PlainText, pieces: Sequence[Piece]) -> tuple[TokenSpan, .
     return tuple(spans)
 
 
-def positions_of(span: tuple[int, int], tokens: Iterable[TokenSpan]) -> tuple[int, ...]:
+def positions_of(span: tuple[int, int], tokens: Sequence[TokenSpan]) -> tuple[int, ...]:
     """Return the ascending positions of the tokens that share a character with span, [start, end) of the prompt.
 
-    A token that covers more than the word (an emoji cluster, a ligature) counts for it.
+    tokens: in order of the prompt, as `token_spans` returns them. A token that covers more than the word (a comma
+    merged with it, an emoji sequence) counts for it.
     """
     start, end = span
-    return tuple(sorted({token.position for token in tokens if token.start < end and token.end > start}))
+    first = bisect_right(tokens, start, key=lambda token: token.end)
+    last = bisect_left(tokens, end, key=lambda token: token.start)
+    return tuple(sorted({token.position for token in tokens[first:last]}))
 
 
 def token_list(prompt: str, tokens: Sequence[TokenSpan], limit: int = 40) -> str:

@@ -17,7 +17,7 @@ DETERMINERS = words(
 PRONOUNS = words(
     """
     i you he she it we they me him us them who whom someone somebody anyone everyone everything something nothing
-    itself himself herself themselves myself yourself one's hers theirs everywhere there here
+    itself himself herself themselves myself yourself one's hers theirs everywhere there
     """
 )
 AUXILIARIES = words(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .grammar import words
 
-
 # Where the picture plays: scenes even without a preposition in front.
 SETTINGS = words(
     """

@@ -41,19 +41,25 @@ def parse(
         raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
     check_prompt(prompt)
     plain = plain_text(prompt)
-    text, origin = _language_text(plain)
+    spaced, typed = _spaced(plain)
+    text, kept = _for_tagger(spaced)
+    origin = [typed[i] for i in kept]
     tags = parser == "auto" and is_tag_list(text)
     doc, reader = read(text, "rules" if tags else parser)
     names = read_override(override)
-    named = _named(prompt, plain, names, tokens)
+    named = []
+    for name in names:
+        named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in name.find(spaced)], name, tokens)
     taken = {name.role for name in names}
     found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in find_roles(doc, extent == EXTENTS[1])]
-    kept = [(a, b, r) for a, b, r in found if r not in taken and not any(a < d and c < b for c, d, _ in named)]
-    items = (_subject(plain, *each, tokens) for each in sorted({*named, *kept}))
+    covered = {i for start, end, _ in named for i in range(start, end)}
+    unnamed = [each for each in found if each[2] not in taken and covered.isdisjoint(range(*each[:2]))]
+    items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
     return Subjects(
         prompt,
         tuple(item for item in items if not tokens or any(item.tokens.values())),
         f"{reader} (list of tags)" if tags else reader,
+        {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
     )
 
 
@@ -69,41 +75,54 @@ def table(subjects: Subjects) -> str:
     )
 
 
-def _language_text(plain: PlainText) -> tuple[str, list[int]]:
-    """Return the text for the tagger and the index in plain.text of each of its characters.
+def _spaced(plain: PlainText) -> tuple[str, list[int]]:
+    """Return the text with a space where a weight ends inside a run of letters, which the host reads as two words.
 
-    Where a weight ends inside a run of letters the host starts a new word, so a space is put there; embeddings become
-    a name of equal length; quotes and brackets, which say nothing about the grammar, become single spaces.
+    Second: the index in plain.text of each of its characters.
     """
-    source = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), plain.text)
-    characters: list[str] = []
     origin: list[int] = []
-    for i, character in enumerate(_DECORATION.sub(lambda match: " " * len(match[0]), source)):
-        inside_word = i and character.isalnum() and source[i - 1].isalnum()
-        for put in (" ", character) if i in plain.borders and inside_word else (character,):
-            put = " " if put.isspace() else put
-            if put != " " or characters[-1:] != [" "]:
-                characters.append(put)
-                origin.append(i)
+    characters: list[str] = []
+    for i, character in enumerate(plain.text):
+        if i in plain.borders and character.isalnum() and characters and characters[-1].isalnum():
+            characters.append(" ")
+            origin.append(i)
+        characters.append(character)
+        origin.append(i)
     return "".join(characters), origin
 
 
+def _for_tagger(text: str) -> tuple[str, list[int]]:
+    """Return the text for the tagger and the index in `text` of each of its characters.
+
+    Embeddings become a name of equal length; quotes and brackets, which say nothing about the grammar, become spaces.
+    Of several marks or spaces in a row only the first is kept: spaCy takes quadratic time for long runs.
+    """
+    named = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), text)
+    kept: list[int] = []
+    plainer = "".join(" " if c.isspace() else c for c in _DECORATION.sub(lambda match: " " * len(match[0]), named))
+    for i, character in enumerate(plainer):
+        last = plainer[kept[-1]] if kept else ""
+        if character.isalnum() or not last or last.isalnum() or (character == " ") != (last == " "):
+            kept.append(i)
+    return "".join(plainer[i] for i in kept), kept
+
+
 def _named(
-    prompt: str, plain: PlainText, names: Sequence[Name], tokens: Mapping[str, Sequence[TokenSpan]]
+    prompt: str,
+    plain: PlainText,
+    spans: Sequence[tuple[int, int]],
+    name: Name,
+    tokens: Mapping[str, Sequence[TokenSpan]],
 ) -> list[Found]:
-    found: list[Found] = []
-    for name in names:
-        spans = name.find(plain.text)
-        if not spans:
-            raise _absent(prompt, name.words, "is not in the prompt", tokens)
-        for start, end in spans:
-            positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
-            if positions and not any(positions):
-                raise _absent(
-                    prompt, name.words, "has no token in any text encoder (an embedding that is not there?)", tokens
-                )
-            found.append((start, end, name.role))
-    return found
+    """Return the occurrences of a name with its role; each must have a token."""
+    if not spans:
+        raise _absent(prompt, name.words, "is not in the prompt", tokens)
+    for start, end in spans:
+        positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
+        if positions and not any(positions):
+            fault = "has no token in any text encoder (an embedding that is not there?)"
+            raise _absent(prompt, name.words, fault, tokens)
+    return [(start, end, name.role) for start, end in spans]
 
 
 def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:

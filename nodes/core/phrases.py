@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import grammar
@@ -46,10 +47,10 @@ def find_phrases(doc: Doc) -> list[Phrase]:
     phrases: list[Phrase] = []
     sentence = 0
     end = 0
-    for k, (start, head, stop) in enumerate(spans):
+    for (start, head, stop), joined in zip(spans, _joined(doc, spans), strict=True):
         sentence += sum(doc[i].text in (".", "!", "?", ";") for i in range(end, start))
         phrase = _describe(doc, start, head, stop, sentence, end)
-        if phrases and _joins(doc, spans, k):
+        if joined:
             phrase = replace(phrase, joined=True, governor=phrases[-1].governor, verb=phrases[-1].verb)
         phrases.append(phrase)
         end = stop
@@ -124,19 +125,20 @@ def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest
     return Phrase(start, head, end, governor, False, verb, finite, detached, sentence)
 
 
-def _joins(doc: Doc, spans: list[tuple[int, int, int]], k: int) -> bool:
-    """Return whether phrase k continues a list ("a dog, a cat and a bird"); a comma alone needs an "and" further on."""
-    start, _, stop = spans[k]
-    between = _separators(doc, spans[k - 1][2], start)
-    if not between or (stop < len(doc) and doc[stop].pos_ in ("VERB", "AUX") and not doc[stop].text.endswith("ing")):
-        return False
-    if "," not in between or len(between) > 1:
-        return True
-    for (_, _, left), (right, _, _) in zip(spans[k:], spans[k + 1 :], strict=False):
-        following = _separators(doc, left, right)
-        if following != ",":
-            return bool(following)
-    return False
+def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
+    """Return for each phrase whether it continues a list ("a dog, a cat and a bird").
+
+    A comma alone needs an "and" further on; a phrase with a verb behind it starts a clause of its own.
+    """
+    gaps = ["", *(_separators(doc, left[2], right[0]) for left, right in pairwise(spans))]
+    joined = [False] * len(spans)
+    closes = False
+    for k in reversed(range(len(spans))):
+        stop = spans[k][2]
+        clause = stop < len(doc) and doc[stop].pos_ in ("VERB", "AUX") and not doc[stop].text.endswith("ing")
+        joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
+        closes = closes if gaps[k] == "," else bool(gaps[k])
+    return joined
 
 
 def _separators(doc: Doc, start: int, end: int) -> str:

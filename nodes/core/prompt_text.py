@@ -42,10 +42,13 @@ def check_prompt(prompt: str) -> None:
             f"The prompt has {len(prompt):,} characters; at most {MAX_CHARACTERS:,} (about 30 chunks of 77 tokens) are "
             "analysed. Shorten it."
         )
+    broken = next((i for i, character in enumerate(prompt) if "\ud800" <= character <= "\udfff"), None)
+    if broken is not None:
+        raise ValueError(f"The prompt has half a character (a lone surrogate) at position {broken}; delete it.")
 
 
-def plain_text(prompt: str, weighted: bool = True) -> PlainText:
-    """Return the prompt as its encoders see it; weighted=False keeps the parentheses (encoders without weights).
+def plain_text(prompt: str) -> PlainText:
+    """Return the prompt as its encoders see it.
 
     Raises ValueError when parentheses are nested deeper than `MAX_DEPTH`.
     """
@@ -53,7 +56,7 @@ def plain_text(prompt: str, weighted: bool = True) -> PlainText:
     characters: list[str] = []
     origin: list[tuple[int, int]] = []
     borders: set[int] = set()
-    for start, end in _segments(escaped) if weighted else [(0, len(escaped))]:
+    for start, end in _segments(escaped):
         borders.add(len(characters))
         i = start
         while i < end:

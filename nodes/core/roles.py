@@ -75,21 +75,21 @@ def _sentences(doc: Doc, phrases: list[Phrase]) -> list[tuple[Phrase, Role]]:
         skipped = _is_nothing(doc, phrase) or (skipped and phrase.after_of)
         if not skipped:
             meant.append(phrase)
-    places = [phrase for phrase in meant if _is_place(doc, phrase, meant)]
-    if not places:
-        supports = [phrase for phrase in meant if _is_located(doc, phrase)]
-        if supports:
-            last = supports[-1]
-            places = [
-                phrase for phrase in supports if phrase is last or (phrase.joined and last.governor == phrase.governor)
-            ]
+    places = {phrase.head for phrase in meant if _is_place(doc, phrase, meant)}
+    supports = [phrase for phrase in meant if _is_located(doc, phrase)]
+    if not places and supports:
+        last = supports[-1]
+        places = {phrase.head for phrase in supports if phrase.joined and phrase.governor == last.governor} | {
+            last.head
+        }
     chosen: list[tuple[Phrase, Role]] = []
     skipped = False
     for i, phrase in enumerate(meant):
-        if phrase in places:
+        behind_place = i > 0 and meant[i - 1].head in places
+        skipped = (skipped and phrase.joined) or (behind_place and _describes_place(phrase))
+        if phrase.head in places:
             chosen.append((phrase, "scene"))
-        skipped = (skipped and phrase.joined) or (i > 0 and meant[i - 1] in places and _describes_place(phrase))
-        if phrase not in places and not skipped:
+        elif not skipped:
             chosen.append((phrase, "subject"))
     return chosen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Role = Literal["subject", "scene"]
@@ -46,11 +46,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Subjects:
-    """A prompt and its subjects in the order of the prompt; parser: what found them, for display."""
+    """A prompt and its subjects in the order of the prompt.
+
+    parser: what found them, for display. words: encoder key -> ascending positions of all the prompt's own tokens,
+    that is without begin-of-text, end-of-text and padding.
+    """
 
     prompt: str
     items: tuple[Subject, ...]
     parser: str
+    words: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -76,6 +81,19 @@ class Subjects:
         """Return `Subject.positions` of one item."""
         return self.items[index].positions()
 
+    def word_positions(self) -> tuple[int, ...]:
+        """Return the positions of all the prompt's own tokens in the cross-attention context of a UNet model.
+
+        Raises ValueError when no CLIP encoder was connected.
+        """
+        clip = [self.words[key] for key in CONTEXT_ENCODERS if key in self.words]
+        if not clip:
+            raise ValueError(
+                f"the words of '{shorten(self.prompt)}' have no positions in a CLIP encoder "
+                f"({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to the model to Parse Subjects."
+            )
+        return tuple(sorted(set().union(*clip)))
+
 
 def joined_text(items: Iterable[Subject], role: Role) -> str:
     """Return the texts of one role, separated by ", "; each text once."""
@@ -84,5 +102,5 @@ def joined_text(items: Iterable[Subject], role: Role) -> str:
 
 def shorten(text: str, length: int = 80) -> str:
     """Return text on one line, cut in the middle to about `length` characters, for error messages."""
-    line = " ".join(text[: 4 * length].split()) + ("…" if len(text) > 4 * length else "")
+    line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length // 2]} … {line[-length // 2 :]}"

@@ -34,6 +34,7 @@ _ADJECTIVE_ENDINGS = (
     "ed",
     "ing",
 )
+_LONGEST_CLAUSE = 40
 _ISOLATED = frozenset({"PUNCT", "END"})
 
 
@@ -145,7 +146,9 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
         return "ADJ"
     if word.endswith(("ing", "ed")) and "VERB" in choice:
         return _settle_participle(word, choice, before, in_phrase, nominal_follows, after)
-    if "ADV" in choice and before in ("VERB", "NOUN", "PROPN", "") and "ADP" in after:
+    if "ADV" in choice and (
+        (before in ("VERB", "NOUN", "PROPN", "") and "ADP" in after) or (before == "VERB" and after & _ISOLATED)
+    ):
         return "ADV"
     if in_phrase:
         return _settle_nominal(word, choice, nominal_follows, after)
@@ -220,7 +223,10 @@ def _is_s_form(word: str) -> bool:
 
 
 def _clause_start(tags: list[str]) -> int:
-    return max((i + 1 for i, found in enumerate(tags) if found in ("SCONJ", "PUNCT")), default=0)
+    start = len(tags)
+    while start and tags[start - 1] not in ("SCONJ", "PUNCT") and len(tags) - start < _LONGEST_CLAUSE:
+        start -= 1
+    return start
 
 
 def _settle_start(

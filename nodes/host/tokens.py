@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.alignment import Piece, TokenSpan, token_spans
-from ..core.offsets import offsets_from_tokens
+from ..core.offsets import check_slow, token_offsets
 from ..core.prompt_text import check_prompt, plain_text
 from ..core.subjects import CONTEXT_ENCODERS
 
@@ -45,6 +45,7 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
     for name, encoder in vars(clip.tokenizer).items():
         if hasattr(encoder, "tokenize_with_weights") and hasattr(encoder, "tokenizer"):
             key = name.removeprefix("clip_")
+            check_slow(encoder.tokenizer, prompt)
             inner[key], calls[key] = encoder, []
             setattr(outer, name, _recording(encoder, calls[key]))
     options = getattr(clip, "tokenizer_options", None)
@@ -96,7 +97,7 @@ def _pieces(encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[
         if kind == "embedding":
             offsets = ((0, len(text)),) * len(tokens)
         else:
-            offsets = offsets_from_tokens(encoder.tokenizer, text, [token for token, _ in tokens])
+            offsets = token_offsets(encoder.tokenizer, text, [token for token, _ in tokens])
         pieces.append(Piece(text, offsets, positions))
     if groups and max(groups) > word:
         raise ValueError("The host's tokenizer emitted tokens of unknown origin; their positions cannot be derived.")
