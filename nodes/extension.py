@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .attention import ELCaptureAttention, ELProbeAttention
 from .masking import ELMaskFromAttention, ELMaskFromImage
-from .saliency import ELSaliencyOverlay
+from .saliency import ELAttentionSaliency, ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
 from .subjects import ELParseSubjects
 
@@ -14,6 +15,9 @@ NODES: list[type[io.ComfyNode]] = [
     ELMaskFromAttention,
     ELMaskFromImage,
     ELMaskedLatentKSampler,
+    ELCaptureAttention,
+    ELAttentionSaliency,
+    ELProbeAttention,
     ELSaliencyOverlay,
 ]
 

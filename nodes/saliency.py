@@ -7,10 +7,64 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.colormap import COLORMAPS
+from .core.saliency import OVER_STEPS
 from .host.preview import SCALES, overlays, raw_masks, sheet
-from .sockets import Saliency
+from .sockets import Attention, Saliency
 
 CATEGORY = "explainable latents"
+
+
+class ELAttentionSaliency(io.ComfyNode):
+    """Turns what Capture Attention saw into saliency maps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELAttentionSaliency",
+            display_name="Attention Saliency",
+            category=CATEGORY,
+            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, summed "
+            "over "
+            "heads and layers, normalised to sum 1.",
+            search_aliases=["attention map", "cross attention", "aggregate attention", "heat map", "daam"],
+            inputs=[
+                Attention.Input("attention", tooltip="From Capture Attention."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for the "
+                    "sampler, and tells which sampler is meant when several used that model.",
+                ),
+                io.Combo.Input(
+                    "role",
+                    options=["all", "subject", "scene"],
+                    default="all",
+                    tooltip="Which of the words: all of them, the subjects, or the scene.",
+                ),
+                io.Combo.Input(
+                    "over_steps",
+                    options=list(OVER_STEPS),
+                    default=OVER_STEPS[0],
+                    tooltip="mean: every captured step counts alike. last: the last captured step. each: one map per "
+                    "step.",
+                ),
+                io.Boolean.Input(
+                    "each_layer",
+                    default=False,
+                    advanced=True,
+                    tooltip="For inspection: one map per cross-attention layer, mean over the steps, instead of their "
+                    "sum.",
+                ),
+            ],
+            outputs=[
+                Saliency.Output(display_name="saliency", tooltip="One map per word (and step, or layer) and latent.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, attention: Any, samples: Any, role: str, over_steps: str, each_layer: bool) -> io.NodeOutput:
+        """Read the run that made this latent."""
+        return io.NodeOutput(attention.saliency(samples["samples"], role, over_steps, each_layer))
 
 
 class ELSaliencyOverlay(io.ComfyNode):

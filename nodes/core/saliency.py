@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+OVER_STEPS = ("mean", "last", "each")
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,23 @@ def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [S,B,h,w] at picture size (height, width) by bicubic interpolation, cut to the range of each map."""
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp(low, high)
+
+
+def over_steps(saliencies: Sequence[Saliency], how: str) -> Saliency:
+    """The maps of several model calls as one saliency.
+
+    mean: the mean of the calls' maps (each sums to 1, so every step counts alike); last: the last call's; each: all of
+    them, call after call, labelled `word, step j`. Raises ValueError for another word or when there is no call.
+    """
+    if how not in OVER_STEPS:
+        raise ValueError(f"over steps {how!r} is not one of {', '.join(OVER_STEPS)}")
+    if not saliencies:
+        raise ValueError("no model call was captured")
+    last = saliencies[-1]
+    if how == "last":
+        return last
+    if how == "mean":
+        return replace(last, maps=torch.stack([each.maps for each in saliencies]).mean(dim=0), step=None)
+    maps = torch.cat([each.maps for each in saliencies])
+    labels = tuple(f"{label}, step {each.step}" for each in saliencies for label in each.labels)
+    return replace(last, maps=maps, labels=labels, step=None)

@@ -57,7 +57,7 @@ def raw_masks(saliency: Saliency) -> Tensor:
 def sheet(pictures: Tensor, saliency: Saliency, ranges: list[tuple[float, float]], colors: str) -> Tensor:
     """All pictures on one sheet, each with its word above and its legend below: IMAGE [1,H,W,3].
 
-    The pictures [S·B,H,W,3] are ordered map by map. Maps of one step stand in a row; a single word's follow
+    The pictures [S·B,H,W,3] are ordered map by map. Maps of one step (or layer) stand in a row; a single word's follow
     each other.
     """
     count, height, width = pictures.shape[:3]
@@ -65,8 +65,8 @@ def sheet(pictures: Tensor, saliency: Saliency, ranges: list[tuple[float, float]
     factor = max(1, math.ceil(_TILE / max(height, width)))
     names = [f"{label} ({b + 1})" if batch > 1 else label for label in saliency.labels for b in range(batch)]
     tiles = [_tile(*entry, colors, factor) for entry in zip(pictures, names, ranges, strict=True)]
-    words = len({label.split(", step ")[0] for label in saliency.labels})
-    columns = min(count, words * batch if words * batch > 1 else 4)
+    words = len({label.split(", ")[0] for label in saliency.labels})
+    columns = min(count, words * batch * max(1, 4 // (words * batch)))
     rows = math.ceil(count / columns)
     gap = 8
     tile_width, tile_height = tiles[0].size

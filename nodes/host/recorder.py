@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.attention import token_attention
+from .conditionings import Rows
 from .layers import LayerSelection, layer_name
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of the network's batch that one positive conditioning fills.
-
-    rows: where. columns: [T,S], the subjects' positions in the context. size, offset: its area in the latent, (a, b)
-    at (y, x).
-    weight: how much it counts there, a number or [B or 1,a,b].
-    """
-
-    rows: slice
-    columns: Tensor
-    size: tuple[int, int]
-    offset: tuple[int, int]
-    weight: Tensor | float
-
-    def is_whole(self, grid: tuple[int, int]) -> bool:
-        """Whether the conditioning covers the whole latent evenly."""
-        return self.size == grid and isinstance(self.weight, float)
 
 
 class Recorder:
     """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
 
     maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads.
+    grids: the (h_n, w_n) of every cross-attention layer that ran.
     """
 
     def __init__(self, rows: list[Rows], selection: LayerSelection, batch: int, warn: Callable[[str], None]) -> None:
@@ -95,6 +76,14 @@ class Recorder:
 
         return replaced
 
+    def check_selection(self) -> None:
+        """Raise ValueError when none of the layers that ran is chosen: a grid that this latent does not have."""
+        if self.grids and not any(layer in self._selection for layer in self.grids.items()):
+            there = ", ".join(sorted({f"{h}x{w}" for h, w in self.grids.values()}))
+            raise ValueError(
+                f"no cross-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
+            )
+
     @torch.no_grad()
     def _record(
         self, q: Tensor, k: Tensor, heads: int, options: dict, mask: Tensor | None = None, scale: float | None = None
@@ -118,7 +107,8 @@ class Recorder:
                 q[row.rows],
                 k[row.rows],
                 heads,
-                _columns(row, k),
+                _to_keys(row.columns, row, k),
+                words=None if row.words is None else _to_keys(row.words.unsqueeze(-1), row, k).squeeze(-1),
                 mask=mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows],
                 scale=scale,
             ).unflatten(-1, (h, w))
@@ -126,8 +116,8 @@ class Recorder:
         ]
 
 
-def _columns(row: Rows, k: Tensor) -> Tensor:
-    """The membership of every key: [B,T,S]. Keys that another node put behind the text belong to no subject."""
-    length = k.shape[1]
-    columns = torch.nn.functional.pad(row.columns, (0, 0, 0, length - row.columns.shape[0]))
+def _to_keys(columns: Tensor, row: Rows, k: Tensor) -> Tensor:
+    """Membership [T,S] for every key of every row: [B,T',S]. Keys another node put behind the text belong to
+    nothing."""
+    columns = torch.nn.functional.pad(columns, (0, 0, 0, k.shape[1] - columns.shape[0]))
     return columns.expand(row.rows.stop - row.rows.start, -1, -1)

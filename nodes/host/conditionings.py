@@ -1,0 +1,136 @@
+"""Which rows of a model call belong to the prompt whose words are observed, and where in the frame they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.attention import token_columns
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the network's batch that one positive conditioning fills.
+
+    rows: where. columns: [T,S], the subjects' positions in the context. words: [T], the prompt's own tokens, or None.
+    size, offset: its area in the latent, (a, b) at (y, x). weight: how much it counts there, a number or [B or 1,a,b].
+    """
+
+    rows: slice
+    columns: Tensor
+    words: Tensor | None
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    weight: Tensor | float
+
+    def is_whole(self, grid: tuple[int, int]) -> bool:
+        """Whether the conditioning covers the whole latent evenly."""
+        return self.size == grid and isinstance(self.weight, float)
+
+
+class Positives:
+    """The positive conditionings of one step, reduced to those that hold the subjects' prompt.
+
+    listed: the guider's list itself, by which the host's evaluation of it is recognised.
+    """
+
+    def __init__(self, listed: list[dict], prompt: Sequence[Tensor] | None, warn: Callable[[str], None]) -> None:
+        """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's."""
+        self.listed = listed
+        self._warn = warn
+        text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
+        wanted = [_context(cond) for cond in text[:1]] if prompt is None else prompt
+        chosen = [cond for cond in text if any(_equal(_context(cond), context) for context in wanted)]
+        self._by_uuid = {cond["uuid"]: cond for cond in chosen}
+        if not text:
+            warn("the sampler's guider has no positive text conditioning: no attention is captured")
+        elif not chosen:
+            warn("none of the positive conditionings holds the chosen prompt: no attention is captured")
+        elif prompt is None and len(chosen) < len(text):
+            warn(
+                f"{len(text)} positive conditionings are combined; attention is captured for the first one's prompt "
+                f"and not for the {len(text) - len(chosen)} that hold another prompt"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self._by_uuid)
+
+    def rows(
+        self,
+        x: Tensor,
+        options: dict,
+        index: int,
+        batch: int,
+        grid: tuple[int, int],
+        tokens: Sequence[Sequence[int]],
+        words: Sequence[int] | None,
+        length: int,
+    ) -> list[Rows]:
+        """Where the chosen conditionings lie in a call of the network with input `x` [rows,C,h,w].
+
+        options: the host's transformer options. index: of the positive list among the lists it evaluates. batch, grid:
+        of the latent. tokens, words: positions in the prompt's context. length: tokens of the context in this call.
+        """
+        kinds, uuids = options["cond_or_uncond"], options["uuids"]
+        if x.shape[0] != batch * len(kinds):
+            self._warn(
+                f"the network was called with {x.shape[0]} rows instead of {len(kinds)} conditionings of {batch} "
+                "latents: another node splits the batch in its own way; such calls are not captured"
+            )
+            return []
+        found = []
+        for j, (kind, uuid) in enumerate(zip(kinds, uuids, strict=True)):
+            cond = self._by_uuid.get(uuid)
+            if kind != index or cond is None:
+                continue
+            size, offset = _area(cond, grid)
+            if tuple(x.shape[-2:]) != size:
+                self._warn(
+                    f"the network saw a latent of {tuple(x.shape[-2:])} instead of {size}: another node cuts the "
+                    f"latent "
+                    "into tiles; such calls are not captured"
+                )
+                continue
+            own = _context(cond).shape[1]
+            columns = token_columns(tokens, length, own).to(x.device)
+            real = None if words is None else token_columns([words], length, own)[:, 0].to(x.device)
+            rows = slice(j * batch, (j + 1) * batch)
+            found.append(Rows(rows, columns, real, size, offset, _weight(cond, size, offset)))
+        return found
+
+
+def _context(cond: dict) -> Tensor:
+    return cond["model_conds"]["c_crossattn"].cond
+
+
+def _equal(context: Tensor, other: Tensor) -> bool:
+    return context is other or (context.shape == other.shape and torch.equal(context, other.to(context)))
+
+
+def _area(cond: dict, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size (a, b) and offset (y, x) of a conditioning's area in the latent, cut at the border as the host cuts it."""
+    if "area" not in cond:
+        return grid, (0, 0)
+    a, b, y, x = cond["area"]
+    return (min(grid[0] - y, a), min(grid[1] - x, b)), (y, x)
+
+
+def _weight(cond: dict, size: tuple[int, int], offset: tuple[int, int]) -> Tensor | float:
+    """How much a conditioning counts: its strength times its mask, a number or [B or 1,a,b]."""
+    strength = float(cond.get("strength", 1.0))
+    if "mask" not in cond:
+        return strength
+    (a, b), (y, x) = size, offset
+    return cond["mask"][:, y : y + a, x : x + b].float() * (strength * float(cond.get("mask_strength", 1.0)))
+
+
+def contexts_of(conditioning: list[list[Any]]) -> list[Tensor]:
+    """The text contexts [1,T,d] of a CONDITIONING. Raises ValueError when there is none."""
+    contexts = [entry[0] for entry in conditioning if entry[0] is not None]
+    if not contexts:
+        raise ValueError("the conditioning holds no text: connect the output of CLIP Text Encode")
+    return contexts
