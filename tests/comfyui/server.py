@@ -57,7 +57,7 @@ class ComfyServer:
         self.host = host or installed()
         self.port = port
         self._fixed_port = port is not None
-        self._given_base = base
+        self._given_base = base and base.resolve()
         self.base = base
         self._arguments = [*([device] if device else []), *arguments]
         self._custom_nodes = custom_nodes
@@ -92,6 +92,7 @@ class ComfyServer:
         try:
             self._spawn()
             self._wait_until_ready(timeout)
+            self._check_custom_nodes()
         except BaseException:
             self.stop()
             raise
@@ -104,13 +105,13 @@ class ComfyServer:
         if code is not None:
             raise ServerError(f"the ComfyUI server ended by itself ({_meaning(code)}). {self.log_end()}")
 
-    def log_end(self, lines: int = LOG_LINES) -> str:
+    def log_lines(self) -> list[str]:
+        """What the server said so far, without colours."""
+        return _COLOURS.sub("", self.log.read_text(errors="replace")).splitlines()
+
+    def log_end(self) -> str:
         """The log's path and last lines, for an error message."""
-        try:
-            last = _COLOURS.sub("", self.log.read_text(errors="replace")).splitlines()[-lines:]
-        except OSError:
-            last = ["(no log)"]
-        return f"The end of {self.log}:\n" + "\n".join(f"    {line}" for line in last)
+        return f"The end of {self.log}:\n" + "\n".join(f"    {line}" for line in self.log_lines()[-LOG_LINES:])
 
     def wait(self) -> None:
         """Return when the server has ended."""
@@ -171,6 +172,13 @@ class ComfyServer:
                 return
             time.sleep(0.1)
         raise ServerError(f"ComfyUI did not answer within {timeout:.0f} s. {self.log_end()}")
+
+    def _check_custom_nodes(self) -> None:
+        """ComfyUI goes on without custom nodes that fail; tests and the demo would then speak of unknown nodes."""
+        lines = self.log_lines()
+        if any("(IMPORT FAILED)" in line and str(self.base) in line for line in lines):
+            why = [line for line in lines if str(self.base / "custom_nodes") in line and "seconds:" not in line]
+            raise ServerError(f"custom nodes did not load (whole log: {self.log}):\n" + "\n".join(why))
 
     def _answers(self) -> bool:
         try:

@@ -110,6 +110,17 @@ def test_a_server_that_dies_at_start_shows_its_log():
     assert server.base is None
 
 
+def test_custom_nodes_that_do_not_load_are_an_error(tmp_path: Path):
+    broken = tmp_path / "broken_nodes.py"
+    broken.write_text("import no_such_module")
+    server = ComfyServer(custom_nodes=[broken])
+    with pytest.raises(ServerError, match="custom nodes did not load") as caught:
+        server.start()
+    assert "broken_nodes" in str(caught.value)
+    assert "No module named 'no_such_module'" in str(caught.value)
+    assert server.pid is None
+
+
 def test_a_server_that_does_not_answer_in_time_is_ended():
     server = ComfyServer()
     with pytest.raises(ServerError, match="did not answer within 1 s"):
