@@ -1,0 +1,51 @@
+"""The node Parse Subjects in the real ComfyUI."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def node(comfy):
+    return importlib.import_module("explainable_latents.nodes.subjects").ELParseSubjects
+
+
+@pytest.fixture(scope="module")
+def clip(comfy):
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.tokenizer = importlib.import_module("comfy.sdxl_clip").SDXLTokenizer()
+    clip.tokenizer_options = {}
+    return clip
+
+
+def test_schema_and_signature_agree(node):
+    schema = node.GET_SCHEMA()  # also validates
+    assert [item.id for item in schema.inputs] == list(inspect.signature(node.execute).parameters)
+    assert schema.node_id == "ELParseSubjects"
+    assert all(item.tooltip for item in [*schema.inputs, *schema.outputs])
+
+
+def test_outputs_and_the_text_on_the_node(node, clip):
+    result = node.execute(clip, "a (fluffy dog:1.2) and a capybara on the beach", "rules", "", "head noun")
+    subjects, subject_text, scene_text = result.args
+    assert (subject_text, scene_text) == ("dog, capybara", "beach")
+    assert [item.positions() for item in subjects.items] == [(3,), (6, 7, 8), (11,)]
+    assert result.ui.as_dict()["text"][0].splitlines() == [
+        "parser: rules",
+        "word | role | token positions per encoder",
+        "dog | subject | g: 3  l: 3",
+        "capybara | subject | g: 6, 7, 8  l: 6, 7, 8",
+        "beach | scene | g: 11  l: 11",
+    ]
+
+
+def test_options_reach_the_parser(node, clip):
+    result = node.execute(clip, "a red car on a road", "rules", "scene: car", "whole phrase")
+    assert result.args[1:] == ("", "car")
+    result = node.execute(clip, "a red car on a road", "rules", "", "whole phrase")
+    assert result.args[1:] == ("red car", "road")
+    with pytest.raises(ValueError, match="spacy download"):
+        node.execute(clip, "a dog", "spacy", "", "head noun")
