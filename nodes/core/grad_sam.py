@@ -1,0 +1,136 @@
+"""Abs-Grad-SAM: how much each element of the model's prediction hangs on a word's cross-attention (arXiv 2408.16232).
+
+    S_s[c,i,j] = sum_h sum_q sum_{t in T_s} P[h,q,t] |d z[c,i,j] / d P[h,q,t]|        (method section 5)
+
+P: probabilities of one cross-attention layer. z: the model's denoised prediction. This module holds the definition and
+the solver that follows it literally, one backward pass per element of z; `structured` gets the same numbers from far
+fewer where the model's structure allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# |g| (Abs-Grad-SAM) or max(g, 0) (Grad-SAM) of a gradient g.
+POLARITIES = ("absolute", "positive")
+
+# Called with (units done, units in all) between pieces of work; it may raise to cancel.
+Progress = Callable[[int, int], None]
+
+# Largest number of float32 numbers held at once by a chunk: 64 MiB.
+CHUNK_ELEMENTS = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class WordAttention:
+    """The words' cross-attention in one layer, as the variable that predictions are derived by.
+
+    probabilities: P at the words' tokens, float32 [B,H,Q,N]. change: zeros of the same shape that require grad; adding
+    `change` to P is what a recorded prediction depends on. columns: [N,S], 1 where token n belongs to subject s.
+    Raises ValueError when the shapes contradict each other.
+    """
+
+    probabilities: Tensor
+    change: Tensor
+    columns: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.probabilities.shape), tuple(self.change.shape), tuple(self.columns.shape)
+        if self.probabilities.ndim != 4 or shapes[0] != shapes[1] or shapes[0][-1] != shapes[2][0]:
+            raise ValueError(f"probabilities and change are [B,H,Q,N] and columns [N,S], got {shapes}")
+
+    def per_subject(self, per_token: Tensor) -> Tensor:
+        """Add the tokens of each subject: [N,B,...] to [S,B,...]."""
+        return torch.einsum("n...,ns->s...", per_token, self.columns)
+
+
+def distinct_tokens(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions [N] that belong to any subject, and the membership [N,S] of these alone.
+
+    columns: membership [T,S] of all tokens of the context, as `attention.token_columns` gives it.
+    """
+    used = columns.any(dim=1).nonzero().squeeze(1)
+    return used, columns[used].float()
+
+
+def token_probabilities(
+    q: Tensor, k: Tensor, heads: int, tokens: Tensor, *, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Probabilities P = softmax(q k^T * scale + mask) over all T keys, at `tokens` only: float32 [B,H,Q,N].
+
+    q: [B,Q,H*d]. k: [B,T,H*d]. tokens: positions [N]. mask: added to the scores (bool: True is kept), broadcastable to
+    [B,H,Q,T]. scale: d^-1/2 unless given. The scores are computed in float32, in chunks of query positions.
+    """
+    b, queries, inner = q.shape
+    d = inner // heads
+    q = q.reshape(b, queries, heads, d).transpose(1, 2)
+    keys = k.reshape(b, k.shape[1], heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
+    if mask is not None:
+        mask = mask.expand(b, heads, queries, k.shape[1])
+    out = torch.empty((b, heads, queries, len(tokens)), dtype=torch.float32, device=q.device)
+    step = max(1, CHUNK_ELEMENTS // (b * heads * k.shape[1]))
+    for start in range(0, queries, step):
+        rows = slice(start, start + step)
+        scores = q[:, :, rows].float() @ keys
+        if mask is not None:
+            part = mask[:, :, rows]
+            scores = scores.masked_fill(~part, -torch.inf) if part.dtype == torch.bool else scores + part.float()
+        out[:, :, rows] = torch.softmax(scores, dim=-1)[..., tokens]
+    return out
+
+
+def attention_change(change: Tensor, values: Tensor) -> Tensor:
+    """What a change of probabilities [B,H,Q,N] adds to the attention's output: [B,Q,H*d]. values: [B,N,H*d]."""
+    heads = change.shape[1]
+    return (change @ values.unflatten(-1, (heads, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
+
+
+def polarised(gradient: Tensor, polarity: str) -> Tensor:
+    """The part of a gradient that counts. Raises ValueError for a polarity not in `POLARITIES`."""
+    if polarity not in POLARITIES:
+        raise ValueError(f"polarity {polarity!r} is not one of {', '.join(POLARITIES)}")
+    return gradient.abs() if polarity == "absolute" else gradient.clamp_min(0)
+
+
+def brute_force(
+    words: WordAttention,
+    prediction: Tensor,
+    polarity: str,
+    *,
+    elements: Sequence[int] | None = None,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The definition itself: one backward pass per element of the prediction, `batch` of them at once.
+
+    prediction: z [B,C,h,w], recorded as a function of `words.change`, each latent of the batch on its own rows; they
+    share the passes. elements: only these of the C*h*w elements (flat indices), all by default.
+    Returns float32 [S,B,C,h,w], or [S,B,len(elements)] when `elements` are given.
+    """
+    flat = prediction.flatten(1)
+    wanted = torch.arange(flat.shape[1]) if elements is None else torch.as_tensor(elements)
+    scores = flat.new_empty((words.change.shape[-1], flat.shape[0], len(wanted)), dtype=torch.float32)
+    for start in range(0, len(wanted), batch):
+        chosen = wanted[start : start + batch].to(flat.device)
+        gradients = _gradients(words.change, flat, chosen, batch)
+        weighted = words.probabilities * polarised(gradients, polarity)
+        scores[:, :, start : start + len(chosen)] = weighted.sum(dim=(2, 3)).permute(2, 1, 0)
+        if progress is not None:
+            progress(min(start + batch, len(wanted)), len(wanted))
+    result = words.per_subject(scores)
+    return result if elements is not None else result.unflatten(-1, tuple(prediction.shape[1:]))
+
+
+def _gradients(change: Tensor, flat: Tensor, chosen: Tensor, batch: int) -> Tensor:
+    """d flat[b,e] / d change[b] for the chosen elements e: [E,B,H,Q,N]."""
+    if batch == 1:
+        (gradient,) = torch.autograd.grad(flat[:, chosen].sum(), change, retain_graph=True)
+        return gradient.unsqueeze(0)
+    seeds = torch.zeros((len(chosen), *flat.shape), dtype=flat.dtype, device=flat.device)
+    seeds[torch.arange(len(chosen)), :, chosen] = 1
+    (gradients,) = torch.autograd.grad(flat, change, seeds, retain_graph=True, is_grads_batched=True)
+    return gradients
