@@ -123,3 +123,5 @@ COMMON_VERBS = words(
     fish fishes glide glides
     """
 )
+# Participles that show neither -ed nor -ing.
+PARTICIPLES = words("lit left made seen held built set worn drawn grown thrown torn hung bound")

@@ -104,7 +104,8 @@ STYLES = words(
     design fantasy sci-fi scifi horror grunge cyberpunk steampunk vaporwave anime manga ghibli cinema4d vray wallpaper
     illustration photo photograph painting drawing sketch artwork art portrait halftone viewer humans score source
     rating nsfw sfw epic western cinematic texture textures color colors colour colours tone tones mood atmosphere
-    vibe aesthetic scenery k mm px fps geographic
+    vibe aesthetic scenery k mm px fps geographic macro
+    neon photorealistic hyperrealistic
     """
 )
 # Painters and illustrators whose names are styles in prompts.

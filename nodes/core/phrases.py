@@ -15,6 +15,15 @@ _INSIDE = ("DET", "ADJ", "NOUN", "PROPN", "NUM", "PART")
 _HEADS = ("NOUN", "PROPN")
 
 
+def kind(token: Token) -> str:
+    """Return the part of speech; what a model tags by form (his: pronoun, burning: verb) by its use in a phrase."""
+    if token.pos_ == "PRON" and token.lower_ in grammar.DETERMINERS:
+        return "DET"
+    return (
+        "ADJ" if token.pos_ == "VERB" and token.dep_ in ("amod", "compound") and token.i < token.head.i else token.pos_
+    )
+
+
 @dataclass(frozen=True)
 class Phrase:
     """A noun phrase.
@@ -63,18 +72,18 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
     chunk_starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()
     i = 0
     while i < len(doc):
-        if doc[i].pos_ not in _INSIDE:
+        if kind(doc[i]) not in _INSIDE:
             i += 1
             continue
         start = i
-        while i < len(doc) and (doc[i].pos_ in _INSIDE or _goes_on(doc, start, i)):
-            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and doc[i - 1].pos_ in _HEADS)):
+        while i < len(doc) and (kind(doc[i]) in _INSIDE or _goes_on(doc, start, i)):
+            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and kind(doc[i - 1]) in _HEADS)):
                 break
             i += 1
-        heads = [k for k in range(start, i) if doc[k].pos_ in _HEADS]
+        heads = [k for k in range(start, i) if kind(doc[k]) in _HEADS]
         if heads:
             head = heads[-1]
-            if head + 1 < i and doc[head].pos_ == "PROPN" and doc[head + 1].pos_ == "NUM":
+            if head + 1 < i and kind(doc[head]) == "PROPN" and kind(doc[head + 1]) == "NUM":
                 head += 1  # a Boeing 747
             spans.append((start, head, head + 1))
     return spans
@@ -82,27 +91,29 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
 
 def _opens(token: Token, before: Token) -> bool:
     """Return whether a determiner or number starts a new phrase ("gives the dog a bone")."""
-    return (token.pos_ == "DET" and before.pos_ in (*_HEADS, "ADJ")) or (token.pos_ == "NUM" and before.pos_ == "NOUN")
+    return (kind(token) == "DET" and kind(before) in (*_HEADS, "ADJ")) or (
+        kind(token) == "NUM" and kind(before) == "NOUN"
+    )
 
 
 def _goes_on(doc: Doc, start: int, i: int) -> bool:
     """Return whether doc[i] is the comma of "a dense, misty forest" or the adverb of "a very old car"."""
-    if doc[start].pos_ != "DET" or i + 1 >= len(doc):
+    if kind(doc[start]) != "DET" or i + 1 >= len(doc):
         return False
-    if doc[i].pos_ == "ADV":
-        return doc[i - 1].pos_ in ("DET", "ADJ") and doc[i + 1].pos_ in ("ADJ", "NOUN")
-    return doc[i].text == "," and doc[i - 1].pos_ == "ADJ" and doc[i + 1].pos_ == "ADJ"
+    if kind(doc[i]) == "ADV":
+        return kind(doc[i - 1]) in ("DET", "ADJ") and kind(doc[i + 1]) in ("ADJ", "NOUN")
+    return doc[i].text == "," and kind(doc[i - 1]) == "ADJ" and kind(doc[i + 1]) == "ADJ"
 
 
 def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest: int) -> Phrase:
     i = start - 1
-    while i >= earliest and doc[i].pos_ in ("ADV", "SPACE", "PUNCT") and doc[i].text not in (",", ".", ";", "!", "?"):
+    while i >= earliest and kind(doc[i]) in ("ADV", "SPACE", "PUNCT") and doc[i].text not in (",", ".", ";", "!", "?"):
         i -= 1
     governor = ""
-    if i >= earliest and doc[i].pos_ in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
+    if i >= earliest and kind(doc[i]) in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
         governor = doc[i].lower_
         i -= 1
-        while i >= earliest and doc[i].pos_ in ("ADP", "ADV", "PART"):
+        while i >= earliest and kind(doc[i]) in ("ADP", "ADV", "PART"):
             if governor in ("of", "from", "to") and doc[i].lower_ in (
                 "out",
                 "inside",
@@ -119,9 +130,9 @@ def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest
         governor = ""
     elif not governor and doc[head].dep_ == "pobj" and doc[head].head.lower_ in grammar.PREPOSITIONS:
         governor = doc[head].head.lower_
-    verb = doc[i].lower_ if i >= earliest and doc[i].pos_ in ("VERB", "AUX", "ADJ") else ""
-    finite = bool(verb) and i > earliest and doc[i - 1].pos_ == "AUX"
-    detached = any(token.pos_ in ("PUNCT", "SCONJ") for token in doc[earliest:start])
+    verb = doc[i].lower_ if i >= earliest and kind(doc[i]) in ("VERB", "AUX", "ADJ") else ""
+    finite = bool(verb) and i > earliest and kind(doc[i - 1]) == "AUX"
+    detached = any(kind(token) in ("PUNCT", "SCONJ") for token in doc[earliest:start])
     return Phrase(start, head, end, governor, False, verb, finite, detached, sentence)
 
 
@@ -135,7 +146,7 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
     closes = False
     for k in reversed(range(len(spans))):
         stop = spans[k][2]
-        clause = stop < len(doc) and doc[stop].pos_ in ("VERB", "AUX") and not doc[stop].text.endswith("ing")
+        clause = stop < len(doc) and kind(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith("ing")
         joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
         closes = closes if gaps[k] == "," else bool(gaps[k])
     return joined
@@ -144,5 +155,5 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
 def _separators(doc: Doc, start: int, end: int) -> str:
     """Return the text between two phrases when it is only a comma, a slash or a conjunction, else ""."""
     between = [token for token in doc[start:end] if not token.is_space]
-    lists = all(token.pos_ == "CCONJ" or token.text in (",", "/") for token in between)
+    lists = all(kind(token) == "CCONJ" or token.text in (",", "/") for token in between)
     return " ".join(token.text for token in between) if lists else ""

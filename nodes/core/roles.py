@@ -56,8 +56,7 @@ def _tags(doc: Doc, phrases: list[Phrase]) -> Iterator[tuple[Phrase, Role]]:
             continue
         place = None
         head = doc[phrase.head].lower_
-        words = {token.lower_ for token in doc[phrase.start : phrase.end]}
-        if words & (lexicon.STYLES | lexicon.TIMES) and not lexicon.is_setting(head):
+        if head in lexicon.STYLES | lexicon.TIMES and not lexicon.is_setting(head):
             continue
         if lexicon.is_setting(head) or head in lexicon.FIXTURES or _is_located(doc, phrase) or _is_far(doc, phrase):
             if head not in lexicon.FAR:
@@ -109,7 +108,7 @@ def _meant(doc: Doc, phrases: list[Phrase]) -> Iterator[Phrase]:
         taken_over = None
         head = doc[phrase.head].lower_
         followed = i + 1 < len(phrases) and phrases[i + 1].after_of
-        if followed and head in lexicon.COLLECTIVES | lexicon.PARTS | lexicon.FRAMES:
+        if followed and head in lexicon.COLLECTIVES | lexicon.PARTS | lexicon.FRAMES | lexicon.BODY:
             governor = (
                 "on" if head in lexicon.PARTS and phrase.governor in ("to", "toward", "towards") else phrase.governor
             )
@@ -136,7 +135,7 @@ def _is_located(doc: Doc, phrase: Phrase) -> bool:
     """Return whether a locative preposition says that something is there."""
     head = doc[phrase.head].lower_
     worn = {head, head.removesuffix("s")} & (lexicon.CLOTHES | lexicon.BODY)
-    if phrase.governor not in grammar.LOCATIVE or worn or phrase.verb in lexicon.NO_PLACE_AFTER:
+    if phrase.governor not in grammar.LOCATIVE or worn or _belongs_to_verb(phrase):
         return False
     agent = phrase.governor == "by" and phrase.verb.endswith(("ed", "lit", "made"))
     return not agent
@@ -156,13 +155,18 @@ def _is_far(doc: Doc, phrase: Phrase) -> bool:
     return after.startswith(("in the background", "in the distance", "in background"))
 
 
+def _belongs_to_verb(phrase: Phrase) -> bool:
+    """Return whether the preposition makes no place: "looks at X", "dressed in X"."""
+    return phrase.verb in lexicon.NO_PLACE_AFTER and phrase.governor in ("at", "in", "on", "by")
+
+
 def _is_place(doc: Doc, phrase: Phrase, phrases: list[Phrase]) -> bool:
     head = doc[phrase.head].lower_
     if _is_far(doc, phrase):
         return True
     if lexicon.is_setting(head):
         if phrase.governor:
-            return phrase.after_of or (phrase.governor not in _NOT_INTO and phrase.verb not in lexicon.NO_PLACE_AFTER)
+            return phrase.after_of or (phrase.governor not in _NOT_INTO and not _belongs_to_verb(phrase))
         alone = phrase is phrases[0] and (len(phrases) == 1 or phrases[1].governor == "with")
         return alone or phrase.verb in lexicon.PLACE_VERBS or (phrase.sentence > 0 and not phrase.verb)
     part_of_place = head in lexicon.PARTS and any(lexicon.is_setting(t.lower_) for t in doc[phrase.start : phrase.head])

@@ -139,7 +139,8 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
     """Choose between the possible tags of word i by what stands before and after it."""
     word, choice = words[i], options[i]
     after = options[i + 1] if i + 1 < len(options) else frozenset({"END"})
-    nominal_follows = bool(after & {"NOUN", "PROPN", "ADJ"}) and not after & {"ADP", "DET"}
+    participle_follows = words[i + 1 : i + 2] and words[i + 1].endswith("ing") and words[i + 1] in grammar.COMMON_VERBS
+    nominal_follows = bool(after & {"NOUN", "PROPN", "ADJ"}) and not after & {"ADP", "DET"} and not participle_follows
     in_phrase = before in ("DET", "NUM", "ADJ", "PART") or (before == "ADP" and words[i - 1] != "to")
     alone = before in ("", "PUNCT") and bool(after & _ISOLATED)
     if "ADJ" in choice and word in grammar.ADJECTIVE_FORMS and (nominal_follows or alone or "NOUN" not in choice):
@@ -211,6 +212,9 @@ def _settle_predicate(
     continues = bool(after & {"ADP", "DET", "ADV", "PRON", "NUM"})
     ends = bool(after & {"END", "PUNCT", "CCONJ", "SCONJ"})
     if agrees and known and (continues or ends or not verb_before):
+        return "VERB"
+    # "a vase filled with roses stands on": the subject of the verb is not the noun in front of it
+    if (third_person and known and continues and "ADP" in clause) or word in grammar.PARTICIPLES:
         return "VERB"
     opened = "DET" in clause and before == "NOUN"
     if third_person and agrees and not verb_before and (continues or (opened and after & {"NOUN", "ADJ"})):

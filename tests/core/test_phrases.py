@@ -53,3 +53,14 @@ def test_a_models_dependencies_overrule_the_order_of_words():
     assert [str(flat[phrase.start : phrase.end]) for phrase in find_phrases(flat)] == ["a park dogs"]
     phrases = find_phrases(parsed)
     assert [(str(parsed[p.start : p.end]), p.governor) for p in phrases] == [("a park", "in"), ("dogs", "")]
+
+
+def test_possessives_and_participles_of_a_model_stay_in_their_phrase():
+    words = ["a", "man", "on", "his", "burning", "horse"]
+    tags = ["DET", "NOUN", "ADP", "PRON", "VERB", "NOUN"]
+    deps = ["det", "ROOT", "prep", "poss", "amod", "pobj"]
+    doc = Doc(rules_pipeline().vocab, words, pos=tags, heads=[1, 1, 1, 5, 5, 2], deps=deps)
+    assert [(str(doc[p.start : p.end]), p.governor) for p in find_phrases(doc)] == [
+        ("a man", ""),
+        ("his burning horse", "on"),
+    ]
