@@ -7,7 +7,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows demo toy toy-quality workflows bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows demo toy toy-quality workflows thumbnails bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -41,6 +41,9 @@ toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
 
 workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 	$(RUN) -m tests.workflows.layout
+
+thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
+	$(RUN) -m tests.workflows.thumbnails
 
 bench-pipelines: host ## measure the pipelines on the fixed list of cases
 	$(RUN) -m tests.benchmarks.pipelines

@@ -7,15 +7,13 @@ to and the mask of each manipulated step, on one contact sheet, with a small tab
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from .comfyui.client import ComfyClient
-from .comfyui.errors import HostError
+from .comfyui.command import run_main, whole_file
 from .comfyui.paths import ROOT, toy_checkpoint
 from .comfyui.server import ComfyServer
 from .contact_sheet import contact_sheet
@@ -66,39 +64,28 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def main() -> int:
-    """Make the contact sheet; 0 when it is there, 1 with a message when something went wrong, 130 after Ctrl-C."""
+def main() -> None:
+    """Make the contact sheet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "demo", help="folder for the contact sheet")
     parser.add_argument("--port", type=int, help="port of the server (default: a free one)")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sheet = args.out / "contact_sheet.png"
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        sheet.unlink(missing_ok=True)
-        toy_checkpoint()
-        judge = load_judge()
-        rows, measured = [], []
-        with ComfyServer(port=args.port) as server, ComfyClient(server) as client:
-            for case in tqdm(CASES, desc="cases"):
-                pictures, numbers = run(client, judge, case)
-                rows.append((f"{case.reference.subject} on {case.scene}, prompt: {case.prompt}", pictures))
-                measured.append(numbers)
-        part = sheet.with_suffix(".part.png")
+    toy_checkpoint()
+    args.out.mkdir(parents=True, exist_ok=True)
+    sheet.unlink(missing_ok=True)  # what lies there afterwards is of this run
+    judge, rows, measured = load_judge(), [], []
+    with ComfyServer(port=args.port) as server, ComfyClient(server) as client:
+        for case in tqdm(CASES, desc="cases"):
+            pictures, numbers = run(client, judge, case)
+            rows.append((f"{case.reference.subject} on {case.scene}, prompt: {case.prompt}", pictures))
+            measured.append(numbers)
+    with whole_file(sheet) as part:
         contact_sheet(COLUMNS, rows).save(part)
-        part.replace(sheet)
-    except KeyboardInterrupt:
-        print("\ndemo: interrupted; no contact sheet was written", file=sys.stderr)
-        return 130
-    except (HostError, OSError) as error:
-        print(f"\ndemo: {error}", file=sys.stderr)
-        return 1
     print("\nPSNR against the reference outside both subjects (more: its surroundings are kept better):\n")
     print(table(measured))
     print(f"\ncontact sheet: {sheet}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

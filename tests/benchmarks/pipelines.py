@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..comfyui.client import ComfyClient
+from ..comfyui.command import run_main
 from ..toy_world.cases import Case, keep_the_context
 from ..toy_world.judge import load_judge
 from ..workflows.graphs import Workflow
@@ -36,8 +37,8 @@ def row(method: str, strength: float, results: list[Measured]) -> str:
     return f"| {method} | {strength} | {middle:.1f} | {low:.1f} – {high:.1f} | {subject:.0%} | {scene:.0%} |"
 
 
-def main() -> None:
-    """Run all cases and print the table; exit 1 when aggregated attention is not ahead as it should be."""
+def main() -> int:
+    """Run all cases and print the table; 1 when aggregated attention is not ahead as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=42, help="only the first so many cases")
     parser.add_argument("--servers", type=int, default=os.cpu_count(), help="ComfyUI servers at once")
@@ -64,7 +65,7 @@ def main() -> None:
         print(row(method[0], strength, results))
     if args.out:
         args.out.write_text(json.dumps(records, indent=1))
-    raise SystemExit(_verdict(found))
+    return _verdict(found)
 
 
 def _record(method: str, strength: float, case: Case, measured: Measured) -> dict:
@@ -86,4 +87,4 @@ def _verdict(found: dict[tuple, list[Measured]]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -30,7 +30,7 @@ def test_the_file_is_small_half_precision_and_says_its_license(toy_checkpoint):
 
 
 def test_the_stock_loader_gives_an_epsilon_model_of_the_trained_unet(comfy, parts, toy_checkpoint):
-    model, clip, vae = parts
+    model, _, _ = parts
     assert type(model.model).__name__ == "BaseModel"
     assert model.model.model_type.name == "EPS"
     trained = make_unet(torch.device("cpu")).state_dict()

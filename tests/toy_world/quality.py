@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..comfyui.command import run_main
 from ..comfyui.inprocess import load_comfyui
 from ..comfyui.pack import alias_pack
 from ..comfyui.paths import ROOT, toy_checkpoint
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..comfyui.command import run_main
 from ..comfyui.inprocess import load_comfyui
 from ..comfyui.paths import HOME
 from . import pictures
@@ -246,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

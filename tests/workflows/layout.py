@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..comfyui.client import ComfyClient
+from ..comfyui.command import run_main
 from ..comfyui.server import ComfyServer
 from .graphs import ROOT, Workflow
 
@@ -230,4 +231,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
