@@ -11,7 +11,7 @@ from explainable_latents.nodes.core.attention import Piece, aggregate, compose, 
 
 def naive(q, k, heads, mask=None):
     """P [B,H,Q,T] in float64, in one piece."""
-    b, queries, inner = q.shape
+    b, _, inner = q.shape
     q, k = (t.double().reshape(b, -1, heads, inner // heads).transpose(1, 2) for t in (q, k))
     scores = q @ k.transpose(-1, -2) / math.sqrt(inner // heads)
     return torch.softmax(scores if mask is None else scores + mask, dim=-1)
