@@ -52,15 +52,8 @@ def probe(
     when the conditioning was not active at this noise level.
     """
     patcher = model.clone()
-    for name in _GUIDANCE:
-        patcher.model_options.pop(name, None)
     capture = observe(patcher, subjects, **options)
-    samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"])
-    guider = comfy.samplers.CFGGuider(patcher)
-    guider.inner_set_conds({"positive": positive})
-    sigmas = torch.tensor([noise_sigma(patcher, noise_level), 0.0])
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    guider.sample(noise, samples, comfy.samplers.KSAMPLER(_call_once), sigmas, disable_pbar=True, seed=seed)
+    call_once(patcher, positive, latent, noise_level, seed)
     saliency = capture.latest()
     if saliency is None:
         raise ValueError(
@@ -71,7 +64,22 @@ def probe(
     return Saliency(saliency.maps, saliency.labels, saliency.sigma, None, saliency.grid)
 
 
-def _call_once(
+def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:
+    """Call the model once, on the positive conditioning alone and without guidance (taken off `patcher`: pass a clone).
+
+    The latents of a LATENT are noised with the seed's noise to `noise_level`. Raises ValueError as `noise_sigma` does.
+    """
+    for name in _GUIDANCE:
+        patcher.model_options.pop(name, None)
+    samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"])
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.inner_set_conds({"positive": positive})
+    sigmas = torch.tensor([noise_sigma(patcher, noise_level), 0.0])
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    guider.sample(noise, samples, comfy.samplers.KSAMPLER(_evaluate), sigmas, disable_pbar=True, seed=seed)
+
+
+def _evaluate(
     model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable | None, disable: bool
 ) -> Tensor:
     """A sampler function that evaluates the model at the first noise level and changes nothing."""

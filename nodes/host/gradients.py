@@ -1,0 +1,218 @@
+"""Abs-Grad-SAM on the host's model: the only place of the pack that leaves inference mode.
+
+Around one call of the network, `Tail` gives the layers behind the last cross-attention float32 copies of their weights,
+`Leaf` makes that attention the variable, autograd records from there to the prediction, and a solver of `core` turns
+the record into saliency before the call returns. Everything is released when it does, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ..core.attention import Piece, compose
+from ..core.grad_sam import POLARITIES, Progress
+from ..core.saliency import Saliency
+from ..core.subjects import Subjects
+from .conditionings import Positives, Rows
+from .layers import cross_attention_layers
+from .leaf import Leaf
+from .model_call import step_of
+from .probe import call_once
+from .solving import SOLVERS, Record, solve
+from .tail import Tail, is_last
+
+log = logging.getLogger("explainable_latents")
+
+WRAPPER_KEY = "explainable_latents.gradients"
+
+
+@dataclass
+class _Call:
+    """The one model call that is measured. index: of the positive list while the host evaluates it, else None."""
+
+    positives: Positives
+    batch: int
+    grid: tuple[int, int]
+    sigma: float
+    step: int | None
+    scale: float
+    index: int | None
+    pieces: list[tuple[Tensor, Rows]]
+    evaluated: bool = False
+
+
+class GradientProbe:
+    """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing."""
+
+    def __init__(self, patcher: ModelPatcher, subjects: Subjects, polarity: str, solver: str) -> None:
+        for name, value, allowed in (("polarity", polarity, POLARITIES), ("solver", solver, SOLVERS)):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        self._subjects = subjects
+        self._tokens = tuple(subjects.positions(i) for i in range(len(subjects.items)))
+        if not self._tokens:
+            raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
+        self._polarity = polarity
+        self._solver = solver
+        self._network = patcher.get_model_object("diffusion_model")
+        self._layer = cross_attention_layers(patcher)[-1]
+        self._measuring = False
+        self._progress: Progress | None = None
+        self._call: _Call | None = None
+        for kind, wrapper in (
+            (WrappersMP.PREDICT_NOISE, self._around_step),
+            (WrappersMP.CALC_COND_BATCH, self._around_batch),
+            (WrappersMP.DIFFUSION_MODEL, self._around_network),
+        ):
+            patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+
+    def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
+        """Saliency [S,B,C,h,w] of the model call that `call` makes.
+
+        progress: called while solving; it may raise to cancel. Raises ValueError when the call showed no attention of
+        the subjects, or when the model does not have the structure that the solver needs.
+        """
+        self._measuring, self._progress = True, progress
+        try:
+            call()
+            done = self._call
+        finally:
+            self._measuring, self._progress, self._call = False, None, None
+        if done is None or not done.pieces:
+            raise ValueError(
+                f"the model was called but no attention of {', '.join(self._subjects.labels)} was seen: the positive "
+                "conditioning is not active at this noise level (a timestep range), or another node hides it (see log)"
+            )
+        return Saliency(_framed(done), self._subjects.labels, done.sigma, done.step, done.grid)
+
+    def _around_step(
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
+    ) -> Tensor:
+        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
+        if self._measuring and self._call is None:
+            guider = executor.class_obj
+            positives = Positives(guider.conds.get("positive") or [], None, log.warning)
+            sigma = float(timestep.flatten()[0])
+            scale = _prediction_scale(guider.inner_model.model_sampling, timestep)
+            grid = tuple(x.shape[-2:])
+            self._call = _Call(positives, x.shape[0], grid, sigma, step_of(sigma, model_options), scale, None, [])
+        return executor(x, timestep, model_options, *args)
+
+    def _around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
+        """CALC_COND_BATCH wrapper: only the first evaluation of the guider's positive list is measured."""
+        call = self._call
+        if call is not None and not call.evaluated:
+            call.index = next((i for i, cond in enumerate(conds) if cond is call.positives.listed), None)
+            call.evaluated = call.index is not None
+        try:
+            return executor(model, conds, *args)
+        finally:
+            if call is not None:
+                call.index = None
+
+    def _around_network(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **kwargs: Any,
+    ) -> Tensor:
+        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve."""
+        call, rows = self._call, []
+        if call is not None and call.index is not None:
+            length = context.shape[1]
+            rows = call.positives.rows(
+                x, transformer_options, call.index, call.batch, call.grid, self._tokens, None, length
+            )
+        if not rows:
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        leaf = Leaf(rows, self._layer, x.shape[0])
+        with torch.inference_mode(False), torch.no_grad(), Tail(self._network, self._layer, x.device) as tail:
+            out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
+            if not leaf.words:
+                raise ValueError(
+                    f"the model's last cross-attention {self._layer} was not computed where it could be seen: another "
+                    "node replaced it; connect the model without it"
+                )
+            with torch.enable_grad():
+                for row, words in zip(rows, leaf.words, strict=True):
+                    record = Record(words, tail, out.float(), row.rows, call.scale, is_last(self._network, self._layer))
+                    call.pieces.append((solve(record, self._solver, self._polarity, self._progress), row))
+            return out.detach()
+
+
+def gradient_saliency(
+    model: ModelPatcher,
+    positive: list,
+    latent: dict,
+    subjects: Subjects,
+    noise_level: float,
+    seed: int,
+    polarity: str,
+    solver: str,
+) -> Saliency:
+    """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
+
+    One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
+    not. polarity: absolute or positive. solver: structured or exact. Raises ValueError as `GradientProbe` does.
+    """
+    patcher = model.clone()
+    probe = GradientProbe(patcher, subjects, polarity, solver)
+    reserve_memory(patcher, latent["samples"].shape)
+    saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
+    return Saliency(saliency.maps.cpu(), saliency.labels, saliency.sigma, None, saliency.grid)
+
+
+def reserve_memory(patcher: ModelPatcher, shape: tuple[int, ...]) -> None:
+    """Have the host load the model so that a call with a latent of this shape and the record of its tail fit beside."""
+    needed = patcher.memory_required([shape[0], *shape[1:]])
+    comfy.model_management.load_models_gpu([patcher], memory_required=needed + record_bytes(patcher, shape))
+
+
+def record_bytes(patcher: ModelPatcher, shape: tuple[int, ...]) -> int:
+    """An upper estimate of what recording the tail and solving take: about 64 numbers per position and channel."""
+    channels = patcher.get_model_object("diffusion_model").model_channels
+    return 4 * 64 * shape[0] * shape[-2] * shape[-1] * channels
+
+
+def progress_bar() -> Progress:
+    """Progress on the node that runs; raises the host's own exception when the user cancels."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report
+
+
+def _prediction_scale(sampling: Any, sigma: Tensor) -> float:
+    """d z / d output: the denoised prediction z is an affine function of the network's output (eps, v, flow)."""
+    one = sigma.flatten()[:1]
+    unit = torch.ones((1, 1, 1, 1), device=sigma.device)
+    zero = torch.zeros_like(unit)
+    change = sampling.calculate_denoised(one, unit, zero) - sampling.calculate_denoised(one, zero, zero)
+    return float(change)
+
+
+def _framed(call: _Call) -> Tensor:
+    """The conditionings' maps in one frame: weighted means where they overlap, as the host mixes their predictions."""
+    if len(call.pieces) == 1 and call.pieces[0][1].is_whole(call.grid):
+        return call.pieces[0][0]
+    channels = call.pieces[0][0].shape[2]
+    pieces = [Piece(m.transpose(1, 2).flatten(0, 1), row.offset, row.weight) for m, row in call.pieces]
+    return compose(pieces, call.grid).unflatten(0, (-1, channels)).transpose(1, 2)

@@ -1,0 +1,102 @@
+"""Make the words' probabilities in one cross-attention layer the variable that autograd derives by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.grad_sam import WordAttention, attention_change, distinct_tokens, token_probabilities
+from .conditionings import Rows
+from .layers import layer_name
+
+
+class Leaf:
+    """Adds a change of 0 to the words' probabilities in `layer`; from there on autograd records.
+
+    The user's own attention backend computes the attention; what is added to it is exactly 0 and has the gradient of
+    the probabilities. words: one entry per entry of `rows`, after the layer ran. grid: the layer's (h, w).
+    """
+
+    def __init__(self, rows: list[Rows], layer: str, batch: int) -> None:
+        self.words: list[WordAttention] = []
+        self.grid: tuple[int, int] | None = None
+        self._rows = rows
+        self._layer = layer
+        self._batch = batch
+        # The cross-attention that the network computes next, see `recorder.Recorder`.
+        self._next: dict | None = None
+
+    def install(self, options: dict) -> dict:
+        """A copy of the host's transformer options with the leaf in it; what is installed there stays in effect."""
+        options = dict(options)
+        patches = dict(options.get("patches", {}))
+        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
+        options["patches"] = patches
+        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
+        replacers = options.get("patches_replace", {})
+        if replacers.get("attn2"):
+            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
+            options["patches_replace"] = {**replacers, "attn2": around}
+        return options
+
+    def _announce(
+        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self._next = extra_options
+        return n, context, value
+
+    def _beside(self, previous: Callable | None) -> Callable:
+        def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
+            announced, self._next = self._next, None
+            out = attention(*args, **kwargs) if previous is None else previous(attention, *args, **kwargs)
+            if announced is None or layer_name(announced) != layer_name(kwargs["transformer_options"]):
+                return out
+            q, k, v, heads, *rest = args
+            mask = rest[0] if rest else kwargs.get("mask")
+            return self._recorded(out, (q, k, v), heads, announced, mask, kwargs.get("scale"))
+
+        return override
+
+    def _around(self, replacer: Callable) -> Callable:
+        def replaced(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, **kwargs: Any) -> Tensor:
+            self._next = None
+            out = replacer(q, k, v, extra_options, **kwargs)
+            return self._recorded(out, (q, k, v), extra_options["n_heads"], extra_options)
+
+        return replaced
+
+    def _recorded(
+        self,
+        out: Tensor,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        heads: int,
+        options: dict,
+        mask: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """The attention's output `out` [rows,Q,H*d] with the change added; turns recording on."""
+        if layer_name(options) != self._layer:
+            return out
+        q, k, v = qkv
+        h, w = options["activations_shape"][-2:]
+        if out.shape[:2] != (self._batch, h * w) or q.shape[:2] != out.shape[:2] or v.shape[:2] != k.shape[:2]:
+            raise ValueError(
+                f"cross-attention {self._layer} has {tuple(out.shape[:2])} rows and positions where {self._batch} rows "
+                f"of {h}x{w} were expected: another node rearranges them; connect the model without it"
+            )
+        self.grid, out = (h, w), out.float()
+        for row in self._rows:
+            used, columns = distinct_tokens(row.columns)
+            own = mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows]
+            if own is not None and own.ndim == 3:
+                own = own.unsqueeze(1)
+            p = token_probabilities(q[row.rows], k[row.rows], heads, used, mask=own, scale=scale)
+            torch.set_grad_enabled(True)
+            change = torch.zeros_like(p, requires_grad=True)
+            changed = out[row.rows] + attention_change(change, v[row.rows][:, used].float())
+            out = out.slice_scatter(changed, 0, row.rows.start, row.rows.stop)
+            self.words.append(WordAttention(p, change, columns))
+        return out

@@ -1,0 +1,95 @@
+"""Turn the record of one model call's tail into saliency: which solver fits, and how long it takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.grad_sam import Progress, WordAttention, brute_force
+from ..core.structured import is_pointwise, structured
+from .tail import Tail
+
+log = logging.getLogger("explainable_latents")
+
+SOLVERS = ("structured", "exact")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was recorded of one conditioning.
+
+    words: its attention. tail: the tail that ran, with its features. output: the network's output [all rows,C,a,b].
+    rows: the conditioning's. scale: d z / d output. last: whether nothing but the network's end follows the layer.
+    """
+
+    words: WordAttention
+    tail: Tail
+    output: Tensor
+    rows: slice
+    scale: float
+    last: bool
+
+
+def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Tensor:
+    """Saliency [S,B,C,a,b]. Raises ValueError when the structured solver does not fit, with the time `exact` takes."""
+    prediction = record.output[record.rows] * record.scale
+    if solver == "exact":
+        return exact(record.words, prediction, polarity, progress)
+    reason = obstacle(record)
+    if reason is not None:
+        count = prediction[0].numel()
+        _, seconds = fastest_batch(record.words, prediction, polarity)
+        raise ValueError(
+            f"the structured solver does not fit this model: {reason}. Choose the solver 'exact': {count} backward "
+            f"passes, about {duration(count * seconds)} here"
+        )
+    features = record.tail.features[record.rows]
+    return structured(record.words, features, record.tail.head(record.scale), polarity, progress)
+
+
+def obstacle(record: Record) -> str | None:
+    """Why the structured solver would not be exact here, None when it is."""
+    if not record.last:
+        return "further blocks follow its last cross-attention, as in SDXL"
+    head = record.tail.head(1.0)
+    if head is None:
+        return "it does not end in a group norm, SiLU and one convolution"
+    features = record.tail.features[record.rows]
+    if not is_pointwise(record.words, features):
+        return "another node mixes positions behind its last cross-attention"
+    if not torch.allclose(head(features), record.output[record.rows], rtol=1e-3, atol=1e-4):
+        return "another node changes what it computes behind its last block"
+    return None
+
+
+def exact(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> Tensor:
+    """`brute_force` with the batch size that is fastest here; logs how long it will take before it starts."""
+    batch, seconds = fastest_batch(words, prediction, polarity)
+    count = prediction[0].numel()
+    log.info("Abs-Grad-SAM, exact solver: %d backward passes, about %s", count, duration(count * seconds))
+    return brute_force(words, prediction, polarity, batch=batch, progress=progress)
+
+
+def fastest_batch(words: WordAttention, prediction: Tensor, polarity: str) -> tuple[int, float]:
+    """The faster of 1 and 16 elements per backward pass, and its seconds per element, tried on a few elements."""
+    times = {}
+    for batch in (1, min(16, prediction[0].numel())):
+        chosen = range(batch)
+        brute_force(words, prediction, polarity, elements=chosen, batch=batch)
+        began = time.perf_counter()
+        float(brute_force(words, prediction, polarity, elements=chosen, batch=batch).sum())
+        times[batch] = (time.perf_counter() - began) / batch
+    best = min(times, key=times.get)
+    return best, times[best]
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one reads it."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(2, round(seconds))} seconds"

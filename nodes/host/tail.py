@@ -1,0 +1,144 @@
+"""The part of a UNet behind one cross-attention layer, made ready to be recorded by autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.structured import Head
+
+_END = (nn.GroupNorm, nn.SiLU, nn.Conv2d)
+
+
+class Tail:
+    """While entered, everything behind a layer's attention computes in float32, from copies of its weights.
+
+    The host's weights are inference tensors, which autograd refuses to save, and may be half precision, quantised or
+    offloaded. So each layer of the tail gets a `forward` of its own for the time, with a float32 copy of the weights as
+    the host would use them (its patches included); the weights themselves are never touched.
+
+    features: what enters the network's last norm, float32 [rows,M,h,w], after the network ran.
+    """
+
+    def __init__(self, network: nn.Module, layer: str, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._parts = parts_behind(network, layer)
+        self._last = network.output_blocks[-1][-1]
+        self._exits = ExitStack()
+        self._head: tuple[nn.Module, Tensor, Tensor, Tensor, Tensor] | None = None
+        self._seen: Tensor | None = None
+        self.features: Tensor | None = None
+
+    def __enter__(self) -> Tail:
+        with ExitStack() as exits:
+            weights = {}
+            for module in (module for part in self._parts for module in part.modules()):
+                if any(True for _ in module.parameters(recurse=False)) and module not in weights:
+                    weights[module] = float32_weights(module, self._device)
+                    self._replace(exits, module, stand_in(module, *weights[module]))
+            self._watch(exits)
+            self._head = self._read_head(weights)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exits.close()
+        self._head = self._seen = self.features = None
+
+    def head(self, scale: float) -> Head | None:
+        """GroupNorm, SiLU and convolution at the network's end, times `scale`; None where it ends differently."""
+        if self._head is None:
+            return None
+        norm, *weights = self._head
+        return Head(norm.num_groups, norm.eps, *weights, scale=scale)
+
+    def _read_head(self, weights: dict[nn.Module, tuple[Tensor, Tensor | None]]) -> tuple | None:
+        end = list(self._network.out)
+        if len(end) != len(_END) or not all(isinstance(m, kind) for m, kind in zip(end, _END, strict=True)):
+            return None
+        norm, _, conv = end
+        same_size = all(
+            (s, d, 2 * p + 1) == (1, 1, k)
+            for s, d, p, k in zip(conv.stride, conv.dilation, conv.padding, conv.kernel_size, strict=True)
+        )
+        return (norm, *weights[norm], *weights[conv]) if same_size and conv.groups == 1 else None
+
+    def _watch(self, exits: ExitStack) -> None:
+        """Keep what enters the network's end, before the host rounds it to the model's precision."""
+        last, end = self._last, self._network.out
+        run, finish = last.forward, end.forward
+
+        def keep(*args: Any, **kwargs: Any) -> Tensor:
+            self._seen = run(*args, **kwargs)
+            return self._seen
+
+        def close(h: Tensor) -> Tensor:
+            seen = self._seen
+            untouched = seen is not None and seen.shape == h.shape and torch.equal(seen.to(h.dtype), h)
+            self.features = seen.float() if untouched else h.float()
+            return finish(self.features)
+
+        self._replace(exits, last, keep)
+        self._replace(exits, end, close)
+
+    @staticmethod
+    def _replace(exits: ExitStack, module: nn.Module, forward: Callable) -> None:
+        if "forward" in vars(module):
+            raise ValueError(
+                f"another node replaced how the model's {type(module).__name__} computes, so gradients cannot pass it: "
+                "connect the model without that node (a bypassed LoRA, for instance; load it the ordinary way)"
+            )
+        module.forward = forward
+        exits.callback(delattr, module, "forward")
+
+
+def parts_behind(network: nn.Module, layer: str) -> list[nn.Module]:
+    """The modules that run after the attention of `layer` (`output.11.0`), in that order."""
+    kind, number, depth = layer.split(".")
+    blocks = [(("input", i), block) for i, block in enumerate(network.input_blocks)]
+    blocks += [] if network.middle_block is None else [(("middle", 0), network.middle_block)]
+    blocks += [(("output", i), block) for i, block in enumerate(network.output_blocks)]
+    at = [name for name, _ in blocks].index((kind, int(number)))
+    own = list(blocks[at][1])
+    place = next(i for i, module in enumerate(own) if hasattr(module, "transformer_blocks"))
+    transformer = own[place]
+    block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
+    inside = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
+    return [*inside, *own[place + 1 :], *(module for _, module in blocks[at + 1 :]), network.out]
+
+
+def is_last(network: nn.Module, layer: str) -> bool:
+    """Whether only the rest of its own transformer block and the network's end come behind the layer."""
+    return len(parts_behind(network, layer)) == len(("to_out", "norm3", "ff", "proj_out", "out"))
+
+
+def float32_weights(module: nn.Module, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Copies of the weight and bias the host would compute with, in float32. Raises ValueError for a foreign layer."""
+    if not isinstance(module, comfy.ops.CastWeightBiasOp):
+        raise ValueError(f"gradients cannot pass the layer {type(module).__name__}, which is none of ComfyUI's own")
+    weight, bias, stream = comfy.ops.cast_bias_weight(
+        module, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
+    )
+    copies = weight.clone(), None if bias is None else bias.clone()
+    comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+    return copies
+
+
+def stand_in(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """What `module` computes, in float32 with these weights. Raises ValueError for an unknown kind of layer."""
+    if isinstance(module, nn.Linear):
+        return lambda x: F.linear(x.float(), weight, bias)
+    if isinstance(module, nn.Conv2d):
+        return lambda x: module._conv_forward(x.float(), weight, bias)
+    if isinstance(module, nn.GroupNorm):
+        return lambda x: F.group_norm(x.float(), module.num_groups, weight, bias, module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return lambda x: F.layer_norm(x.float(), module.normalized_shape, weight, bias, module.eps)
+    raise ValueError(f"gradients cannot pass the layer {type(module).__name__}: it is neither linear, conv nor norm")

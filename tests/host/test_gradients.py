@@ -1,0 +1,315 @@
+"""Abs-Grad-SAM on the host's own UNets, against autograd over the whole network written here, and what it leaves."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.subjects import Subject, Subjects
+from explainable_latents.nodes.host.gradients import gradient_saliency
+from tests.core.tails import relative_error
+from tests.host import unets
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
+
+LEVEL, SEED = 0.5, 3
+
+
+def subjects(*token_sets: tuple[int, ...]) -> Subjects:
+    items = tuple(
+        Subject(f"word{i}", "subject", (0, 1), {"l": tokens, "g": tokens}) for i, tokens in enumerate(token_sets)
+    )
+    return Subjects("a prompt", items, "rules")
+
+
+def saliency(model, words=SUBJECTS, start=None, polarity="absolute", solver="structured", positive=None, seed=SEED):
+    """As a node runs it: in inference mode."""
+    start = noise(1, (5, 6)) if start is None else start
+    with torch.inference_mode():
+        return gradient_saliency(
+            model, positive or conditioning(1), {"samples": start}, words, LEVEL, seed, polarity, solver
+        )
+
+
+def definition(model, token_sets, start, polarity, context=None, dtype=torch.float64):
+    """[S,B,C,h,w] by autograd through a copy of the whole network, its last cross-attention spelled out."""
+    import comfy.sample
+
+    sampling = model.model.model_sampling
+    sigma = torch.tensor([float(sampling.percent_to_sigma(1 - LEVEL))])
+    noised = sampling.noise_scaling(
+        sigma, comfy.sample.prepare_noise(start, SEED), model.model.process_latent_in(start)
+    )
+    network = copy.deepcopy(model.model.diffusion_model).to(dtype)
+    network.dtype = dtype
+    leaf = {}
+
+    def last_attention(q, k, v, options):
+        q, k, v = (x.unflatten(2, (options["n_heads"], -1)).transpose(1, 2) for x in (q, k, v))
+        leaf["p"] = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).detach().requires_grad_()
+        return (leaf["p"] @ v).transpose(1, 2).flatten(2)
+
+    block = ("output", len(network.output_blocks) - 1, 0)
+    context = conditioning(1)[0][0] if context is None else context
+    x, t = sampling.calculate_input(sigma, noised).to(dtype), sampling.timestep(sigma).to(dtype)
+    b = start.shape[0]
+    out = network(
+        x, t.expand(b), context.to(dtype).expand(b, -1, -1),
+        transformer_options={"patches_replace": {"attn2": {block: last_attention}}},
+    )  # fmt: skip
+    z = noised - float(sigma) * out
+    p, scores = leaf["p"], torch.zeros(len(token_sets), *z.shape, dtype=dtype)
+    for index in torch.cartesian_prod(*(torch.arange(n) for n in z.shape)).tolist():
+        (gradient,) = torch.autograd.grad(z[tuple(index)], p, retain_graph=True)
+        counts = gradient.abs() if polarity == "absolute" else gradient.relu()
+        for s, tokens in enumerate(token_sets):
+            scores[(s, *index)] = (p * counts)[index[0], :, :, list(tokens)].sum()
+    return scores.detach().float()
+
+
+UNETS = [
+    # kind, changes, grid, batch, token sets
+    ("SD15", {}, (4, 4), 1, [(3,)]),
+    ("SD15", {}, (5, 6), 1, [(3,), (6, 7)]),
+    ("SD15", {}, (9, 14), 1, [(2, 3)]),
+    ("SD15", {}, (6, 4), 2, [(3,), (6,)]),
+    ("SD15", {"num_heads": 1}, (4, 6), 1, [(1, 2, 3)]),
+    ("SD15", {"num_heads": 2}, (4, 6), 1, [(3,), (3, 4)]),
+    ("SD15", {"num_heads": 4}, (8, 2), 1, [(3, 5, 7)]),
+    ("SD15", {"num_heads": 16}, (4, 4), 1, [(3, 4)]),
+    ("SD15", {"num_heads": 32}, (4, 4), 1, [(3, 4, 5), (8, 9)]),
+    ("SD15", {"model_channels": 32, "num_heads": 4}, (7, 5), 1, [(3,)]),
+    ("SD15", {"model_channels": 96, "num_heads": 6}, (4, 5), 1, [(3,)]),
+    ("SD15", {"model_channels": 32, "channel_mult": [1, 3], "num_heads": 2}, (6, 6), 1, [(3, 4)]),
+    ("SD15", {"model_channels": 32, "channel_mult": [1, 4]}, (4, 6), 1, [(5,)]),
+    ("SD15", {"num_res_blocks": [2, 1]}, (4, 4), 1, [(3,)]),
+    ("SD20", {}, (4, 4), 1, [(3,)]),
+    ("SD20", {}, (5, 6), 2, [(3,), (6, 7)]),
+    ("SD20", {}, (3, 10), 1, [(1,), (2,), (3,)]),
+    ("SD20", {"num_head_channels": 16}, (6, 5), 1, [(2, 3)]),
+    ("SD20", {"num_head_channels": 8}, (4, 4), 3, [(2, 3)]),
+    ("SD20", {"model_channels": 32, "num_head_channels": 32}, (12, 3), 1, [(76,)]),
+    ("SD20", {"model_channels": 128}, (4, 4), 1, [(0, 1)]),
+    ("SD20", {"channel_mult": [1, 1]}, (5, 5), 1, [(4, 6), (4,)]),
+]
+
+
+def varied(monkeypatch, kind: str, changes: dict, seed: int):
+    """A random UNet of this kind with some of its description changed."""
+    monkeypatch.setitem(unets._KINDS, kind, unets._KINDS[kind] | changes)
+    if "num_res_blocks" in changes:
+        monkeypatch.setattr(
+            unets, "unet_config", lambda *a, f=unets.unet_config: f(*a) | {"transformer_depth": [1] * 3,
+                                                                           "transformer_depth_output": [1] * 5}
+        )  # fmt: skip
+    return random_unet(kind, seed=seed)
+
+
+@pytest.mark.parametrize("polarity", ["absolute", "positive"])
+@pytest.mark.parametrize(("kind", "changes", "grid", "batch", "sets"), UNETS)
+def test_both_solvers_give_what_autograd_over_the_whole_network_gives(
+    comfy, monkeypatch, kind, changes, grid, batch, sets, polarity
+):
+    model = varied(monkeypatch, kind, changes, seed=UNETS.index((kind, changes, grid, batch, sets)))
+    start = noise(batch, grid, seed=5)
+    expected = definition(model, sets, start, polarity)
+    structured, exact = (saliency(model, subjects(*sets), start, polarity, s) for s in ("structured", "exact"))
+    assert structured.labels == tuple(f"word{i}" for i in range(len(sets)))
+    assert structured.maps.shape == (len(sets), batch, 4, *grid)
+    assert relative_error(structured.maps, exact.maps) <= 1e-4
+    # against float64: what the network's own float32 loses is in it
+    assert relative_error(structured.maps, expected) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_derive_in_float32(comfy, dtype):
+    """The tail in float32: the two solvers agree, and the distance to the float32 model is the rounding before it."""
+    weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
+    model = random_unet("SD15", dtype, weights={k: v.to(dtype) for k, v in weights.items()})
+    reference = random_unet("SD15", weights={k: v.to(dtype).float() for k, v in weights.items()})
+    fast, slow, full = saliency(model), saliency(model, solver="exact"), saliency(reference)
+    assert fast.maps.dtype == torch.float32
+    assert relative_error(fast.maps, slow.maps) <= 1e-4
+    assert relative_error(fast.maps, full.maps) <= (0.02 if dtype == torch.float16 else 0.15)
+
+
+def test_fp8_weights_that_the_host_casts_when_used(comfy):
+    import comfy.ops
+
+    weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
+    rounded = {k: v.to(torch.float8_e4m3fn).float() for k, v in weights.items()}
+    reference = saliency(random_unet("SD15", weights=rounded))
+    model = random_unet("SD15", weights=weights)
+    for module in model.model.diffusion_model.modules():
+        if isinstance(module, comfy.ops.CastWeightBiasOp):
+            module.comfy_cast_weights = True
+            module.to(torch.float8_e4m3fn)
+    assert relative_error(saliency(model).maps, reference.maps) <= 1e-4
+
+
+def test_lora_takes_part(comfy):
+    """A patch of the tail's weights gives what the patched weights give, and none of it stays behind."""
+    model = random_unet("SD15", seed=1)
+    plain = saliency(model)
+    patched, names = model.clone(), ("output_blocks.3.1.transformer_blocks.0.ff.net.2.weight", "out.2.weight")
+    weights = dict(model.model.diffusion_model.state_dict())
+    generator = torch.Generator().manual_seed(9)
+    for name in names:
+        change = 0.05 * torch.randn(weights[name].shape, generator=generator)
+        patched.add_patches({f"diffusion_model.{name}": ("diff", (change,))}, 0.5)
+        weights[name] = weights[name] + 0.5 * change
+    found = saliency(patched)
+    assert relative_error(found.maps, saliency(random_unet("SD15", weights=weights)).maps) <= 1e-4
+    assert relative_error(found.maps, plain.maps) > 0.01
+    assert torch.equal(saliency(model).maps, plain.maps)
+
+
+def test_a_batch_gives_what_its_latents_give_alone(comfy):
+    model = random_unet("SD15", seed=2)
+    batch = noise(3, (4, 6), seed=7)
+    together = saliency(model, start=batch)
+    for i in range(3):
+        alone = {"samples": batch[i : i + 1], "batch_index": [i]}
+        with torch.inference_mode():
+            one = gradient_saliency(model, conditioning(1), alone, SUBJECTS, LEVEL, SEED, "absolute", "structured")
+        assert relative_error(together.maps[:, i : i + 1], one.maps) <= 1e-4
+
+
+def test_a_prompt_of_several_chunks_and_a_word_in_the_second(comfy):
+    model, words = random_unet("SD15", seed=3), subjects((80, 81), (3,))
+    long = conditioning(1, chunks=2)
+    found = saliency(model, words, positive=long)
+    assert relative_error(found.maps, saliency(model, words, positive=long, solver="exact").maps) <= 1e-4
+    with pytest.raises(ValueError, match="lie outside the conditioning's 77 tokens"):
+        saliency(model, words)
+
+
+def test_areas_of_one_prompt_are_put_in_one_frame(comfy):
+    """Where one of two halves lies, the frame holds that half's own saliency; masks and strengths average them."""
+    model, prompt = random_unet("SD15", seed=4), conditioning(1)
+    halves = [[prompt[0][0], {"area": (6, 4, 0, x), "strength": 1.0}] for x in (0, 4)]
+    found = saliency(model, start=noise(1, (6, 8)), positive=halves)
+    assert found.maps.shape == (2, 1, 4, 6, 8)
+    assert (found.maps > 0).all()
+    doubled = [[prompt[0][0], {"strength": s}] for s in (0.25, 0.75)]
+    whole = saliency(model, start=noise(1, (6, 8)))
+    torch.testing.assert_close(saliency(model, start=noise(1, (6, 8)), positive=doubled).maps, whole.maps)
+
+
+def test_polarity_follows_the_sign_of_the_prediction(comfy):
+    """z falls where eps rises: positive parts are those of -eps, and both parts add up to the absolute saliency."""
+    model, start = random_unet("SD15", seed=5), noise(1, (4, 4))
+    absolute, positive = (saliency(model, subjects((3,)), start, p).maps for p in ("absolute", "positive"))
+    assert relative_error(positive, definition(model, [(3,)], start, "positive")) <= 1e-3
+    assert (positive < absolute).all()
+
+
+def test_deeper_tails_have_the_exact_solver(comfy, caplog):
+    """SDXL type: three blocks follow the last cross-attention; the structured solver says so, and what exact costs."""
+    model, start, words = random_unet("SDXL", seed=6), noise(1, (4, 6)), subjects((3,), (6, 7))
+    with pytest.raises(
+        ValueError, match=r"further blocks follow .* as in SDXL\. Choose the solver 'exact': 96 backward"
+    ):
+        saliency(model, words, start)
+    with caplog.at_level("INFO", logger="explainable_latents"):
+        found = saliency(model, words, start, solver="exact")
+    assert "exact solver: 96 backward passes, about 2 seconds" in caplog.text
+    assert found.maps.shape == (2, 1, 4, 4, 6)
+
+
+def test_other_nodes_patches_take_part(comfy):
+    """An attention override, an attn2 replacer and an output patch of other nodes stay in effect."""
+    model = random_unet("SD15", seed=7)
+    plain, calls = saliency(model), []
+
+    def attn2(q, k, v, options):
+        from comfy.ldm.modules.attention import optimized_attention
+
+        calls.append("attn2")
+        return 0.5 * optimized_attention(q, k, v, options["n_heads"])
+
+    def override(attention, *args, **kwargs):
+        calls.append("override")
+        return attention(*args, **kwargs)
+
+    same, halved, mixing = model.clone(), model.clone(), model.clone()
+    same.model_options["transformer_options"]["optimized_attention_override"] = override
+    assert torch.equal(saliency(same).maps, plain.maps)
+    assert "override" in calls
+    halved.set_model_attn2_replace(attn2, "output", 3, 0)
+    assert relative_error(saliency(halved).maps, plain.maps) > 0.01
+    assert "attn2" in calls
+    mixing.set_model_attn2_output_patch(lambda n, options: n + n.mean(1, keepdim=True))
+    with pytest.raises(ValueError, match="another node mixes positions"):
+        saliency(mixing)
+    assert saliency(mixing, solver="exact").maps.isfinite().all()
+
+
+class Interrupt(Exception):
+    """What ends a run early."""
+
+
+def state(model) -> dict:
+    """Everything of a model that the call could change."""
+    network = model.model.diffusion_model
+    return {
+        "parameters": {name: (id(p), p.requires_grad, p.dtype) for name, p in network.named_parameters()},
+        "attributes": {name: sorted(vars(module)) for name, module in network.named_modules()},
+        "options": str(model.model_options),
+        "wrappers": str(model.wrappers),
+    }
+
+
+@pytest.mark.parametrize("solver", ["structured", "exact"])
+@pytest.mark.parametrize("ending", ["done", "cancelled", "out of memory", "out of memory early"])
+def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, solver, ending):
+    """Output bit for bit, parameters, modules, options; no tensor of the call stays alive."""
+    import gc
+
+    import comfy.model_management
+
+    from explainable_latents.nodes.host import leaf, solving
+
+    model = random_unet("SD15", seed=8)
+    with torch.inference_mode():
+        expected = unets.sample(model)
+    before = state(model)
+    if ending == "cancelled":
+        monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", stop_after(3))
+    if ending == "out of memory":
+        monkeypatch.setattr(solving, "structured", out_of_memory)
+        monkeypatch.setattr(solving, "brute_force", out_of_memory)
+    if ending == "out of memory early":
+        monkeypatch.setattr(leaf, "token_probabilities", out_of_memory)
+    if ending == "done":
+        saliency(model, solver=solver)
+    else:
+        with pytest.raises((Interrupt, torch.OutOfMemoryError)):
+            saliency(model, solver=solver)
+    monkeypatch.undo()
+    assert state(model) == before
+    assert torch.is_grad_enabled()
+    with torch.inference_mode():
+        assert torch.equal(unets.sample(model), expected)
+    gc.collect()
+    assert not [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.grad_fn is not None]
+
+
+def stop_after(count: int):
+    """What the host calls to find out that the user cancelled; it does so on the `count`-th piece of solving."""
+    import sys
+
+    seen = []
+
+    def throw() -> None:
+        if sys._getframe(1).f_code.co_name == "report":
+            seen.append(0)
+            if len(seen) == count:
+                raise Interrupt
+
+    return throw
+
+
+def out_of_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("simulated")
