@@ -64,15 +64,16 @@ def parse(
 
 
 def table(subjects: Subjects) -> str:
-    """Return the preview text: which parser, then word, role and token positions per encoder, one subject a line."""
+    """Return the preview text: word, role and token positions per encoder, one subject a line, then which parser.
+
+    The words come first: a node shows the first two lines until it is enlarged.
+    """
     rows = [
         f"{item.text} | {item.role} | "
         + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
         for item in subjects.items
     ]
-    return "\n".join(
-        [f"parser: {subjects.parser}", "word | role | token positions per encoder", *(rows or ["(nothing found)"])]
-    )
+    return "\n".join([*(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
 
 
 def _spaced(plain: PlainText) -> tuple[str, list[int]]:

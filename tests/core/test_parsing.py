@@ -135,9 +135,8 @@ def test_override_that_is_not_there_lists_the_tokens():
 def test_table_shows_parser_words_roles_and_positions():
     text = table(parse("a dog on a bay", words("a dog on a bay"), parser="rules"))
     assert text.splitlines() == [
-        "parser: rules",
-        "word | role | token positions per encoder",
         "dog | subject | l: 2, 3, 4",
         "bay | scene | l: 8, 9, 10",
+        "parser: rules",
     ]
     assert "(nothing found)" in table(parse("", {}))

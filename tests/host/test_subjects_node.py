@@ -34,11 +34,10 @@ def test_outputs_and_the_text_on_the_node(node, clip):
     assert (subject_text, scene_text) == ("dog, capybara", "beach")
     assert [item.positions() for item in subjects.items] == [(3,), (6, 7, 8), (11,)]
     assert result.ui.as_dict()["text"][0].splitlines() == [
-        "parser: rules",
-        "word | role | token positions per encoder",
         "dog | subject | g: 3  l: 3",
         "capybara | subject | g: 6, 7, 8  l: 6, 7, 8",
         "beach | scene | g: 11  l: 11",
+        "parser: rules",
     ]
 
 

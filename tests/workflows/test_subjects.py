@@ -22,12 +22,11 @@ def graph(text: str, **inputs: str) -> dict:
 def test_the_table_is_shown_and_the_texts_are_strings(client: ComfyClient):
     result = client.run(graph("a (giraffe:1.3) and a capybara in a forest near a river"))
     assert result.text("parse").splitlines() == [
-        "parser: rules",
-        "word | role | token positions per encoder",
         "giraffe | subject | l: 2",
         "capybara | subject | l: 5, 6, 7",
         "forest | scene | l: 10",
         "river | scene | l: 13",
+        "parser: rules",
     ]
     assert result.text("scene") == "forest, river"
 
