@@ -124,7 +124,7 @@ def test_percent_limits_the_steps(model):
     runs = [captured(model, {"start_percent": a, "end_percent": b}, steps=12) for a, b in parts]
     found = [[call.step for call in run.saliencies] for run in runs]
     assert all(found)
-    assert sum(found, []) == list(range(12))
+    assert [step for steps in found for step in steps] == list(range(12))
 
 
 def test_an_area_lies_at_its_place(model):
