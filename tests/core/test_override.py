@@ -23,6 +23,7 @@ def test_whole_words_are_found_whatever_their_case_and_spacing():
     assert Name("DOG", "subject", None).find(TEXT) == [(2, 5), (24, 27), (41, 44)]
     assert Name("red car", "subject", None).find(TEXT) == [(9, 17)]
     assert Name("do", "subject", None).find(TEXT) == []
+    assert Name("og", "subject", None).find(TEXT) == []
     assert Name("dog.*", "subject", None).find(TEXT) == []
 
 
