@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..comfyui.command import whole_file
 from .modules import TextEncoder
 from .vocabulary import Vocabulary
 
@@ -28,12 +29,11 @@ def checkpoint(unet: State, text: State, vae: State, vocabulary: Vocabulary) -> 
 
 
 def save_checkpoint(out: Path, unet: State, text: State, vae: State, judge: State, vocabulary: Vocabulary) -> None:
-    """Write both files to the folder `out`, each under a temporary name first."""
+    """Write both files to the folder `out`, whole or not at all."""
     files = {
         "toy.safetensors": checkpoint(unet, text, vae, vocabulary),
         "judge.safetensors": {k: v.half().cpu().contiguous() for k, v in judge.items()},
     }
     for name, state in files.items():
-        partial_file = out / f"{name}.part"
-        save_file(state, partial_file, metadata={"license": "GPL-3.0", "source": "tests/toy_world/train.py"})
-        partial_file.replace(out / name)
+        with whole_file(out / name) as part:
+            save_file(state, part, metadata={"license": "GPL-3.0", "source": "tests/toy_world/train.py"})
