@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import ELCaptureAttention, ELProbeAttention
-from .masking import ELMaskFromAttention, ELMaskFromImage
+from .gradients import ELGradientSaliency
+from .masking import ELMaskFromAttention, ELMaskFromGradient, ELMaskFromImage
 from .saliency import ELAttentionSaliency, ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
 from .subjects import ELParseSubjects
@@ -13,11 +14,13 @@ from .subjects import ELParseSubjects
 NODES: list[type[io.ComfyNode]] = [
     ELParseSubjects,
     ELMaskFromAttention,
+    ELMaskFromGradient,
     ELMaskFromImage,
     ELMaskedLatentKSampler,
     ELCaptureAttention,
     ELAttentionSaliency,
     ELProbeAttention,
+    ELGradientSaliency,
     ELSaliencyOverlay,
 ]
 

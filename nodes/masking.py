@@ -1,4 +1,4 @@
-"""Mask from Attention, Mask from Image: where to act while a model samples."""
+"""Mask from Attention, Mask from Abs-Grad-SAM, Mask from Image: where to act while a model samples."""
 
 from __future__ import annotations
 
@@ -6,11 +6,94 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.masking import AttentionMasking, ImageMasking
+from .core.grad_sam import POLARITIES
+from .core.masking import CHANNELS, AttentionMasking, GradientMasking, ImageMasking
 from .core.masks import COMBINATIONS, RULES, Shaping
+from .host.solving import SOLVERS
 from .sockets import Masking, Subjects
 
 CATEGORY = "explainable latents"
+
+# How Abs-Grad-SAM was published.
+PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
+
+
+def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
+    """The inputs that say which words count and how their maps become a mask."""
+    return [
+        io.Combo.Input(
+            "role",
+            options=["subject", "scene", "all"],
+            default="subject",
+            tooltip="Which of the words count: the subjects, the scene, or all of them.",
+        ),
+        io.Combo.Input(
+            "rule",
+            options=list(RULES),
+            default=defaults.rule,
+            tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). "
+            "log-mean: more than the "
+            "geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
+            "the share of the latent, "
+            "from 0 to 1, that stays out. otsu: the level that parts the map best.",
+        ),
+        io.Float.Input(
+            "value",
+            default=defaults.value,
+            min=-10.0,
+            max=10.0,
+            step=0.01,
+            tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A "
+            "larger value makes a smaller "
+            "mask. mean and otsu do not use it.",
+        ),
+        io.Combo.Input(
+            "combine",
+            options=list(COMBINATIONS),
+            default=defaults.combine,
+            tooltip="Several words: sum adds their maps before the threshold (published), union and "
+            "intersection join their masks.",
+            advanced=True,
+        ),
+        io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
+        io.Float.Input(
+            "smooth_sigma",
+            default=defaults.sigma,
+            min=0.0,
+            max=64.0,
+            step=0.1,
+            tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels "
+            "(8 picture pixels each). "
+            "0 is off; the paper uses 6.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "smooth_size",
+            default=defaults.size,
+            min=1,
+            max=63,
+            step=2,
+            tooltip="Width of the smoothing window in latent pixels, odd. The paper uses 3.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "dilate_size",
+            default=defaults.dilation,
+            min=1,
+            max=63,
+            step=2,
+            tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The paper uses 3.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "dilate_iterations",
+            default=defaults.iterations,
+            min=0,
+            max=64,
+            tooltip="How often to dilate. 0 is off; the paper uses 3. More makes a larger mask.",
+            advanced=True,
+        ),
+    ]
 
 
 class ELMaskFromAttention(io.ComfyNode):
@@ -29,79 +112,7 @@ class ELMaskFromAttention(io.ComfyNode):
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
-                io.Combo.Input(
-                    "role",
-                    options=["subject", "scene", "all"],
-                    default="subject",
-                    tooltip="Which of the words count: the subjects, the scene, or all of them.",
-                ),
-                io.Combo.Input(
-                    "rule",
-                    options=list(RULES),
-                    default="mean",
-                    tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). "
-                    "log-mean: more than the "
-                    "geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
-                    "the share of the latent, "
-                    "from 0 to 1, that stays out. otsu: the level that parts the map best.",
-                ),
-                io.Float.Input(
-                    "value",
-                    default=0.2,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A "
-                    "larger value makes a smaller "
-                    "mask. mean and otsu do not use it.",
-                ),
-                io.Combo.Input(
-                    "combine",
-                    options=list(COMBINATIONS),
-                    default="sum",
-                    tooltip="Several words: sum adds their maps before the threshold (published), union and "
-                    "intersection join their masks.",
-                    advanced=True,
-                ),
-                io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
-                io.Float.Input(
-                    "smooth_sigma",
-                    default=0.0,
-                    min=0.0,
-                    max=64.0,
-                    step=0.1,
-                    tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels "
-                    "(8 picture pixels each). "
-                    "0 is off; the paper uses 6.",
-                    advanced=True,
-                ),
-                io.Int.Input(
-                    "smooth_size",
-                    default=3,
-                    min=1,
-                    max=63,
-                    step=2,
-                    tooltip="Width of the smoothing window in latent pixels, odd. The paper uses 3.",
-                    advanced=True,
-                ),
-                io.Int.Input(
-                    "dilate_size",
-                    default=3,
-                    min=1,
-                    max=63,
-                    step=2,
-                    tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The "
-                    "paper uses 3.",
-                    advanced=True,
-                ),
-                io.Int.Input(
-                    "dilate_iterations",
-                    default=0,
-                    min=0,
-                    max=64,
-                    tooltip="How often to dilate. 0 is off; the paper uses 3. More makes a larger mask.",
-                    advanced=True,
-                ),
+                *_shaping_inputs(Shaping(value=0.2)),
                 io.String.Input(
                     "layers",
                     default="all",
@@ -133,6 +144,75 @@ class ELMaskFromAttention(io.ComfyNode):
         """Bundle the description."""
         shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
         return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers))
+
+
+class ELMaskFromGradient(io.ComfyNode):
+    """Describes a mask that Abs-Grad-SAM finds while a sampler runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskFromGradient",
+            display_name="Mask from Abs-Grad-SAM",
+            category=CATEGORY,
+            description="At each manipulated step the mask is what of the prediction depends on the model's attention "
+            "to the chosen words. It costs one more model call and the gradients of it per step. The sampler that "
+            "receives this finds the mask while it runs.",
+            search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
+            inputs=[
+                Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
+                *_shaping_inputs(PAPER_SHAPING),
+                io.Combo.Input(
+                    "channels",
+                    options=list(CHANNELS),
+                    default=CHANNELS[0],
+                    tooltip="each: every latent channel has a mask of its own (published). together: one mask for all, "
+                    "from the mean of their maps.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "polarity",
+                    options=list(POLARITIES),
+                    default=POLARITIES[0],
+                    tooltip="absolute: what a word adds and what it takes away both count (Abs-Grad-SAM). positive: "
+                    "only what it adds (Grad-SAM).",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=SOLVERS[0],
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
+                    "pass per latent element and step, for every model; very slow.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                Masking.Output(display_name="masking", tooltip="How to find the mask; for KSampler (Masked Latent).")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        subjects: Any,
+        role: str,
+        rule: str,
+        value: float,
+        combine: str,
+        invert: bool,
+        smooth_sigma: float,
+        smooth_size: int,
+        dilate_size: int,
+        dilate_iterations: int,
+        channels: str,
+        polarity: str,
+        solver: str,
+    ) -> io.NodeOutput:
+        """Bundle the description."""
+        shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
+        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, channels, polarity, solver))
 
 
 class ELMaskFromImage(io.ComfyNode):

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .grad_sam import POLARITIES
 from .masks import Shaping
 from .subjects import Subjects
+
+CHANNELS = ("each", "together")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,26 @@ class AttentionMasking:
     subjects: Subjects
     shaping: Shaping
     layers: str = "all"
+
+
+@dataclass(frozen=True)
+class GradientMasking:
+    """The mask is the shaped Abs-Grad-SAM of `subjects`, from a model call of its own at the manipulated step.
+
+    channels: `each` latent channel gets its own mask, or all `together` one. polarity, solver: see `grad_sam` and the
+    host's solvers. Raises ValueError for an unknown choice of channels or polarity.
+    """
+
+    subjects: Subjects
+    shaping: Shaping
+    channels: str = "each"
+    polarity: str = "absolute"
+    solver: str = "structured"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("channels", self.channels, CHANNELS), ("polarity", self.polarity, POLARITIES)):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -38,4 +61,4 @@ class ImageMasking:
             raise ValueError("a mask holds numbers from 0 (outside) to 1 (inside); this one has others")
 
 
-Masking = AttentionMasking | ImageMasking
+Masking = AttentionMasking | GradientMasking | ImageMasking

@@ -194,15 +194,23 @@ def progress_bar() -> Progress:
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_when_cancelled(done, total)
         bar.update_absolute(done, total)
 
     return report
 
 
+def stop_when_cancelled(done: int, total: int) -> None:
+    """Progress inside a sampler, which has a progress bar of its own."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def _prediction_scale(sampling: Any, sigma: Tensor) -> float:
-    """d z / d output: the denoised prediction z is an affine function of the network's output (eps, v, flow)."""
-    one = sigma.flatten()[:1]
+    """d z / d output: the denoised prediction z is an affine function of the network's output (eps, v, flow).
+
+    The finished latent (sigma 0) is its own prediction; there the smallest noise level counts.
+    """
+    one = sigma.flatten()[:1].clamp_min(float(sampling.sigma_min))
     unit = torch.ones((1, 1, 1, 1), device=sigma.device)
     zero = torch.zeros_like(unit)
     change = sampling.calculate_denoised(one, unit, zero) - sampling.calculate_denoised(one, zero, zero)

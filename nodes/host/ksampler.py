@@ -41,12 +41,15 @@ def sample_masked(
 
 
 def picture_masks(report: list[Manipulation], scale: int) -> Tensor | ExecutionBlocker:
-    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` picture pixels."""
+    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` picture pixels.
+
+    Where each latent channel has a mask of its own, their mean.
+    """
     if not report:
         return ExecutionBlocker(
             "manipulate_at names no step, so there is no mask. Write step numbers such as 5, 18, 28."
         )
-    masks = torch.cat([entry.mask for entry in report])
+    masks = torch.cat([entry.mask if entry.mask.ndim == 3 else entry.mask.mean(1) for entry in report])
     return masks.repeat_interleave(scale, -2).repeat_interleave(scale, -1).float().cpu()
 
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..core.masking import AttentionMasking, ImageMasking, Masking
+from ..core.masking import AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..core.masks import shape_mask
 from ..core.saliency import Saliency
+from .gradients import GradientProbe, stop_when_cancelled
 from .observer import AttentionCapture, observe
 
 
@@ -20,7 +21,7 @@ class MaskSource(Protocol):
     """Gives the mask of one step."""
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
-        """Return the mask [B or 1,h,w] for state `x` [B,C,h,w] and what it was made from.
+        """Return the mask [B or 1,h,w] or [B,C,h,w] for state `x` [B,C,h,w] and what it was made from.
 
         `predict` evaluates the model there.
         """
@@ -49,6 +50,20 @@ class AttentionSource:
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
 
+class GradientSource:
+    """The shaped Abs-Grad-SAM of a model call of its own."""
+
+    def __init__(self, masking: GradientMasking, probe: GradientProbe) -> None:
+        self._masking = masking
+        self._probe = probe
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
+        """See `MaskSource`; the mask is [B,C,h,w] where each channel has its own. Raises as `GradientProbe.measure`."""
+        saliency = self._probe.measure(predict, stop_when_cancelled)
+        maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
+        return shape_mask(maps, self._masking.shaping, saliency.labels), saliency
+
+
 class ImageSource:
     """A given mask, brought to the latent's size."""
 
@@ -75,4 +90,6 @@ def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """
     if isinstance(masking, AttentionMasking):
         return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
+    if isinstance(masking, GradientMasking):
+        return GradientSource(masking, GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver))
     return ImageSource(masking)

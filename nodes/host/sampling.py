@@ -33,7 +33,7 @@ _OWN_STEPS = ("dpm_fast_function", "dpm_adaptive_function")
 
 @dataclass(frozen=True)
 class Manipulation:
-    """What happened at one manipulated step: its number, σ, the mask [B or 1,h,w] and the saliency it came from."""
+    """What happened at one manipulated step: number, σ, mask [B or 1,h,w] or [B,C,h,w], the saliency it came from."""
 
     step: int
     sigma: float
@@ -183,7 +183,9 @@ class Replacement:
             "step %d, sigma %.4f: %.1f %% of the latent inside the mask", step, float(sigma), 100 * float(mask.mean())
         )
         inside, outside = (self._fill(policy, x, sigma) for policy in (self._plan.inside, self._plan.outside))
-        return blend(mask.view(mask.shape[0], *[1] * (x.ndim - 3), *mask.shape[-2:]), inside, outside)
+        if mask.ndim < x.ndim:
+            mask = mask.view(mask.shape[0], *[1] * (x.ndim - 3), *mask.shape[-2:])
+        return blend(mask, inside, outside)
 
     def _fill(self, policy: Policy, x: Tensor, sigma: Tensor) -> Tensor:
         if policy.kind == KEEP:

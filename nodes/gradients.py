@@ -1,0 +1,97 @@
+"""Abs-Grad-SAM Saliency: which parts of the prediction hang on the prompt's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from .core.colormap import COLORMAPS
+from .core.grad_sam import POLARITIES
+from .host.gradients import gradient_saliency
+from .host.preview import SCALES, overlays, sheet
+from .host.solving import SOLVERS
+from .sockets import Saliency, Subjects
+
+CATEGORY = "explainable latents"
+
+
+class ELGradientSaliency(io.ComfyNode):
+    """Measures how much each element of the model's prediction depends on each word, in an existing picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELGradientSaliency",
+            display_name="Abs-Grad-SAM Saliency",
+            category=CATEGORY,
+            description="Which parts of this picture would change if the model looked at these words differently? The "
+            "gradient of the prediction by the words' attention, exact, in about one model call. Nothing is sampled.",
+            search_aliases=["gradient", "grad-cam", "grad-sam", "explain", "saliency", "heat map", "attribution"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
+                io.Conditioning.Input("positive", tooltip="The prompt that describes the picture, encoded."),
+                io.Latent.Input("latent", tooltip="The picture, from VAE Encode; a batch gives maps for each."),
+                Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
+                io.Float.Input(
+                    "noise_level",
+                    default=0.5,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). The paper "
+                    "manipulates between 0.8 and 0.3.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of that noise.",
+                ),
+                io.Combo.Input(
+                    "polarity",
+                    options=list(POLARITIES),
+                    default=POLARITIES[0],
+                    tooltip="absolute: what a word adds and what it takes away both count (Abs-Grad-SAM). positive: "
+                    "only what it adds (Grad-SAM).",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=SOLVERS[0],
+                    advanced=True,
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
+                    "pass per latent element, for every model; slow (the log says how long).",
+                ),
+            ],
+            outputs=[
+                Saliency.Output(
+                    display_name="saliency", tooltip="One map per word and latent, for each latent channel."
+                ),
+                io.Image.Output(
+                    display_name="preview", tooltip="The maps as heat maps with legends, averaged over the channels."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        latent: Any,
+        subjects: Any,
+        noise_level: float,
+        seed: int,
+        polarity: str,
+        solver: str,
+    ) -> io.NodeOutput:
+        """Call the model once and derive."""
+        found = gradient_saliency(model, positive, latent, subjects, noise_level, seed, polarity, solver)
+        pictures, ranges = overlays(found, None, COLORMAPS[0], 1.0, SCALES[0])
+        page = sheet(pictures, found, ranges, COLORMAPS[0])
+        return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))

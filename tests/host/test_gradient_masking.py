@@ -1,0 +1,122 @@
+"""Masks from Abs-Grad-SAM while the host's sampler runs a small random UNet."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.masking import GradientMasking
+from explainable_latents.nodes.core.masks import Shaping, shape_mask
+from explainable_latents.nodes.core.replacement import Policy
+from explainable_latents.nodes.host.gradients import gradient_saliency
+from explainable_latents.nodes.host.ksampler import sample_masked
+from tests.core.tails import relative_error
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
+
+KEEP, REFERENCE = Policy("keep"), Policy("reference")
+STEPS = 6
+PAPER = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=1)
+
+
+@pytest.fixture
+def model(comfy):
+    return random_unet("SD15", seed=1)
+
+
+def run(model, masking, at="2, 4", batch=1, grid=(10, 12), inside=KEEP, outside=REFERENCE, cfg=3.0):
+    """As a sampler node runs it: in inference mode."""
+    start = {"samples": noise(batch, grid)}
+    stock = (7, STEPS, cfg, "euler", "normal", conditioning(1), conditioning(2), start, 0.7)
+    with torch.inference_mode():
+        return sample_masked(model, stock, masking, {"samples": noise(1, grid, seed=4)}, at, inside, outside)
+
+
+def calls_of(model):
+    """A clone of the model and the list of its network calls' row counts."""
+    counted, rows = model.clone(), []
+    counted.set_model_unet_function_wrapper(
+        lambda f, a: rows.append(len(a["input"])) or f(a["input"], a["timestep"], **a["c"])
+    )
+    return counted, rows
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_masks_are_the_thresholds_of_the_reported_saliency(model, batch):
+    out, masks, saliency = run(model, GradientMasking(SUBJECTS, PAPER), batch=batch)
+    assert saliency.labels == ("dog, step 2", "beach, step 2", "dog, step 4", "beach, step 4")
+    assert saliency.maps.shape == (4, batch, 4, 10, 12)
+    first = shape_mask(saliency.maps[:2], PAPER, ("dog", "beach"))
+    assert first.shape == (batch, 4, 10, 12)
+    assert torch.equal(masks[:batch, ::8, ::8], first.mean(1))
+    assert 0 < float(first.mean()) < 1
+    assert out["samples"].isfinite().all()
+
+
+def test_every_channel_is_replaced_by_its_own_mask(model):
+    """At the last state nothing follows: inside a channel's mask the latent stays, outside it is the reference."""
+    kept = run(model, GradientMasking(SUBJECTS, PAPER), at="")[0]["samples"]
+    out, _, saliency = run(model, GradientMasking(SUBJECTS, PAPER), at=str(STEPS - 1), outside=KEEP)
+    assert torch.equal(out["samples"], kept)
+    out, _, saliency = run(model, GradientMasking(SUBJECTS, PAPER), at=str(STEPS))
+    mask = shape_mask(saliency.maps, PAPER, ("dog", "beach"))
+    assert not torch.equal(mask[:, 0], mask[:, 1])
+    expected = torch.where(mask > 0, kept, noise(1, (10, 12), seed=4))
+    torch.testing.assert_close(out["samples"], expected, atol=1e-5, rtol=0)
+
+
+def test_together_makes_one_mask_from_the_mean_of_the_channels(model):
+    _, masks, saliency = run(model, GradientMasking(SUBJECTS, PAPER, channels="together"), at="3")
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(masks[:, ::8, ::8], shape_mask(saliency.maps.mean(2), PAPER, ("dog", "beach")))
+
+
+def test_the_saliency_is_that_of_the_state_that_is_replaced(model):
+    """The first state of a run is the noised start: measuring that picture at that noise level gives the same."""
+    _, _, saliency = run(model, GradientMasking(SUBJECTS, PAPER), at="0")
+    sampling = model.get_model_object("model_sampling")
+    level = float(sampling.timestep(torch.tensor(saliency.sigma))) / 999
+    with torch.inference_mode():
+        alone = gradient_saliency(
+            model, conditioning(1), {"samples": noise(1, (10, 12))}, SUBJECTS, level, 7, "absolute", "structured"
+        )
+    assert alone.sigma == pytest.approx(saliency.sigma, rel=5e-3)
+    # the schedule's noise levels lie between timesteps
+    assert relative_error(saliency.maps, alone.maps) <= 0.05
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_each_manipulated_step_costs_one_call_and_the_picture_is_else_the_stock_one(model, cfg):
+    counted, rows = calls_of(model)
+    stock = run(counted, GradientMasking(SUBJECTS, PAPER), at="", cfg=cfg)[0]["samples"]
+    plain = len(rows)
+    rows.clear()
+    kept = run(counted, GradientMasking(SUBJECTS, PAPER), at="2, 4", outside=KEEP, cfg=cfg)[0]["samples"]
+    assert len(rows) == plain + 2
+    assert torch.equal(kept, stock)
+
+
+def test_the_model_is_afterwards_as_it_was(model):
+    before = {name: (id(p), p.requires_grad) for name, p in model.model.diffusion_model.named_parameters()}
+    first, again = (run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert {n: (id(p), p.requires_grad) for n, p in model.model.diffusion_model.named_parameters()} == before
+    assert not model.wrappers
+    assert not any("forward" in vars(module) for module in model.model.diffusion_model.modules())
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"channels": "some"}, "channels 'some' is not one of each, together"),
+        ({"polarity": "both"}, "polarity 'both' is not one of absolute, positive"),
+        ({"solver": "magic"}, "solver 'magic' is not one of structured, exact"),
+    ],
+)
+def test_mistakes_are_told(model, choices, words):
+    with pytest.raises(ValueError, match=words):
+        run(model, GradientMasking(SUBJECTS, PAPER, **choices))
+
+
+def test_a_deeper_model_says_what_to_choose(comfy):
+    with pytest.raises(ValueError, match="Choose the solver 'exact'"):
+        run(random_unet("SDXL", seed=2), GradientMasking(SUBJECTS, PAPER), grid=(4, 4))
