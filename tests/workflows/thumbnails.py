@@ -12,7 +12,7 @@ from .graphs import ROOT, Workflow
 from .pipelines import run_case
 
 SIDE = 256
-CASE = CASES[0]
+CASE = CASES[1]
 # Workflow -> titles of the nodes whose last picture follows the reference, from left to right.
 SHOWN = {
     "01_baseline": ("Result",),
