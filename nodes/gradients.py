@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from .core.colormap import COLORMAPS
 from .core.grad_sam import POLARITIES
-from .host.gradients import gradient_saliency
+from .host.gradients import DEFINITIONS, gradient_saliency
 from .host.preview import SCALES, overlays, sheet
 from .host.solving import SOLVERS
 from .sockets import Saliency, Subjects
@@ -59,17 +59,27 @@ class ELGradientSaliency(io.ComfyNode):
                     "only what it adds (Grad-SAM).",
                 ),
                 io.Combo.Input(
+                    "definition",
+                    options=list(DEFINITIONS),
+                    default=DEFINITIONS[0],
+                    advanced=True,
+                    tooltip="Abs-Grad-SAM: what each latent element hangs on, by the last layer (published). "
+                    "aggregated: where attention matters to the whole picture, by all layers at once; another measure, "
+                    "with one backward pass through the whole model.",
+                ),
+                io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
                     advanced=True,
                     tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
-                    "pass per latent element, for every model; slow (the log says how long).",
+                    "pass per latent element, for every model; slow (the log says how long). aggregated needs neither.",
                 ),
             ],
             outputs=[
                 Saliency.Output(
-                    display_name="saliency", tooltip="One map per word and latent, for each latent channel."
+                    display_name="saliency",
+                    tooltip="One map per word and latent, for each latent channel (aggregated: one for all).",
                 ),
                 io.Image.Output(
                     display_name="preview", tooltip="The maps as heat maps with legends, averaged over the channels."
@@ -88,10 +98,11 @@ class ELGradientSaliency(io.ComfyNode):
         noise_level: float,
         seed: int,
         polarity: str,
+        definition: str,
         solver: str,
     ) -> io.NodeOutput:
         """Call the model once and derive."""
-        found = gradient_saliency(model, positive, latent, subjects, noise_level, seed, polarity, solver)
+        found = gradient_saliency(model, positive, latent, subjects, noise_level, seed, polarity, solver, definition)
         pictures, ranges = overlays(found, None, COLORMAPS[0], 1.0, SCALES[0])
         page = sheet(pictures, found, ranges, COLORMAPS[0])
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))

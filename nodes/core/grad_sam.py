@@ -96,6 +96,15 @@ def polarised(gradient: Tensor, polarity: str) -> Tensor:
     return gradient.abs() if polarity == "absolute" else gradient.clamp_min(0)
 
 
+def query_scores(words: WordAttention, gradient: Tensor, polarity: str) -> Tensor:
+    """sum_h sum_{t in T_s} P |dZ/dP| at every query position: [S,B,Q]; Z a single number, `gradient` its [B,H,Q,N].
+
+    Added over layers it is the aggregated variant, see `ELGradientSaliency`'s help page.
+    """
+    weighted = words.probabilities * polarised(gradient, polarity)
+    return words.per_subject(weighted.sum(dim=1).permute(2, 0, 1))
+
+
 def brute_force(
     words: WordAttention,
     prediction: Tensor,

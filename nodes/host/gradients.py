@@ -2,7 +2,8 @@
 
 Around one call of the network, `Tail` gives the layers behind the last cross-attention float32 copies of their weights,
 `Leaf` makes that attention the variable, autograd records from there to the prediction, and a solver of `core` turns
-the record into saliency before the call returns. Everything is released when it does, however it ends.
+the record into saliency before the call returns. Everything is released when it does, however it ends. The aggregated
+variant does the same with all cross-attention layers as variables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..core.attention import Piece, compose
+from ..core.attention import Piece, compose, normalise
 from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
@@ -28,12 +29,14 @@ from .layers import cross_attention_layers
 from .leaf import Leaf
 from .model_call import step_of
 from .probe import call_once
-from .solving import SOLVERS, Record, solve
+from .solving import SOLVERS, Record, aggregated, solve
 from .tail import Tail, is_last
 
 log = logging.getLogger("explainable_latents")
 
 WRAPPER_KEY = "explainable_latents.gradients"
+
+ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
 
 
 @dataclass
@@ -54,8 +57,14 @@ class _Call:
 class GradientProbe:
     """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing."""
 
-    def __init__(self, patcher: ModelPatcher, subjects: Subjects, polarity: str, solver: str) -> None:
-        for name, value, allowed in (("polarity", polarity, POLARITIES), ("solver", solver, SOLVERS)):
+    def __init__(
+        self, patcher: ModelPatcher, subjects: Subjects, polarity: str, solver: str, definition: str = ABS_GRAD_SAM
+    ) -> None:
+        for name, value, allowed in (
+            ("polarity", polarity, POLARITIES),
+            ("solver", solver, SOLVERS),
+            ("definition", definition, DEFINITIONS),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
         self._subjects = subjects
@@ -65,7 +74,9 @@ class GradientProbe:
         self._polarity = polarity
         self._solver = solver
         self._network = patcher.get_model_object("diffusion_model")
-        self._layer = cross_attention_layers(patcher)[-1]
+        layers = cross_attention_layers(patcher)
+        self._layers = layers if definition == AGGREGATED else layers[-1:]
+        self._aggregated = definition == AGGREGATED
         self._measuring = False
         self._progress: Progress | None = None
         self._call: _Call | None = None
@@ -93,7 +104,10 @@ class GradientProbe:
                 f"the model was called but no attention of {', '.join(self._subjects.labels)} was seen: the positive "
                 "conditioning is not active at this noise level (a timestep range), or another node hides it (see log)"
             )
-        return Saliency(_framed(done), self._subjects.labels, done.sigma, done.step, done.grid)
+        maps = _framed(done)
+        if self._aggregated:
+            maps = normalise(maps.squeeze(2))
+        return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid)
 
     def _around_step(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
@@ -140,19 +154,28 @@ class GradientProbe:
             )
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        leaf = Leaf(rows, self._layer, x.shape[0])
-        with torch.inference_mode(False), torch.no_grad(), Tail(self._network, self._layer, x.device) as tail:
+        leaf = Leaf(rows, self._layers, x.shape[0])
+        with torch.inference_mode(False), torch.no_grad(), Tail(self._network, self._layers[0], x.device) as tail:
             out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
             if not leaf.words:
                 raise ValueError(
-                    f"the model's last cross-attention {self._layer} was not computed where it could be seen: another "
+                    f"the model's cross-attention {self._layers[-1]} was not computed where it could be seen: another "
                     "node replaced it; connect the model without it"
                 )
             with torch.enable_grad():
-                for row, words in zip(rows, leaf.words, strict=True):
-                    record = Record(words, tail, out.float(), row.rows, call.scale, is_last(self._network, self._layer))
-                    call.pieces.append((solve(record, self._solver, self._polarity, self._progress), row))
+                for i, row in enumerate(rows):
+                    prediction = out.float()[row.rows] * call.scale
+                    call.pieces.append((self._solve(leaf, i, row, tail, prediction, call.scale), row))
             return out.detach()
+
+    def _solve(self, leaf: Leaf, i: int, row: Rows, tail: Tail, prediction: Tensor, scale: float) -> Tensor:
+        """Saliency of the i-th conditioning: [S,B,C,a,b], aggregated [S,B,1,a,b]."""
+        words = {name: each[i] for name, each in leaf.words.items()}
+        if self._aggregated:
+            return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
+        layer = self._layers[0]
+        record = Record(words[layer], tail, prediction, row.rows, scale, is_last(self._network, layer))
+        return solve(record, self._solver, self._polarity, self._progress)
 
 
 def gradient_saliency(
@@ -164,29 +187,30 @@ def gradient_saliency(
     seed: int,
     polarity: str,
     solver: str,
+    definition: str = ABS_GRAD_SAM,
 ) -> Saliency:
     """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
     One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
-    not. polarity: absolute or positive. solver: structured or exact. Raises ValueError as `GradientProbe` does.
+    not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
+    each summing to 1. Raises ValueError as `GradientProbe` does.
     """
     patcher = model.clone()
-    probe = GradientProbe(patcher, subjects, polarity, solver)
-    reserve_memory(patcher, latent["samples"].shape)
+    probe = GradientProbe(patcher, subjects, polarity, solver, definition)
+    reserve_memory(patcher, latent["samples"].shape, definition)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return Saliency(saliency.maps.cpu(), saliency.labels, saliency.sigma, None, saliency.grid)
 
 
-def reserve_memory(patcher: ModelPatcher, shape: tuple[int, ...]) -> None:
-    """Have the host load the model so that a call with a latent of this shape and the record of its tail fit beside."""
-    needed = patcher.memory_required([shape[0], *shape[1:]])
-    comfy.model_management.load_models_gpu([patcher], memory_required=needed + record_bytes(patcher, shape))
-
-
-def record_bytes(patcher: ModelPatcher, shape: tuple[int, ...]) -> int:
-    """An upper estimate of what recording the tail and solving take: about 64 numbers per position and channel."""
+def reserve_memory(patcher: ModelPatcher, shape: tuple[int, ...], definition: str) -> None:
+    """Have the host load the model so that a call with a latent of this shape and its record fit beside it."""
+    call = patcher.memory_required(list(shape))
     channels = patcher.get_model_object("diffusion_model").model_channels
-    return 4 * 64 * shape[0] * shape[-2] * shape[-1] * channels
+    # measured: about 64 numbers per position and channel for the tail, 8 times that and all weights for the network
+    record = 4 * 64 * shape[0] * shape[-2] * shape[-1] * channels
+    if definition == AGGREGATED:
+        record = 8 * record + 4 * sum(p.numel() for p in patcher.model.parameters())
+    comfy.model_management.load_models_gpu([patcher], memory_required=call + record)
 
 
 def progress_bar() -> Progress:

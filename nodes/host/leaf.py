@@ -1,11 +1,12 @@
-"""Make the words' probabilities in one cross-attention layer the variable that autograd derives by."""
+"""Make the words' probabilities in cross-attention layers the variables that autograd derives by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.grad_sam import WordAttention, attention_change, distinct_tokens, token_probabilities
@@ -14,17 +15,18 @@ from .layers import layer_name
 
 
 class Leaf:
-    """Adds a change of 0 to the words' probabilities in `layer`; from there on autograd records.
+    """Adds a change of 0 to the words' probabilities in `layers`; from the first one on autograd records.
 
-    The user's own attention backend computes the attention; what is added to it is exactly 0 and has the gradient of
-    the probabilities. words: one entry per entry of `rows`, after the layer ran. grid: the layer's (h, w).
+    The user's own attention backend computes the attention that nothing is derived through; what is added to it is
+    exactly 0 and has the gradient of the probabilities.
+    words: per layer that ran one entry per entry of `rows`. grids: per layer its (h, w).
     """
 
-    def __init__(self, rows: list[Rows], layer: str, batch: int) -> None:
-        self.words: list[WordAttention] = []
-        self.grid: tuple[int, int] | None = None
+    def __init__(self, rows: list[Rows], layers: Container[str], batch: int) -> None:
+        self.words: dict[str, list[WordAttention]] = {}
+        self.grids: dict[str, tuple[int, int]] = {}
         self._rows = rows
-        self._layer = layer
+        self._layers = layers
         self._batch = batch
         # The cross-attention that the network computes next, see `recorder.Recorder`.
         self._next: dict | None = None
@@ -51,6 +53,8 @@ class Leaf:
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
             announced, self._next = self._next, None
+            if torch.is_grad_enabled():
+                attention = differentiable_attention  # the host's backends compute in place
             out = attention(*args, **kwargs) if previous is None else previous(attention, *args, **kwargs)
             if announced is None or layer_name(announced) != layer_name(kwargs["transformer_options"]):
                 return out
@@ -78,25 +82,42 @@ class Leaf:
         scale: float | None = None,
     ) -> Tensor:
         """The attention's output `out` [rows,Q,H*d] with the change added; turns recording on."""
-        if layer_name(options) != self._layer:
+        name = layer_name(options)
+        if name not in self._layers:
             return out
         q, k, v = qkv
         h, w = options["activations_shape"][-2:]
         if out.shape[:2] != (self._batch, h * w) or q.shape[:2] != out.shape[:2] or v.shape[:2] != k.shape[:2]:
             raise ValueError(
-                f"cross-attention {self._layer} has {tuple(out.shape[:2])} rows and positions where {self._batch} rows "
+                f"cross-attention {name} has {tuple(out.shape[:2])} rows and positions where {self._batch} rows "
                 f"of {h}x{w} were expected: another node rearranges them; connect the model without it"
             )
-        self.grid, out = (h, w), out.float()
+        self.grids[name], out = (h, w), out.float()
         for row in self._rows:
             used, columns = distinct_tokens(row.columns)
             own = mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows]
             if own is not None and own.ndim == 3:
                 own = own.unsqueeze(1)
-            p = token_probabilities(q[row.rows], k[row.rows], heads, used, mask=own, scale=scale)
+            with torch.no_grad():
+                p = token_probabilities(q[row.rows], k[row.rows], heads, used, mask=own, scale=scale)
             torch.set_grad_enabled(True)
             change = torch.zeros_like(p, requires_grad=True)
             changed = out[row.rows] + attention_change(change, v[row.rows][:, used].float())
             out = out.slice_scatter(changed, 0, row.rows.start, row.rows.stop)
-            self.words.append(WordAttention(p, change, columns))
+            self.words.setdefault(name, []).append(WordAttention(p, change, columns))
         return out
+
+
+def differentiable_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, scale: float | None = None, **options: Any
+) -> Tensor:
+    """Attention in float32 that autograd can follow: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
+
+    mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where kept. options: the host's, without effect.
+    """
+    q, k, v = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    if mask is not None and mask.ndim == 3:
+        mask = mask.unsqueeze(1)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.float()
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(2)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.grad_sam import Progress, WordAttention, brute_force
+from ..core.attention import resize
+from ..core.grad_sam import Progress, WordAttention, brute_force, query_scores
 from ..core.structured import is_pointwise, structured
 from .tail import Tail
 
@@ -22,13 +23,13 @@ SOLVERS = ("structured", "exact")
 class Record:
     """What was recorded of one conditioning.
 
-    words: its attention. tail: the tail that ran, with its features. output: the network's output [all rows,C,a,b].
-    rows: the conditioning's. scale: d z / d output. last: whether nothing but the network's end follows the layer.
+    words: its attention. tail: the tail that ran, with its features. prediction: z [B,C,a,b] of its rows. rows: its own
+    among those of the network's call. scale: d z / d output. last: whether only the network's end follows the layer.
     """
 
     words: WordAttention
     tail: Tail
-    output: Tensor
+    prediction: Tensor
     rows: slice
     scale: float
     last: bool
@@ -36,7 +37,7 @@ class Record:
 
 def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Tensor:
     """Saliency [S,B,C,a,b]. Raises ValueError when the structured solver does not fit, with the time `exact` takes."""
-    prediction = record.output[record.rows] * record.scale
+    prediction = record.prediction
     if solver == "exact":
         return exact(record.words, prediction, polarity, progress)
     reason = obstacle(record)
@@ -61,9 +62,25 @@ def obstacle(record: Record) -> str | None:
     features = record.tail.features[record.rows]
     if not is_pointwise(record.words, features):
         return "another node mixes positions behind its last cross-attention"
-    if not torch.allclose(head(features), record.output[record.rows], rtol=1e-3, atol=1e-4):
+    if not torch.allclose(head(features) * record.scale, record.prediction, rtol=1e-3, atol=1e-4 * abs(record.scale)):
         return "another node changes what it computes behind its last block"
     return None
+
+
+def aggregated(
+    words: dict[str, WordAttention],
+    grids: dict[str, tuple[int, int]],
+    prediction: Tensor,
+    size: tuple[int, int],
+    polarity: str,
+) -> Tensor:
+    """The aggregated variant, one backward pass of the sum of z for all layers: [S,B,1,a,b], not normalised."""
+    gradients = torch.autograd.grad(prediction.sum(), [each.change for each in words.values()])
+    maps = [
+        resize(query_scores(each, gradient, polarity).unflatten(-1, grids[name]), size)
+        for (name, each), gradient in zip(words.items(), gradients, strict=True)
+    ]
+    return torch.stack(maps).sum(0).unsqueeze(2)
 
 
 def exact(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> Tensor:

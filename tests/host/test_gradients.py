@@ -9,6 +9,8 @@ import torch
 
 from explainable_latents.nodes.core.subjects import Subject, Subjects
 from explainable_latents.nodes.host.gradients import gradient_saliency
+from explainable_latents.nodes.host.layers import cross_attention_layers
+from explainable_latents.nodes.host.probe import call_once, noise_sigma
 from tests.core.tails import relative_error
 from tests.host import unets
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
@@ -23,26 +25,21 @@ def subjects(*token_sets: tuple[int, ...]) -> Subjects:
     return Subjects("a prompt", items, "rules")
 
 
-def saliency(model, words=SUBJECTS, start=None, polarity="absolute", solver="structured", positive=None, seed=SEED):
+def saliency(model, words=SUBJECTS, start=None, polarity="absolute", solver="structured", positive=None, **more):
     """As a node runs it: in inference mode."""
     start = noise(1, (5, 6)) if start is None else start
     with torch.inference_mode():
         return gradient_saliency(
-            model, positive or conditioning(1), {"samples": start}, words, LEVEL, seed, polarity, solver
+            model, positive or conditioning(1), {"samples": start}, words, LEVEL, SEED, polarity, solver, **more
         )
 
 
-def definition(model, token_sets, start, polarity, context=None, dtype=torch.float64):
+def definition(model, token_sets, start, polarity, dtype=torch.float64):
     """[S,B,C,h,w] by autograd through a copy of the whole network, its last cross-attention spelled out."""
-    import comfy.sample
-
-    sampling = model.model.model_sampling
-    sigma = torch.tensor([float(sampling.percent_to_sigma(1 - LEVEL))])
-    noised = sampling.noise_scaling(
-        sigma, comfy.sample.prepare_noise(start, SEED), model.model.process_latent_in(start)
-    )
+    x, t, context, y = seen_by_the_network(model, start)
     network = copy.deepcopy(model.model.diffusion_model).to(dtype)
     network.dtype = dtype
+    kind, number, depth = cross_attention_layers(model)[-1].split(".")
     leaf = {}
 
     def last_attention(q, k, v, options):
@@ -50,15 +47,10 @@ def definition(model, token_sets, start, polarity, context=None, dtype=torch.flo
         leaf["p"] = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).detach().requires_grad_()
         return (leaf["p"] @ v).transpose(1, 2).flatten(2)
 
-    block = ("output", len(network.output_blocks) - 1, 0)
-    context = conditioning(1)[0][0] if context is None else context
-    x, t = sampling.calculate_input(sigma, noised).to(dtype), sampling.timestep(sigma).to(dtype)
-    b = start.shape[0]
-    out = network(
-        x, t.expand(b), context.to(dtype).expand(b, -1, -1),
-        transformer_options={"patches_replace": {"attn2": {block: last_attention}}},
-    )  # fmt: skip
-    z = noised - float(sigma) * out
+    replaced = {"patches_replace": {"attn2": {(kind, int(number), int(depth)): last_attention}}}
+    out = network(x.to(dtype), t, context.to(dtype), None if y is None else y.to(dtype), transformer_options=replaced)
+    sigma = noise_sigma(model, LEVEL)
+    z = -sigma * out
     p, scores = leaf["p"], torch.zeros(len(token_sets), *z.shape, dtype=dtype)
     for index in torch.cartesian_prod(*(torch.arange(n) for n in z.shape)).tolist():
         (gradient,) = torch.autograd.grad(z[tuple(index)], p, retain_graph=True)
@@ -66,6 +58,21 @@ def definition(model, token_sets, start, polarity, context=None, dtype=torch.flo
         for s, tokens in enumerate(token_sets):
             scores[(s, *index)] = (p * counts)[index[0], :, :, list(tokens)].sum()
     return scores.detach().float()
+
+
+def seen_by_the_network(model, start) -> tuple:
+    """Input, timestep, context and vector that a probe of `start` gives the network."""
+    from comfy.patcher_extension import WrappersMP
+
+    spied, seen = model.clone(), []
+
+    def spy(executor, x, t, context, y, *args, **kwargs):
+        seen.append((x, t, context, y))
+        return executor(x, t, context, y, *args, **kwargs)
+
+    spied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "spy", spy)
+    call_once(spied, conditioning(1), {"samples": start}, LEVEL, SEED)
+    return seen[0]
 
 
 UNETS = [
@@ -213,9 +220,46 @@ def test_deeper_tails_have_the_exact_solver(comfy, caplog):
     ):
         saliency(model, words, start)
     with caplog.at_level("INFO", logger="explainable_latents"):
-        found = saliency(model, words, start, solver="exact")
+        saliency(model, words, start, solver="exact")
     assert "exact solver: 96 backward passes, about 2 seconds" in caplog.text
-    assert found.maps.shape == (2, 1, 4, 4, 6)
+    for polarity in ("absolute", "positive"):
+        found = saliency(model, words, start, polarity, "exact")
+        assert relative_error(found.maps, definition(model, [(3,), (6, 7)], start, polarity)) <= 1e-3
+
+
+@pytest.mark.parametrize("kind", ["SD15", "SDXL"])
+@pytest.mark.parametrize("polarity", ["absolute", "positive"])
+def test_the_aggregated_definition_is_one_gradient_by_all_layers(comfy, kind, polarity):
+    model, start, sets = random_unet(kind, seed=9), noise(2, (6, 8)), [(3,), (6, 7)]
+    x, t, context, y = seen_by_the_network(model, start)
+    network = copy.deepcopy(model.model.diffusion_model).double()
+    network.dtype = torch.float64
+    p, changes, grids = {}, {}, {}
+
+    def spelled_out(q, k, v, options):
+        name = (*options["block"], options["block_index"])
+        q, k, v = (x.unflatten(2, (options["n_heads"], -1)).transpose(1, 2) for x in (q, k, v))
+        p[name] = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1)
+        changes[name] = torch.zeros_like(p[name], requires_grad=True)
+        grids[name] = options["activations_shape"][-2:]
+        return ((p[name] + changes[name]) @ v).transpose(1, 2).flatten(2)
+
+    layers = [name.split(".") for name in cross_attention_layers(model)]
+    replacers = {(kind, int(number), int(depth)): spelled_out for kind, number, depth in layers}
+    options = {"patches_replace": {"attn2": replacers}}
+    out = network(x.double(), t, context.double(), None if y is None else y.double(), transformer_options=options)
+    gradients = torch.autograd.grad(-out.sum(), list(changes.values()))
+    expected = torch.zeros(2, 2, 6, 8, dtype=torch.float64)
+    for name, gradient in zip(changes, gradients, strict=True):
+        counts = gradient.abs() if polarity == "absolute" else gradient.relu()
+        for s, tokens in enumerate(sets):
+            scores = (p[name] * counts)[..., list(tokens)].sum((1, 3)).unflatten(1, grids[name])
+            expected[s] += torch.nn.functional.interpolate(scores.unsqueeze(1), (6, 8))[:, 0]
+    expected = (expected / expected.sum((-2, -1), keepdim=True)).detach()
+    assert len(changes) == len(layers) > 3
+    found = saliency(model, subjects(*sets), start, polarity, definition="aggregated")
+    assert found.maps.shape == (2, 2, 6, 8)
+    assert relative_error(found.maps, expected.float()) <= 2e-3
 
 
 def test_other_nodes_patches_take_part(comfy):
@@ -261,9 +305,9 @@ def state(model) -> dict:
     }
 
 
-@pytest.mark.parametrize("solver", ["structured", "exact"])
+@pytest.mark.parametrize("how", [{"solver": "structured"}, {"solver": "exact"}, {"definition": "aggregated"}])
 @pytest.mark.parametrize("ending", ["done", "cancelled", "out of memory", "out of memory early"])
-def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, solver, ending):
+def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
     """Output bit for bit, parameters, modules, options; no tensor of the call stays alive."""
     import gc
 
@@ -275,18 +319,21 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, solver, ending):
     with torch.inference_mode():
         expected = unets.sample(model)
     before = state(model)
-    if ending == "cancelled":
+    if ending == "cancelled" and "definition" in how:
+        monkeypatch.setattr(solving, "query_scores", cancelled)
+    elif ending == "cancelled":
         monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", stop_after(3))
     if ending == "out of memory":
         monkeypatch.setattr(solving, "structured", out_of_memory)
         monkeypatch.setattr(solving, "brute_force", out_of_memory)
+        monkeypatch.setattr(solving, "query_scores", out_of_memory)
     if ending == "out of memory early":
         monkeypatch.setattr(leaf, "token_probabilities", out_of_memory)
     if ending == "done":
-        saliency(model, solver=solver)
+        saliency(model, **how)
     else:
         with pytest.raises((Interrupt, torch.OutOfMemoryError)):
-            saliency(model, solver=solver)
+            saliency(model, **how)
     monkeypatch.undo()
     assert state(model) == before
     assert torch.is_grad_enabled()
@@ -303,12 +350,16 @@ def stop_after(count: int):
     seen = []
 
     def throw() -> None:
-        if sys._getframe(1).f_code.co_name == "report":
+        if sys._getframe(1).f_code.co_name == "stop_when_cancelled":
             seen.append(0)
             if len(seen) == count:
                 raise Interrupt
 
     return throw
+
+
+def cancelled(*args, **kwargs):
+    raise Interrupt
 
 
 def out_of_memory(*args, **kwargs):

@@ -36,6 +36,7 @@ def graph(client, seed: int = 1, solver: str = "structured", text: str = PROMPT,
             "inputs": {
                 "model": ["model", 0], "positive": ["prompt", 0], "latent": ["latent", 0], "subjects": ["words", 0],
                 "noise_level": 0.5, "seed": seed, "polarity": "absolute", "solver": solver,
+                "definition": "Abs-Grad-SAM",
             },
         },
         "overlay": {
