@@ -290,6 +290,31 @@ def test_other_nodes_patches_take_part(comfy):
     assert saliency(mixing, solver="exact").maps.isfinite().all()
 
 
+@pytest.mark.parametrize(("kind", "solver"), [("SD15", "structured"), ("SD15", "exact"), ("SDXL", "exact")])
+def test_control_takes_part(comfy, kind, solver):
+    """What a ControlNet adds (in place, inference tensors) before and behind the last cross-attention."""
+    from comfy.patcher_extension import WrappersMP
+
+    model, start = random_unet(kind, seed=10), noise(1, (4, 6))
+    plain, controlled, blocks = saliency(model, start=start, solver=solver), model.clone(), []
+
+    def shapes(executor, x, t, context, y, control, options, **kwargs):
+        patch = {"output_block_patch": [lambda h, hsp, o: blocks.append(hsp.shape) or (h, hsp)]}
+        return executor(x, t, context, y, control, {**options, "patches": patch}, **kwargs)
+
+    def control(executor, x, t, context, y, _, options, **kwargs):
+        hints = {"output": [0.5 * torch.ones(shape) for shape in reversed(blocks)]}
+        return executor(x, t, context, y, hints, options, **kwargs)
+
+    spied = model.clone()
+    spied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "shapes", shapes)
+    call_once(spied, conditioning(1), {"samples": start}, LEVEL, SEED)
+    controlled.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "control", control)
+    found = saliency(controlled, start=start, solver=solver)
+    assert relative_error(found.maps, plain.maps) > 0.01
+    assert torch.equal(saliency(controlled, start=start, solver=solver).maps, found.maps)
+
+
 class Interrupt(Exception):
     """What ends a run early."""
 
