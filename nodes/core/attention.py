@@ -11,8 +11,8 @@ from torch import Tensor
 
 RESIZE_MODES = ("nearest", "bilinear")
 
-# Largest number of float32 scores held at once: 16 MiB.
-_CHUNK_ELEMENTS = 4 * 1024 * 1024
+# Largest number of float32 scores computed at once: 4 MiB.
+_CHUNK_ELEMENTS = 1024 * 1024
 
 
 def token_attention(

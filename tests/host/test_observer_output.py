@@ -82,9 +82,10 @@ def image_prompt(model, through_the_host):
 
     def replacer(q, k, v, extra_options):
         options = {"transformer_options": extra_options} if through_the_host else {}
-        out = optimized_attention(q, k, v, extra_options["n_heads"], **options)
-        image = torch.randn(1, 4, k.shape[-1], generator=generator.manual_seed(9)).expand(q.shape[0], -1, -1)
-        return out + 0.5 * optimized_attention(q, image, image, extra_options["n_heads"], **options)
+        # as many tokens as IPAdapter Plus has: more than the text
+        image = torch.randn(1, 257, k.shape[-1], generator=generator.manual_seed(9)).expand(q.shape[0], -1, -1)
+        out = 0.5 * optimized_attention(q, image, image, extra_options["n_heads"], **options)
+        return out + optimized_attention(q, k, v, extra_options["n_heads"], **options)
 
     model = model.clone()
     for block in [("input", 1), ("middle", 0), ("output", 0), ("output", 3)]:

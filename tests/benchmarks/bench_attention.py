@@ -1,0 +1,192 @@
+"""What capturing attention costs: `python -m tests.benchmarks.bench_attention` (`make bench`).
+
+A UNet of full SD 1.5 size with random weights samples one 512x512 latent with classifier-free guidance: without
+capture, with capture of two subjects at every step, and in the published way, which keeps the raw maps of every layer
+and step. The variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..comfyui.command import run_main
+from ..comfyui.inprocess import load_comfyui
+from ..comfyui.pack import alias_pack
+
+MOST_TIME, MOST_MEMORY = 0.05, 64 * 2**20
+MIB = 2**20
+
+
+class RawMaps:
+    """The published way: a hook keeps every probability matrix [rows·heads,Q,T] of cross-attention until the end."""
+
+    def __init__(self, tokens: int) -> None:
+        self.maps: list[Tensor] = []
+        self._tokens = tokens
+
+    def __call__(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kwargs) -> Tensor:
+        """An attention override."""
+        if k.shape[1] == self._tokens:
+            split = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k)]
+            scores = split[0] @ split[1].transpose(-1, -2) * split[0].shape[-1] ** -0.5
+            self.maps.append(torch.softmax(scores.float(), dim=-1))
+        return attention(q, k, v, heads, *args, **kwargs)
+
+
+class Meter:
+    """Time and most additional memory of a block, on the CPU or a CUDA device.
+
+    seconds: on the CPU those this process computed, which other programs' load does not change; else those that passed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+
+    def __enter__(self) -> Meter:
+        gc.collect()
+        if self._cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            # 5 makes Linux forget the largest resident size seen so far
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status("VmRSS")
+        self._clock = time.perf_counter if self._cuda else time.process_time
+        self._start = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+        self.seconds = self._clock() - self._start
+        self.memory = (torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")) - self._before
+
+
+def _status(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def full_size_model(device: torch.device, dtype: torch.dtype):
+    """A ModelPatcher of SD 1.5's own UNet with random weights."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "transformer_depth_middle": 1,
+        "use_spatial_transformer": True,
+        "context_dim": 768,
+        "use_linear_in_transformer": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "legacy": False,
+        "use_checkpoint": False,
+        "dtype": dtype,
+    }
+    config = comfy.supported_models.SD15(config)
+    config.manual_cast_dtype = None
+    model = config.get_model({}, "", device=device)
+    torch.manual_seed(0)
+    for value in model.diffusion_model.parameters():
+        value.data = torch.randn(value.shape, device=device, dtype=dtype) * (0.7 / max(1, value[0].numel()) ** 0.5)
+    return comfy.model_patcher.ModelPatcher(model, device, device)
+
+
+def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
+    """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
+    from explainable_latents.nodes.core.subjects import Subject, Subjects
+    from explainable_latents.nodes.host.observer import observe
+
+    dog, beach = (Subject(text, "subject", (0, 1), {"l": (i,)}) for i, text in ((2, "dog"), (5, "beach")))
+
+    def captured():
+        patched = model.clone()
+        return patched, observe(patched, Subjects("a dog on the beach", (dog, beach), "rules"))
+
+    def raw():
+        patched, maps = model.clone(), RawMaps(77)
+        patched.model_options["transformer_options"]["optimized_attention_override"] = maps
+        return patched, maps
+
+    return {"none": lambda: (model.clone(), None), "capture": captured, "raw maps": raw}
+
+
+def run(model, steps: int) -> Tensor:
+    """One sampling run of the host: euler, guidance 7."""
+    import comfy.sample
+
+    generator = torch.Generator().manual_seed(1)
+    noise, positive, negative = (torch.randn(s, generator=generator) for s in [(1, 4, 64, 64)] + [(1, 77, 768)] * 2)
+    conditionings = ([[positive, {}]], [[negative, {}]])
+    settings = (steps, 7.0, "euler", "normal")
+    return comfy.sample.sample(
+        model, noise, *settings, *conditionings, torch.zeros_like(noise), disable_pbar=True, seed=1
+    )
+
+
+def main() -> int:
+    """Measure, print the table, and return 1 when capturing costs more than it may or changes the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=5, help="runs of each variant")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; one gives the steadiest numbers")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    alias_pack()
+    load_comfyui(device="--cpu" if args.device == "cpu" else "")
+    torch.set_num_threads(args.threads)
+    model = full_size_model(device, torch.float32 if args.device == "cpu" else torch.float16)
+    kinds = variants(model)
+    print(f"SD 1.5 size, 512x512, {args.steps} steps with guidance, {device}, {args.threads} threads", flush=True)
+    expected = run(model, args.steps)
+    seconds, memory = ({name: [] for name in kinds} for _ in range(2))
+    for turn in range(args.turns):
+        # alternate the order: the first of a turn is not always the same
+        for name in list(kinds)[:: 1 if turn % 2 else -1]:
+            patched, held = kinds[name]()
+            with Meter(device) as meter:
+                result = run(patched, args.steps)
+            if not torch.equal(result, expected):
+                print(f"FAILED: with {name} the latent differs")
+                return 1
+            seconds[name].append(meter.seconds)
+            memory[name].append(meter.memory)
+            print(f"  turn {turn + 1}: {name}: {meter.seconds:.2f} s, {meter.memory / MIB:.0f} MiB", flush=True)
+            del patched, held
+    print("| variant | time | time against none, same turn (median) | most memory (median) | against none |")
+    print("|---|---|---|---|---|")
+    more = {}
+    for name in kinds:
+        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["none"], strict=True)) - 1
+        extra = statistics.median(memory[name]) - statistics.median(memory["none"])
+        more[name] = ratio, extra
+        middle, most = statistics.median(seconds[name]), statistics.median(memory[name]) / MIB
+        print(f"| {name} | {middle:.2f} s | {ratio:+.1%} | {most:.0f} MiB | {extra / MIB:+.0f} MiB |")
+    ratio, extra = more["capture"]
+    good = ratio <= MOST_TIME and extra <= MOST_MEMORY
+    print(
+        f"capture: {ratio:+.1%} time (at most +5 %), {extra / MIB:+.0f} MiB (at most +64): {'ok' if good else 'FAILED'}"
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    run_main(main)
