@@ -115,8 +115,9 @@ def test_diffusers_with_the_same_weights(comfy, kind, grid, batch, chunks, other
     aggregated = total / total.sum((-2, -1), keepdim=True)
     maps = capture.saliency(samples, "all", "last").maps
     assert maps.shape == (2, batch, *grid)
-    # in multiples of the maps' mean, so that it means the same on every grid
-    assert (maps - aggregated).abs().max() * grid[0] * grid[1] < tolerance
+    # In multiples of the maps' mean, so that it means the same on every grid. A map is a sum of seven layers, each of
+    # which differs by float32 rounding that depends on the CPU's kernels: up to 1.2e-5 was seen.
+    assert (maps - aggregated).abs().max() * grid[0] * grid[1] < 4 * tolerance
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
