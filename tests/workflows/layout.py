@@ -176,7 +176,7 @@ def _node(node_id: int, node: dict[str, Any], page: Page, info: dict[str, Any]) 
     title = node["_meta"]["title"]
     x, y, width, height = page.boxes[title]
     inputs, values = [], []
-    for name, kind, options in _inputs(described):
+    for name, kind, options in described_inputs(described):
         value = node["inputs"].get(name)
         if kind not in WIDGETS:
             inputs.append({"name": name, "type": kind, "link": None})
@@ -213,7 +213,7 @@ def _node(node_id: int, node: dict[str, Any], page: Page, info: dict[str, Any]) 
     }
 
 
-def _inputs(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def described_inputs(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name, type and options of every input in display order."""
     for group in ("required", "optional"):
         for name in described["input_order"].get(group, []):
