@@ -140,6 +140,6 @@ def _gradients(change: Tensor, flat: Tensor, chosen: Tensor, batch: int) -> Tens
         (gradient,) = torch.autograd.grad(flat[:, chosen].sum(), change, retain_graph=True)
         return gradient.unsqueeze(0)
     seeds = torch.zeros((len(chosen), *flat.shape), dtype=flat.dtype, device=flat.device)
-    seeds[torch.arange(len(chosen)), :, chosen] = 1
+    seeds[torch.arange(len(chosen), device=flat.device), :, chosen] = 1
     (gradients,) = torch.autograd.grad(flat, change, seeds, retain_graph=True, is_grads_batched=True)
     return gradients
