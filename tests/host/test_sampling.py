@@ -12,6 +12,7 @@ from explainable_latents.nodes.core.masks import Shaping
 from explainable_latents.nodes.core.parsing import parse
 from explainable_latents.nodes.core.replacement import Policy
 from explainable_latents.nodes.host.ksampler import sample_masked
+from explainable_latents.nodes.host.sampling import MaskedLatent
 from explainable_latents.nodes.host.tokens import tokenize
 
 PROMPT = "a dog on the beach"
@@ -128,6 +129,24 @@ def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(
     noise = comfy.sample.prepare_noise(start["samples"], 7)
     expected = (reference + sigma * noise) / (sigma**2 + 1) ** 0.5
     torch.testing.assert_close(seen[3][:1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_run_that_adds_no_noise_still_noises_the_reference(toy):
+    """The second of two samplers continues without noise of its own; its reference gets the noise of its seed."""
+    import comfy.sample
+    import nodes
+
+    reference, seen = latent(seed=4)["samples"], []
+    patched = toy.model.clone()
+    patched.set_model_unet_function_wrapper(
+        lambda f, a: seen.append((a["timestep"][0], a["input"][:1].clone())) or f(a["input"], a["timestep"], **a["c"])
+    )
+    MaskedLatent(given(0.0), reference, "2", KEEP, REFERENCE).install(patched)
+    *values, denoise = settings(toy, latent(), "euler")
+    nodes.common_ksampler(patched, *values, denoise=denoise, disable_noise=True)
+    sigma, state = seen[2]
+    expected = toy.model.model.process_latent_in(reference) + sigma * comfy.sample.prepare_noise(reference, 7)
+    torch.testing.assert_close(state, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (12, 20), (17, 13)])
