@@ -12,7 +12,7 @@ from tests.comfyui.errors import ComfyError
 from tests.toy_world.cases import keep_the_context
 from tests.workflows.graphs import ROOT, Workflow
 from tests.workflows.layout import PAGES, WIDGETS, described_inputs
-from tests.workflows.pipelines import fill_case, run_case
+from tests.workflows.pipelines import fill_case, fill_picture, run_case
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 CASE = keep_the_context()[0]
@@ -82,6 +82,20 @@ def test_aggregated_attention_shows_result_masks_and_heat_maps(client):
         assert set(np.unique(inside)) == {0.0, 1.0}
         assert 0.02 < inside.mean() < 0.8
     assert len(result.images(workflow.node("What the words attend to"))) >= 1
+
+
+def test_a_picture_is_explained_where_its_subject_is(client):
+    workflow = Workflow.shipped("05_explain_picture")
+    image = client.upload_image(_png(CASE.picture().image), "reference.png")
+    prompt = f"{CASE.reference.subject} on {CASE.scene}"
+    filled = fill_picture(workflow, prompt, "Picture to explain", image).fill("Heat maps", opacity=1.0, colormap="grey")
+    subject, scene = (
+        np.asarray(picture.convert("L").resize((128, 128))) / 255
+        for picture in client.run(filled.graph).images(workflow.node("What the words attend to"))
+    )
+    inside, outside = subject[CASE.picture().mask].mean(), subject[~CASE.picture().mask].mean()
+    assert inside > 1.5 * outside
+    assert scene.shape == subject.shape
 
 
 def test_the_workflow_with_all_steps_kept_is_the_baseline(client):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from PIL import Image
 
-from ..comfyui.client import ComfyClient
+from ..comfyui.client import ComfyClient, Result
 from ..comfyui.command import run_main
 from ..comfyui.server import ComfyServer
 from ..demo import CASES
 from .graphs import ROOT, Workflow
-from .pipelines import run_case
+from .pipelines import fill_picture, run_case
 
 SIDE = 256
 CASE = CASES[1]
-# Workflow -> titles of the nodes whose last picture follows the reference, from left to right.
-SHOWN = {
-    "01_baseline": ("Result",),
-    "02_aggregated_attention": ("What the words attend to", "Masks", "Result"),
+# Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
+SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
+    "01_baseline": (("Result", 0),),
+    "02_aggregated_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
+    "05_explain_picture": (("What the words attend to", 0), ("What the words attend to", 1)),
 }
 
 
@@ -30,13 +31,20 @@ def strip(pictures: list[Image.Image]) -> Image.Image:
     return page
 
 
+def explain(client: ComfyClient, workflow: Workflow) -> Result:
+    """Run the workflow that explains a picture on the case's reference."""
+    kind = CASE.reference
+    image = client.upload_image(Image.fromarray(CASE.picture().image), "explained.png")
+    return client.run(fill_picture(workflow, f"{kind.subject} on {kind.scene}", "Picture to explain", image).graph)
+
+
 def main() -> None:
     """Write `workflows/<name>.jpg` for every shipped workflow."""
     with ComfyServer() as server, ComfyClient(server) as client:
-        for name, titles in SHOWN.items():
+        for name, shown in SHOWN.items():
             workflow = Workflow.shipped(name)
-            result = run_case(client, workflow, CASE)
-            made = [result.images(workflow.node(title))[-1] for title in titles]
+            result = explain(client, workflow) if name == "05_explain_picture" else run_case(client, workflow, CASE)
+            made = [result.images(workflow.node(title))[which] for title, which in shown]
             page = strip([Image.fromarray(CASE.picture().image), *made])
             page.save(ROOT / "workflows" / f"{name}.jpg", quality=90)
 
