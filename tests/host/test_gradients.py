@@ -312,7 +312,8 @@ def test_control_takes_part(comfy, kind, solver):
     controlled.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "control", control)
     found = saliency(controlled, start=start, solver=solver)
     assert relative_error(found.maps, plain.maps) > 0.01
-    assert torch.equal(saliency(controlled, start=start, solver=solver).maps, found.maps)
+    # not bit for bit: CPU kernels may round by the alignment of the memory they are given
+    assert relative_error(saliency(controlled, start=start, solver=solver).maps, found.maps) < 1e-5
 
 
 class Interrupt(Exception):
