@@ -32,6 +32,7 @@ def load_comfyui(base: Path | None = None, device: str = "--cpu") -> Host:
 
         comfy.options.enable_args_parsing()
         import comfy.cli_args
+
         # As main.py does: ComfyUI later puts a folder with a `utils.py` of its own before this package.
         import utils.extra_config  # noqa: F401
     finally:
