@@ -27,7 +27,7 @@ from ..core.subjects import Subjects
 from .conditionings import Positives, Rows
 from .layers import cross_attention_layers
 from .leaf import Leaf
-from .model_call import step_of
+from .model_call import evaluating, step_of
 from .probe import call_once
 from .solving import SOLVERS, Record, aggregated, solve
 from .tail import Tail, is_last
@@ -124,15 +124,8 @@ class GradientProbe:
 
     def _around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
         """CALC_COND_BATCH wrapper: only the first evaluation of the guider's positive list is measured."""
-        call = self._call
-        if call is not None and not call.evaluated:
-            call.index = next((i for i, cond in enumerate(conds) if cond is call.positives.listed), None)
-            call.evaluated = call.index is not None
-        try:
+        with evaluating(self._call, conds):
             return executor(model, conds, *args)
-        finally:
-            if call is not None:
-                call.index = None
 
     def _around_network(
         self,

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..core.grad_sam import WordAttention, attention_change, distinct_tokens, token_probabilities
 from .conditionings import Rows
+from .hook import CrossAttentionHook
 from .layers import layer_name
 
 
-class Leaf:
+class Leaf(CrossAttentionHook):
     """Adds a change of 0 to the words' probabilities in `layers`; from the first one on autograd records.
 
     The user's own attention backend computes the attention that nothing is derived through; what is added to it is
@@ -23,32 +24,12 @@ class Leaf:
     """
 
     def __init__(self, rows: list[Rows], layers: Container[str], batch: int) -> None:
+        super().__init__()
         self.words: dict[str, list[WordAttention]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
         self._rows = rows
         self._layers = layers
         self._batch = batch
-        # The cross-attention that the network computes next, see `recorder.Recorder`.
-        self._next: dict | None = None
-
-    def install(self, options: dict) -> dict:
-        """A copy of the host's transformer options with the leaf in it; what is installed there stays in effect."""
-        options = dict(options)
-        patches = dict(options.get("patches", {}))
-        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
-        options["patches"] = patches
-        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
-        replacers = options.get("patches_replace", {})
-        if replacers.get("attn2"):
-            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
-            options["patches_replace"] = {**replacers, "attn2": around}
-        return options
-
-    def _announce(
-        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        self._next = extra_options
-        return n, context, value
 
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:

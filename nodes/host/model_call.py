@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
 from ..core.attention import Piece, compose, resize
 from .conditionings import Positives, Rows
+
+
+class Evaluation(Protocol):
+    """What is known of a model call while the host evaluates its lists of conditionings.
+
+    index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened.
+    """
+
+    positives: Positives
+    index: int | None
+    evaluated: bool
+
+
+@contextmanager
+def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
+    """Inside the block `call.index` is that of the positive list among `conds`, the lists the host evaluates now.
+
+    By identity, not by index: guiders order the lists as they like, and guidance nodes evaluate the positive or the
+    negative list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
+    """
+    if call is not None and not call.evaluated:
+        call.index = next((i for i, cond in enumerate(conds) if cond is call.positives.listed), None)
+        call.evaluated = call.index is not None
+    try:
+        yield
+    finally:
+        if call is not None:
+            call.index = None
 
 
 @dataclass

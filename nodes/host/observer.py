@@ -23,7 +23,7 @@ from ..core.saliency import Saliency, over_steps
 from ..core.subjects import Subjects
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
-from .model_call import ModelCall, step_of
+from .model_call import ModelCall, evaluating, step_of
 from .recorder import Recorder
 from .runs import Run, keep, run_of
 
@@ -124,20 +124,9 @@ class AttentionCapture:
         return out
 
     def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
-        """CALC_COND_BATCH wrapper: find the positive list among `conds`.
-
-        By identity, not by index: guiders order the lists as they like, and guidance nodes evaluate the positive or the
-        negative list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
-        """
-        call = self._call
-        if call is not None and not call.evaluated:
-            call.index = next((i for i, cond in enumerate(conds) if cond is call.positives.listed), None)
-            call.evaluated = call.index is not None
-        try:
+        """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
+        with evaluating(self._call, conds):
             return executor(model, conds, *args)
-        finally:
-            if call is not None:
-                call.index = None
 
     def around_network(
         self,

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..core.attention import token_attention
 from .conditionings import Rows
+from .hook import CrossAttentionHook
 from .layers import LayerSelection, layer_name
 
 
-class Recorder:
+class Recorder(CrossAttentionHook):
     """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
 
     maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads.
@@ -21,36 +22,13 @@ class Recorder:
     """
 
     def __init__(self, rows: list[Rows], selection: LayerSelection, batch: int, warn: Callable[[str], None]) -> None:
+        super().__init__()
         self.maps: dict[str, list[Tensor]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
         self._rows = rows
         self._selection = selection
         self._batch = batch
         self._warn = warn
-        # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query
-        # positions exist as well as 77 tokens, and other nodes change the number of either.
-        self._next: dict | None = None
-
-    def install(self, options: dict) -> dict:
-        """A copy of the host's transformer options in which this recorder looks on; what is installed there stays in
-        effect."""
-        options = dict(options)
-        patches = dict(options.get("patches", {}))
-        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
-        options["patches"] = patches
-        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
-        replacers = options.get("patches_replace", {})
-        if replacers.get("attn2"):
-            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
-            options["patches_replace"] = {**replacers, "attn2": around}
-        return options
-
-    def _announce(
-        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The last attn2 patch: the next attention is this block's cross-attention."""
-        self._next = extra_options
-        return n, context, value
 
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:

@@ -1,0 +1,45 @@
+"""Stand beside a model's cross-attention for one call of the network, whatever else is installed there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+class CrossAttentionHook(ABC):
+    """Finds every cross-attention that the network computes; subclasses say what happens there."""
+
+    def __init__(self) -> None:
+        # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query
+        # positions exist as well as 77 tokens, and other nodes change the number of either.
+        self._next: dict | None = None
+
+    def install(self, options: dict) -> dict:
+        """A copy of the host's transformer options with the hook in it; what is installed there stays in effect."""
+        options = dict(options)
+        patches = dict(options.get("patches", {}))
+        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
+        options["patches"] = patches
+        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
+        replacers = options.get("patches_replace", {})
+        if replacers.get("attn2"):
+            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
+            options["patches_replace"] = {**replacers, "attn2": around}
+        return options
+
+    def _announce(
+        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The last attn2 patch: the next attention is this block's cross-attention."""
+        self._next = extra_options
+        return n, context, value
+
+    @abstractmethod
+    def _beside(self, previous: Callable | None) -> Callable:
+        """The attention override, around one that is there already."""
+
+    @abstractmethod
+    def _around(self, replacer: Callable) -> Callable:
+        """The attn2 replacement, around one that another node installed."""
