@@ -22,8 +22,7 @@ def _reading_inputs() -> list[io.Input]:
             default="all",
             advanced=True,
             tooltip="Cross-attention layers that count: all (as published), last, grids (16x16, height x width) or "
-            "names "
-            "(output, output.5), separated by commas.",
+            "names (output, output.5), separated by commas.",
         ),
         io.Combo.Input(
             "resize",
@@ -39,8 +38,7 @@ def _reading_inputs() -> list[io.Input]:
             default=SHARES[0],
             advanced=True,
             tooltip="Share of what. all tokens: the plain probability (as published), where the begin-of-text token "
-            "takes "
-            "most. prompt words: renormalised over the prompt's own tokens.",
+            "takes most. prompt words: renormalised over the prompt's own tokens.",
         ),
     ]
 
@@ -56,8 +54,7 @@ class ELCaptureAttention(io.ComfyNode):
             display_name="Capture Attention",
             category=CATEGORY,
             description="Watches where the prompt's words look while a sampler runs. The picture stays the same bit "
-            "for "
-            "bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL.",
+            "for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL.",
             search_aliases=["attention map", "cross attention", "daam", "heat map", "explain"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL. The order among other model patches is free."),
@@ -84,8 +81,7 @@ class ELCaptureAttention(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Only where several different prompts are combined: the conditioning of the prompt that "
-                    "the "
-                    "subjects come from. Without it the first positive prompt counts.",
+                    "the subjects come from. Without it the first positive prompt counts.",
                 ),
             ],
             outputs=[
@@ -134,8 +130,8 @@ class ELProbeAttention(io.ComfyNode):
             node_id="ELProbeAttention",
             display_name="Probe Attention",
             category=CATEGORY,
-            description="Where do these words look in this picture? Its latent is noised to one level and the model is "
-            "called once; nothing is sampled. SD 1.x, SD 2.x, SDXL.",
+            description="Where do these words look in this picture? Its latent is noised to one level and the model "
+            "is called once; nothing is sampled. SD 1.x, SD 2.x, SDXL.",
             search_aliases=["attention map", "segment by prompt", "prompt mask", "cross attention", "daam"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
@@ -149,8 +145,7 @@ class ELProbeAttention(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). Less noise "
-                    "gives "
-                    "finer maps; 0.2 to 0.5 is a good range.",
+                    "gives finer maps; 0.2 to 0.5 is a good range.",
                 ),
                 io.Int.Input(
                     "seed",

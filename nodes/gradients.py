@@ -26,8 +26,9 @@ class ELGradientSaliency(io.ComfyNode):
             node_id="ELGradientSaliency",
             display_name="Abs-Grad-SAM Saliency",
             category=CATEGORY,
-            description="Which parts of this picture would change if the model looked at these words differently? The "
-            "gradient of the prediction by the words' attention, exact, in about one model call. Nothing is sampled.",
+            description="Which parts of this picture would change if the model looked at these words differently? "
+            "The gradient of the prediction by the words' attention, exact, in about one model call. Nothing is "
+            "sampled.",
             search_aliases=["gradient", "grad-cam", "grad-sam", "explain", "saliency", "heat map", "attribution"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
@@ -64,16 +65,17 @@ class ELGradientSaliency(io.ComfyNode):
                     default=DEFINITIONS[0],
                     advanced=True,
                     tooltip="Abs-Grad-SAM: what each latent element hangs on, by the last layer (published). "
-                    "aggregated: where attention matters to the whole picture, by all layers at once; another measure, "
-                    "with one backward pass through the whole model.",
+                    "aggregated: where attention matters to the whole picture, by all layers at once; another "
+                    "measure, with one backward pass through the whole model.",
                 ),
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
                     advanced=True,
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
-                    "pass per latent element, for every model; slow (the log says how long). aggregated needs neither.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
+                    "backward pass per latent element, for every model; slow (the log says how long). aggregated "
+                    "needs neither.",
                 ),
             ],
             outputs=[

@@ -31,11 +31,9 @@ def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
             "rule",
             options=list(RULES),
             default=defaults.rule,
-            tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). "
-            "log-mean: more than the "
-            "geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
-            "the share of the latent, "
-            "from 0 to 1, that stays out. otsu: the level that parts the map best.",
+            tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). log-mean: more "
+            "than the geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
+            "the share of the latent, from 0 to 1, that stays out. otsu: the level that parts the map best.",
         ),
         io.Float.Input(
             "value",
@@ -43,16 +41,15 @@ def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
             min=-10.0,
             max=10.0,
             step=0.01,
-            tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A "
-            "larger value makes a smaller "
-            "mask. mean and otsu do not use it.",
+            tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A larger "
+            "value makes a smaller mask. mean and otsu do not use it.",
         ),
         io.Combo.Input(
             "combine",
             options=list(COMBINATIONS),
             default=defaults.combine,
-            tooltip="Several words: sum adds their maps before the threshold (published), union and "
-            "intersection join their masks.",
+            tooltip="Several words: sum adds their maps before the threshold (published), union and intersection "
+            "join their masks.",
             advanced=True,
         ),
         io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
@@ -62,9 +59,8 @@ def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
             min=0.0,
             max=64.0,
             step=0.1,
-            tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels "
-            "(8 picture pixels each). "
-            "0 is off; the paper uses 6.",
+            tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels (8 "
+            "picture pixels each). 0 is off; the paper uses 6.",
             advanced=True,
         ),
         io.Int.Input(
@@ -107,8 +103,7 @@ class ELMaskFromAttention(io.ComfyNode):
             display_name="Mask from Attention",
             category=CATEGORY,
             description="At each manipulated step the mask is where the model's cross-attention looks at the chosen "
-            "words. Nothing is "
-            "computed here: the sampler that receives this finds the mask while it runs.",
+            "words. Nothing is computed here: the sampler that receives this finds the mask while it runs.",
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -156,9 +151,9 @@ class ELMaskFromGradient(io.ComfyNode):
             node_id="ELMaskFromGradient",
             display_name="Mask from Abs-Grad-SAM",
             category=CATEGORY,
-            description="At each manipulated step the mask is what of the prediction depends on the model's attention "
-            "to the chosen words. It costs one more model call and the gradients of it per step. The sampler that "
-            "receives this finds the mask while it runs.",
+            description="At each manipulated step the mask is what of the prediction depends on the model's "
+            "attention to the chosen words. It costs one more model call and the gradients of it per step. The "
+            "sampler that receives this finds the mask while it runs.",
             search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -167,8 +162,8 @@ class ELMaskFromGradient(io.ComfyNode):
                     "channels",
                     options=list(CHANNELS),
                     default=CHANNELS[0],
-                    tooltip="each: every latent channel has a mask of its own (published). together: one mask for all, "
-                    "from the mean of their maps.",
+                    tooltip="each: every latent channel has a mask of its own (published). together: one mask for "
+                    "all, from the mean of their maps.",
                     advanced=True,
                 ),
                 io.Combo.Input(
@@ -183,8 +178,8 @@ class ELMaskFromGradient(io.ComfyNode):
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
-                    "pass per latent element and step, for every model; very slow.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
+                    "backward pass per latent element and step, for every model; very slow.",
                     advanced=True,
                 ),
             ],

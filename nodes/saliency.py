@@ -24,16 +24,15 @@ class ELAttentionSaliency(io.ComfyNode):
             node_id="ELAttentionSaliency",
             display_name="Attention Saliency",
             category=CATEGORY,
-            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, summed "
-            "over "
-            "heads and layers, normalised to sum 1.",
+            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, "
+            "summed over heads and layers, normalised to sum 1.",
             search_aliases=["attention map", "cross attention", "aggregate attention", "heat map", "daam"],
             inputs=[
                 Attention.Input("attention", tooltip="From Capture Attention."),
                 io.Latent.Input(
                     "samples",
-                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for the "
-                    "sampler, and tells which sampler is meant when several used that model.",
+                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for "
+                    "the sampler, and tells which sampler is meant when several used that model.",
                 ),
                 io.Combo.Input(
                     "role",
@@ -52,8 +51,8 @@ class ELAttentionSaliency(io.ComfyNode):
                     "each_layer",
                     default=False,
                     advanced=True,
-                    tooltip="For inspection: one map per cross-attention layer, mean over the steps, instead of their "
-                    "sum.",
+                    tooltip="For inspection: one map per cross-attention layer, mean over the steps, instead of "
+                    "their sum.",
                 ),
             ],
             outputs=[
@@ -77,8 +76,8 @@ class ELSaliencyOverlay(io.ComfyNode):
             node_id="ELSaliencyOverlay",
             display_name="Saliency Overlay",
             category=CATEGORY,
-            description="Shows where each word counts: one heat map per word (and step) with a legend, alone or over a "
-            "picture. The colours are evenly spaced to the eye and safe for colour-blind viewers.",
+            description="Shows where each word counts: one heat map per word (and step) with a legend, alone or over "
+            "a picture. The colours are evenly spaced to the eye and safe for colour-blind viewers.",
             search_aliases=["heat map", "heatmap", "attention map", "visualize attention", "daam"],
             is_output_node=True,
             inputs=[
@@ -87,8 +86,7 @@ class ELSaliencyOverlay(io.ComfyNode):
                     "image",
                     optional=True,
                     tooltip="The picture under the maps: the one decoded from the same latent, in any resolution of "
-                    "the "
-                    "same proportions. Without it the heat maps stand alone.",
+                    "the same proportions. Without it the heat maps stand alone.",
                 ),
                 io.Combo.Input(
                     "colormap",
@@ -126,8 +124,8 @@ class ELSaliencyOverlay(io.ComfyNode):
                 ),
                 io.Mask.Output(
                     display_name="maps",
-                    tooltip="The raw maps on the latent grid, each divided by its maximum, in the same order; "
-                    "for core mask nodes.",
+                    tooltip="The raw maps on the latent grid, each divided by its maximum, in the same order; for "
+                    "core mask nodes.",
                 ),
             ],
         )

@@ -25,8 +25,8 @@ class ELMaskedLatentKSampler(io.ComfyNode):
             display_name="KSampler (Masked Latent)",
             category=CATEGORY,
             description="A KSampler that, at a few steps, finds a mask and overwrites the latent outside (or inside) "
-            "of it with the noised "
-            "reference. So a picture keeps its context at noise levels where plain img2img would lose it.",
+            "of it with the noised reference. So a picture keeps its context at noise levels where plain img2img "
+            "would lose it.",
             search_aliases=[
                 "masked latent",
                 "latent replacement",
@@ -97,17 +97,15 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     "manipulate_at",
                     default="5, 18, 28",
                     tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges "
-                    "(2-4) or shares (10%), counted "
-                    "from 0 among the steps that are run. The number of steps itself stands for the finished latent. "
-                    "Published: 5, 18, 28.",
+                    "(2-4) or shares (10%), counted from 0 among the steps that are run. The number of steps itself "
+                    "stands for the finished latent. Published: 5, 18, 28.",
                 ),
                 io.Combo.Input(
                     "inside",
                     options=list(POLICIES),
                     default=KEEP,
                     tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
-                    "noise level. cached "
-                    "reference: the reference at a fixed noise level.",
+                    "noise level. cached reference: the reference at a fixed noise level.",
                 ),
                 io.Combo.Input(
                     "outside",

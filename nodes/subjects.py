@@ -24,8 +24,8 @@ class ELParseSubjects(io.ComfyNode):
             node_id="ELParseSubjects",
             display_name="Parse Subjects",
             category="explainable latents",
-            description="Finds the subject and scene words of a prompt and the positions of their tokens in every text "
-            "encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
+            description="Finds the subject and scene words of a prompt and the positions of their tokens in every "
+            "text encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
             search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -47,17 +47,17 @@ class ELParseSubjects(io.ComfyNode):
                 io.String.Input(
                     "override",
                     default="",
-                    tooltip="Words or phrases of the prompt to use instead of the subjects found, separated by commas: "
-                    "dog, red car. dog#2 is the second dog; without a number every occurrence counts. "
-                    "scene: beach names the scene.",
+                    tooltip="Words or phrases of the prompt to use instead of the subjects found, separated by "
+                    "commas: dog, red car. dog#2 is the second dog; without a number every occurrence counts. scene: "
+                    "beach names the scene.",
                 ),
                 io.Combo.Input(
                     "words",
                     options=list(EXTENTS),
                     default=EXTENTS[0],
                     advanced=True,
-                    tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase with "
-                    "its adjectives (small white dog).",
+                    tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase "
+                    "with its adjectives (small white dog).",
                 ),
             ],
             outputs=[
