@@ -109,11 +109,32 @@ class ComfyClient:
         sent = self._post("/upload/image", files={"image": (name, data)}, data={"overwrite": "true"}).json()
         return "/".join(part for part in (sent["subfolder"], sent["name"]) if part)
 
-    def interrupt(self, prompt_id: str | None = None) -> None:
-        """Cancel a run wherever it is (None: the one that runs now)."""
-        if prompt_id:
-            self._post("/queue", json={"delete": [prompt_id]})
-        self._post("/interrupt", json={"prompt_id": prompt_id} if prompt_id else {})
+    def interrupt(self) -> None:
+        """Tell whatever runs now to stop."""
+        self._post("/interrupt", json={})
+
+    def cancel(self, prompt_id: str, timeout: float = 60.0) -> None:
+        """Cancel one run, waiting or running, and return when it has left the queue.
+
+        ComfyUI forgets an interrupt that comes between taking a run from the queue and beginning it, so it is told
+        again until the run is gone; TimeoutError when a node does not let go within `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        self._post("/queue", json={"delete": [prompt_id]})
+        while prompt_id in self.pending():
+            if time.monotonic() > end:
+                raise TimeoutError(f"run {prompt_id} did not stop within {timeout:g} s of being cancelled")
+            self._post("/interrupt", json={"prompt_id": prompt_id})
+            time.sleep(POLL_SECONDS / 10)
+
+    def pending(self) -> tuple[str, ...]:
+        """The ids of the runs that run or wait."""
+        queue = self._get("/queue").json()
+        return tuple(item[1] for item in queue["queue_running"] + queue["queue_pending"])
+
+    def made(self, prompt_id: str) -> dict[str, Any]:
+        """What the nodes of a run made, by node id, as ComfyUI reports it; nothing when the run did not take place."""
+        return self._get(f"/history/{prompt_id}").json().get(prompt_id, {}).get("outputs", {})
 
     def queue(self, graph: Graph) -> str:
         """Queue a graph and return its prompt id; ComfyError, with the nodes, when ComfyUI refuses any part of it."""
@@ -122,7 +143,7 @@ class ComfyClient:
         with contextlib.suppress(json.JSONDecodeError):
             body = answer.json()
             if answer.ok and body.get("node_errors"):  # ComfyUI would run the rest of the graph
-                self.interrupt(body["prompt_id"])
+                self.cancel(body["prompt_id"])
             if not answer.ok or body.get("node_errors"):
                 raise _refusal(body)
             return body["prompt_id"]
@@ -141,11 +162,11 @@ class ComfyClient:
         try:
             cached = self._follow(prompt_id, on_progress or (lambda progress: None), start + timeout)
         except (KeyboardInterrupt, SystemExit, TimeoutError):
-            with contextlib.suppress(HostError, requests.RequestException):  # the first error is the one to tell
-                self.interrupt(prompt_id)
+            with contextlib.suppress(HostError, requests.RequestException, TimeoutError):  # the first error tells more
+                self.cancel(prompt_id)
             raise
         seconds = time.monotonic() - start
-        outputs = self._get(f"/history/{prompt_id}").json()[prompt_id]["outputs"]
+        outputs = self.made(prompt_id)
         return Result(prompt_id, seconds, cached, outputs, {node: self._fetch(o) for node, o in outputs.items()})
 
     def _follow(self, prompt_id: str, on_progress: Callable[[Progress], None], end: float) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from tests.comfyui.server import ComfyServer
 
 from .conftest import SERVER_NODES
 
-SLOW = {"slow": {"class_type": "TestSlow", "inputs": {"steps": 1000, "seed": 0}}}  # 20 s
+SLOW = {"slow": {"class_type": "TestSlow", "inputs": {"steps": 20_000, "seed": 0}}}  # 400 s
 USERS_OWN = {"models", "custom_nodes", "output", "input", "user", "temp", "venv", ".venv", ".git"}
 
 
@@ -139,7 +139,7 @@ def test_a_server_killed_half_way_is_reported_at_once():
 
         with pytest.raises(ServerError, match=r"ended by itself \(killed by SIGKILL\)") as caught:
             client.run(SLOW, kill)
-        assert time.monotonic() - killed[0] < 5
+        assert time.monotonic() - killed[0] < 60  # the run itself takes 400 s
         assert "got prompt" in str(caught.value)
         with pytest.raises(ServerError, match="ended by itself"):
             client.run(SLOW)
@@ -165,7 +165,7 @@ def test_ctrl_c_while_a_graph_runs_leaves_nothing_behind():
     base = Path(command.process.stdout.readline().strip())
     pid, started = command.server_pid(), time.monotonic()
     assert command.end(signal.SIGINT) == (130, "interrupted\n")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # the run itself takes 400 s
     assert gone(pid)
     assert base.parent.is_dir()
     assert not base.exists()
@@ -196,7 +196,7 @@ def test_leaving_the_block_ends_a_busy_server():
     with ComfyServer(custom_nodes=[SERVER_NODES]) as server, ComfyClient(server) as client:
         client.queue(SLOW)
         pid, started = server.pid, time.monotonic()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # the run itself takes 400 s
     assert gone(pid)
     with pytest.raises(ServerError, match="was stopped"):
         server.check()
