@@ -2,12 +2,13 @@
 #   PYTHON          the Python (3.11 or newer) that makes the environment
 #   COMFYUI_PATH    your own ComfyUI instead of the pinned one; it is only read
 #   COMFYUI_PYTHON  the Python of that ComfyUI
+#   CHROMIUM        the browser for the browser tests; else an installed one, else one is set up (see tests/browser/install.py)
 
 PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows demo toy toy-quality workflows thumbnails bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows browser test-browser demo toy toy-quality workflows thumbnails bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -15,7 +16,7 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-host test-workflows ## lint, core tests without ComfyUI, host tests, workflow tests on the real server
+test: lint test-core test-host test-workflows test-browser ## lint, core tests without ComfyUI, host, workflow and browser tests
 
 lint: host ## check style and layers
 	$(RUN) -m ruff check .
@@ -29,6 +30,12 @@ test-host: host ## tests of nodes/host, ComfyUI in the same process
 
 test-workflows: host ## tests that queue workflows on the real server
 	$(RUN) -m pytest -q tests/workflows
+
+browser: host ## find a Chromium, or set one up
+	@$(RUN) -m tests.browser.install
+
+test-browser: browser ## tests in a real browser on the real server; screenshots in output/browser
+	$(RUN) -m pytest -q tests/browser
 
 demo: host ## make the pictures of the pack's main job and print their path
 	$(RUN) -m tests.demo
