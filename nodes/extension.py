@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .attention import ELCaptureAttention, ELProbeAttention
 from .gradients import ELGradientSaliency
+from .masked_model import ELMaskedLatentModel, ELMaskedLatentReport
 from .masking import ELMaskFromAttention, ELMaskFromGradient, ELMaskFromImage
 from .saliency import ELAttentionSaliency, ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
@@ -17,6 +18,8 @@ NODES: list[type[io.ComfyNode]] = [
     ELMaskFromGradient,
     ELMaskFromImage,
     ELMaskedLatentKSampler,
+    ELMaskedLatentModel,
+    ELMaskedLatentReport,
     ELCaptureAttention,
     ELAttentionSaliency,
     ELProbeAttention,

@@ -9,9 +9,55 @@ from comfy_api.latest import io
 
 from .core.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
 from .host.ksampler import sample_masked
+from .host.sampling import MaskedLatent
 from .sockets import Masking, Saliency
 
 CATEGORY = "explainable latents"
+
+
+def plan_inputs() -> list[io.Input]:
+    """The inputs that say where, when and by what the latent is replaced."""
+    return [
+        Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
+        io.String.Input(
+            "manipulate_at",
+            default="5, 18, 28",
+            tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges "
+            "(2-4) or shares (10%), counted from 0 among the steps that are run. The number of steps itself "
+            "stands for the finished latent. Published: 5, 18, 28.",
+        ),
+        io.Combo.Input(
+            "inside",
+            options=list(POLICIES),
+            default=KEEP,
+            tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
+            "noise level. cached reference: the reference at a fixed noise level.",
+        ),
+        io.Combo.Input(
+            "outside",
+            options=list(POLICIES),
+            default=CURRENT,
+            tooltip="What fills the rest; choices as for inside.",
+        ),
+        io.Int.Input(
+            "inside_timestep",
+            default=680,
+            min=0,
+            max=998,
+            tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. "
+            f"Published: 680.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "outside_timestep",
+            default=80,
+            min=0,
+            max=998,
+            tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. "
+            f"Published: 80.",
+            advanced=True,
+        ),
+    ]
 
 
 class ELMaskedLatentKSampler(io.ComfyNode):
@@ -92,45 +138,7 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     tooltip="Strength: how much of the noise schedule is run. Less keeps more of the start. The "
                     "papers use 0.7 and 0.9.",
                 ),
-                Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
-                io.String.Input(
-                    "manipulate_at",
-                    default="5, 18, 28",
-                    tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges "
-                    "(2-4) or shares (10%), counted from 0 among the steps that are run. The number of steps itself "
-                    "stands for the finished latent. Published: 5, 18, 28.",
-                ),
-                io.Combo.Input(
-                    "inside",
-                    options=list(POLICIES),
-                    default=KEEP,
-                    tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
-                    "noise level. cached reference: the reference at a fixed noise level.",
-                ),
-                io.Combo.Input(
-                    "outside",
-                    options=list(POLICIES),
-                    default=CURRENT,
-                    tooltip="What fills the rest; choices as for inside.",
-                ),
-                io.Int.Input(
-                    "inside_timestep",
-                    default=680,
-                    min=0,
-                    max=998,
-                    tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. "
-                    f"Published: 680.",
-                    advanced=True,
-                ),
-                io.Int.Input(
-                    "outside_timestep",
-                    default=80,
-                    min=0,
-                    max=998,
-                    tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. "
-                    f"Published: 80.",
-                    advanced=True,
-                ),
+                *plan_inputs(),
                 io.Latent.Input(
                     "reference",
                     optional=True,
@@ -176,5 +184,6 @@ class ELMaskedLatentKSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         """Sample."""
         policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
+        plan = MaskedLatent(masking, (reference or latent_image)["samples"], manipulate_at, *policies)
         stock = (seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise)
-        return io.NodeOutput(*sample_masked(model, stock, masking, reference or latent_image, manipulate_at, *policies))
+        return io.NodeOutput(*sample_masked(model, stock, plan))

@@ -21,11 +21,12 @@ from torch import Tensor
 from ..core.attention import RESIZE_MODES, aggregate
 from ..core.saliency import Saliency, over_steps
 from ..core.subjects import Subjects
+from .captured import CapturedRun
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
 from .model_call import ModelCall, evaluating, step_of
 from .recorder import Recorder
-from .runs import Run, keep, run_of
+from .runs import keep, run_of
 
 log = logging.getLogger("explainable_latents")
 
@@ -62,8 +63,8 @@ class AttentionCapture:
     def __init__(self, subjects: Subjects, watch: Watch) -> None:
         self.subjects = subjects
         self._watch = watch
-        self._runs: list[Run] = []
-        self._run: Run | None = None
+        self._runs: list[CapturedRun] = []
+        self._run: CapturedRun | None = None
         self._call: ModelCall | None = None
         self._warned: set[str] = set()
 
@@ -81,7 +82,13 @@ class AttentionCapture:
         role: all, subject or scene. how: mean, last or each, see `core.saliency.over_steps`. each_layer: one map per
         layer instead, mean over the steps. Raises ValueError when there is nothing of that kind.
         """
-        run = run_of(self._runs, samples)
+        run = run_of([run for run in self._runs if run.saliencies], samples, "Capture Attention")
+        if run is None:
+            raise ValueError(
+                "the capture is empty: connect the model output of Capture Attention to the sampler whose latent is "
+                "connected here, and check that start and end percent include some of its steps. The log says if "
+                "another node kept its attention from being read."
+            )
         self.subjects.with_role(role)
         picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
         if each_layer:
@@ -96,7 +103,7 @@ class AttentionCapture:
 
     def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind."""
-        outer, self._run = self._run, Run.start()
+        outer, self._run = self._run, CapturedRun.start()
         self._warned.clear()
         try:
             samples = executor(*args, **kwargs)

@@ -10,6 +10,7 @@ from explainable_latents.nodes.core.masks import Shaping, shape_mask
 from explainable_latents.nodes.core.replacement import Policy
 from explainable_latents.nodes.host.gradients import gradient_saliency
 from explainable_latents.nodes.host.ksampler import sample_masked
+from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.core.tails import relative_error
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
@@ -28,7 +29,7 @@ def run(model, masking, at="2, 4", batch=1, grid=(10, 12), inside=KEEP, outside=
     start = {"samples": noise(batch, grid)}
     stock = (7, STEPS, cfg, "euler", "normal", conditioning(1), conditioning(2), start, 0.7)
     with torch.inference_mode():
-        return sample_masked(model, stock, masking, {"samples": noise(1, grid, seed=4)}, at, inside, outside)
+        return sample_masked(model, stock, MaskedLatent(masking, noise(1, grid, seed=4), at, inside, outside))
 
 
 def calls_of(model):

@@ -228,7 +228,9 @@ def test_samplers_that_share_an_observed_model_are_told_apart(model):
     seventh = capture.saliency(made["one", "7"], "all", "mean").maps
     assert not torch.allclose(seventh * 256, capture.saliency(made["two", "3"], "all", "mean").maps * 256, atol=1e-3)
     assert torch.equal(seventh, captured_mean(model, noise(seed=1)))
-    with pytest.raises(ValueError, match="2 samplers ran the observed model and none of them made this latent"):
+    with pytest.raises(
+        ValueError, match="2 samplers ran the model of Capture Attention and none of them made this latent"
+    ):
         capture.saliency(made["one", "3"], "all", "mean")
     capture.clear()
     assert capture.latest() is None

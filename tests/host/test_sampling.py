@@ -44,6 +44,13 @@ def stock(toy, *args, **kwargs) -> torch.Tensor:
     return nodes.common_ksampler(toy.model, *values, denoise=denoise)[0]["samples"]
 
 
+def masked_run(
+    model, stock_settings: tuple, masking, reference: dict, at: str, inside: Policy, outside: Policy
+) -> tuple:
+    """KSampler (Masked Latent): latent, masks, saliency."""
+    return sample_masked(model, stock_settings, MaskedLatent(masking, reference["samples"], at, inside, outside))
+
+
 def given(value: float, *shape: int) -> ImageMasking:
     return ImageMasking(torch.full(shape or (1, 16, 16), value))
 
@@ -56,7 +63,7 @@ def attention(toy, **shaping) -> AttentionMasking:
 @pytest.mark.parametrize("sampler", ONE_STEP)
 def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
     start = latent(2)
-    masked, masks, _ = sample_masked(
+    masked, masks, _ = masked_run(
         toy.model, settings(toy, start, sampler), given(1.0), start, "0, 2, 5-6", KEEP, REFERENCE
     )
     assert torch.equal(masked["samples"], stock(toy, start, sampler))
@@ -66,7 +73,7 @@ def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
 @pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"])
 def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
     start = latent()
-    masked, masks, saliency = sample_masked(
+    masked, masks, saliency = masked_run(
         toy.model, settings(toy, start, sampler), attention(toy), start, "", KEEP, REFERENCE
     )
     assert torch.equal(masked["samples"], stock(toy, start, sampler))
@@ -77,7 +84,7 @@ def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
 @pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m"])
 def test_a_mask_of_zeros_on_the_finished_latent_is_the_reference(toy, sampler):
     start, reference = latent(), latent(seed=4)
-    out, _, _ = sample_masked(toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE)
+    out, _, _ = masked_run(toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE)
     # ComfyUI scales latents by 0.18215 and back: one rounding of numbers below 4
     torch.testing.assert_close(out["samples"], reference["samples"], atol=1e-6, rtol=0)
 
@@ -88,7 +95,7 @@ def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(to
     import comfy.samplers
 
     start, reference, j = latent(), latent(seed=4), 4
-    out, _, _ = sample_masked(toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE)
+    out, _, _ = masked_run(toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE)
     schedule = comfy.samplers.KSampler(
         toy.model, STEPS, toy.model.load_device, "euler", "ddim_uniform", DENOISE, toy.model.model_options
     ).sigmas
@@ -122,7 +129,7 @@ def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     patched.set_model_unet_function_wrapper(spy)
-    sample_masked(patched, settings(toy, start, "euler"), given(0.0), start, "3", KEEP, CACHED)
+    masked_run(patched, settings(toy, start, "euler"), given(0.0), start, "3", KEEP, CACHED)
     sampling = toy.model.get_model_object("model_sampling")
     sigma = sampling.sigma(torch.tensor(80.0))
     reference = toy.model.model.process_latent_in(start["samples"])
@@ -153,7 +160,7 @@ def test_a_run_that_adds_no_noise_still_noises_the_reference(toy):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size, batch):
     start = latent(batch, size)
-    out, masks, saliency = sample_masked(
+    out, masks, saliency = masked_run(
         toy.model, settings(toy, start), attention(toy), latent(1, size, seed=4), "3, 5", KEEP, REFERENCE
     )
     assert masks.shape == (2 * batch, size[0] * 8, size[1] * 8)
@@ -167,7 +174,7 @@ def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size,
 
 def test_the_mask_is_the_threshold_of_the_reported_saliency(toy):
     start = latent()
-    _, masks, saliency = sample_masked(
+    _, masks, saliency = masked_run(
         toy.model, settings(toy, start), attention(toy, rule="mean"), start, "4", KEEP, REFERENCE
     )
     above = saliency.maps[0] > saliency.maps[0].mean()
@@ -181,7 +188,7 @@ def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
     counts = {}
     for at in ("", "3, 5", "0"):
         calls.clear()
-        sample_masked(patched, settings(toy, latent()), attention(toy), latent(), at, KEEP, REFERENCE)
+        masked_run(patched, settings(toy, latent()), attention(toy), latent(), at, KEEP, REFERENCE)
         counts[at] = len(calls)
     assert counts["3, 5"] == counts[""] == STEPS
     assert counts["0"] == STEPS + 1
@@ -190,7 +197,7 @@ def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(toy):
     start = latent()
     first, again, other = (
-        sample_masked(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0][
+        masked_run(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0][
             "samples"
         ]
         for s in (7, 7, 8)
@@ -203,7 +210,7 @@ def test_an_incoming_noise_mask_still_protects_its_part(toy):
     start = latent()
     protected = torch.ones(1, 1, 128, 128)
     protected[..., :64] = 0
-    out, _, _ = sample_masked(
+    out, _, _ = masked_run(
         toy.model,
         settings(toy, {**start, "noise_mask": protected}, "euler"),
         given(0.0),
@@ -224,14 +231,14 @@ def test_callbacks_count_the_whole_run(toy, monkeypatch):
     monkeypatch.setattr(
         latent_preview, "prepare_callback", lambda *a, **k: lambda step, x0, x, n: seen.append((step, n))
     )
-    sample_masked(toy.model, settings(toy, latent()), attention(toy), latent(), "2, 5", KEEP, REFERENCE)
+    masked_run(toy.model, settings(toy, latent()), attention(toy), latent(), "2, 5", KEEP, REFERENCE)
     assert seen == [(step, STEPS) for step in range(STEPS)]
 
 
 @pytest.mark.parametrize("sampler", ["dpm_fast", "dpm_adaptive"])
 def test_samplers_with_steps_of_their_own_are_refused(toy, sampler):
     with pytest.raises(ValueError, match=f"{sampler} chooses its own steps"):
-        sample_masked(toy.model, settings(toy, latent(), sampler), given(1.0), latent(), "3", KEEP, REFERENCE)
+        masked_run(toy.model, settings(toy, latent(), sampler), given(1.0), latent(), "3", KEEP, REFERENCE)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +253,9 @@ def test_samplers_with_steps_of_their_own_are_refused(toy, sampler):
 def test_mistakes_are_told_and_the_next_run_is_as_fresh(toy, reference, at, words):
     start = latent()
     with pytest.raises(ValueError, match=words):
-        sample_masked(toy.model, settings(toy, start), attention(toy), reference, at, KEEP, REFERENCE)
+        masked_run(toy.model, settings(toy, start), attention(toy), reference, at, KEEP, REFERENCE)
     assert not toy.model.wrappers
-    out, _, _ = sample_masked(toy.model, settings(toy, start), given(1.0), start, "3", KEEP, REFERENCE)
+    out, _, _ = masked_run(toy.model, settings(toy, start), given(1.0), start, "3", KEEP, REFERENCE)
     assert torch.equal(out["samples"], stock(toy, start))
 
 
@@ -256,6 +263,6 @@ def test_words_of_another_prompt_are_an_error_not_an_empty_mask(toy):
     text = " ".join(["very"] * 90) + " nice dog on the beach"
     subjects = parse(text, tokenize(toy.clip, text), "dog").with_role("subject")
     with pytest.raises(ValueError, match="lie outside the conditioning's 77 tokens"):
-        sample_masked(
+        masked_run(
             toy.model, settings(toy, latent()), AttentionMasking(subjects, Shaping()), latent(), "3", KEEP, REFERENCE
         )

@@ -1,0 +1,120 @@
+"""What happened at the manipulated steps, to be read after the sampler has run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrapperExecutor
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ..core.saliency import Saliency
+from .runs import SamplerRun, keep, run_of
+
+
+@dataclass(frozen=True)
+class Manipulation:
+    """What happened at one manipulated step: number, σ, mask [B or 1,h,w] or [B,C,h,w], the saliency it came from."""
+
+    step: int
+    sigma: float
+    mask: Tensor
+    saliency: Saliency | None
+
+
+@dataclass
+class ManipulatedRun(SamplerRun):
+    """The manipulations of one sampler run, in their order."""
+
+    manipulations: list[Manipulation] = field(default_factory=list)
+
+    def finish(self, samples: Tensor) -> None:
+        """Keep the result as the run's mark, and leave the compute device."""
+        super().finish(samples)
+        self.manipulations = [_on_cpu(manipulation) for manipulation in self.manipulations]
+
+
+class Report:
+    """Handle of a model with masked-latent sampling (EL_REPORT): filled while samplers run it, read afterwards.
+
+    spatial_scale: picture pixels per latent pixel.
+    """
+
+    def __init__(self, spatial_scale: int) -> None:
+        self._scale = spatial_scale
+        self._runs: list[ManipulatedRun] = []
+        self._run: ManipulatedRun | None = None
+
+    def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
+        """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind."""
+        self._run = ManipulatedRun.start()
+        try:
+            samples = executor(*args, **kwargs)
+            self._run.finish(samples)
+            self._runs = keep(self._runs, self._run)
+        finally:
+            self._run = None
+        return samples
+
+    def add(self, manipulation: Manipulation) -> None:
+        """Take in one manipulated step of the running sampler."""
+        self._run.manipulations.append(manipulation)
+
+    def manipulations(self, samples: Tensor) -> list[Manipulation]:
+        """The manipulated steps of the finished run that made `samples`, on the CPU.
+
+        Raises ValueError when no sampler ran the model or it cannot be told which run is meant.
+        """
+        run = run_of(self._runs, samples, "Masked Latent (model patch)")
+        if run is None:
+            raise ValueError(
+                "the report is empty: connect the model output of Masked Latent (model patch) to the sampler whose "
+                "latent is connected here"
+            )
+        return run.manipulations
+
+    def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
+        """MASK [N·B,H,W] in picture pixels of the N manipulated steps, one after the other, their saliency, and a text.
+
+        An output that the run does not have blocks the nodes behind it with a message. Raises as `manipulations`.
+        """
+        found = self.manipulations(samples)
+        return picture_masks(found, self._scale), joined_saliency(found), described(found)
+
+
+def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor | ExecutionBlocker:
+    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` picture pixels.
+
+    Where each latent channel has a mask of its own, their mean.
+    """
+    if not manipulations:
+        return ExecutionBlocker(
+            "manipulate_at names no step, so there is no mask. Write step numbers such as 5, 18, 28."
+        )
+    masks = torch.cat([entry.mask if entry.mask.ndim == 3 else entry.mask.mean(1) for entry in manipulations])
+    return masks.repeat_interleave(scale, -2).repeat_interleave(scale, -1).float().cpu()
+
+
+def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | ExecutionBlocker:
+    """The maps of all manipulated steps in one saliency, labelled `word, step j`."""
+    found = [entry for entry in manipulations if entry.saliency is not None]
+    if not found:
+        return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")
+    maps = torch.cat([entry.saliency.maps for entry in found]).cpu()
+    labels = tuple(f"{label}, step {entry.step}" for entry in found for label in entry.saliency.labels)
+    return Saliency(maps, labels, found[-1].sigma, None, found[-1].saliency.grid)
+
+
+def described(manipulations: Sequence[Manipulation]) -> str:
+    """One line per manipulated step: its number, σ, and the share of the latent inside the mask."""
+    lines = [f"step {m.step}: sigma {m.sigma:.4f}, {float(m.mask.mean()):.1%} inside" for m in manipulations]
+    return "\n".join(lines) or "no step was manipulated"
+
+
+def _on_cpu(manipulation: Manipulation) -> Manipulation:
+    saliency = manipulation.saliency
+    on_cpu = None if saliency is None else saliency.with_maps(saliency.maps.cpu())
+    return replace(manipulation, mask=manipulation.mask.cpu(), saliency=on_cpu)

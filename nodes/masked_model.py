@@ -1,0 +1,117 @@
+"""Masked Latent (model patch), Masked Latent Report: masked-latent sampling for every sampler node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .core.replacement import Policy
+from .host.node_text import show_on_node
+from .host.sampling import MaskedLatent
+from .sampling import plan_inputs
+from .sockets import Report, Saliency
+
+CATEGORY = "explainable latents"
+
+
+class ELMaskedLatentModel(io.ComfyNode):
+    """Makes every sampler that runs the model replace part of its latent at chosen steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskedLatentModel",
+            display_name="Masked Latent (model patch)",
+            category=CATEGORY,
+            description="For any sampler node: at a few steps the sampler finds a mask and overwrites the latent "
+            "outside (or inside) of it with the noised reference. Composes with other patches, and with itself.",
+            search_aliases=["masked latent", "latent replacement", "aggregated attention", "keep background", "patch"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to sample with. It is copied, not changed."),
+                io.Latent.Input(
+                    "reference",
+                    tooltip="The encoded reference picture, of the same size as the sampled latent. One serves a "
+                    "whole batch.",
+                ),
+                *plan_inputs(),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="For KSampler, KSampler (Advanced), SamplerCustom or a guider, with any sampler but "
+                    "dpm_fast and dpm_adaptive.",
+                ),
+                Report.Output(
+                    display_name="report",
+                    tooltip="What happened at each manipulated step; read it with Masked Latent Report.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        reference: dict,
+        masking: Any,
+        manipulate_at: str,
+        inside: str,
+        outside: str,
+        inside_timestep: int,
+        outside_timestep: int,
+    ) -> io.NodeOutput:
+        """Install the plan on a clone of the model."""
+        patched = model.clone()
+        policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
+        return io.NodeOutput(
+            patched, MaskedLatent(masking, reference["samples"], manipulate_at, *policies).install(patched)
+        )
+
+
+class ELMaskedLatentReport(io.ComfyNode):
+    """Reads what happened at the manipulated steps, after the sampler has run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskedLatentReport",
+            display_name="Masked Latent Report",
+            category=CATEGORY,
+            description="The masks, maps and noise levels of the manipulated steps, once the sampler has run the model "
+            "of Masked Latent (model patch).",
+            search_aliases=["masks of the steps", "masked latent", "attention mask", "log"],
+            inputs=[
+                Report.Input("report", tooltip="From Masked Latent (model patch)."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="The latent that the sampler made with that model. It makes this node wait for the "
+                    "sampler, and tells which sampler is meant when several used that model.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="masks",
+                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 "
+                    "inside.",
+                ),
+                Saliency.Output(
+                    display_name="saliency",
+                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
+                    "Saliency Overlay.",
+                ),
+                io.String.Output(
+                    display_name="text", tooltip="Number, noise level (sigma) and share inside the mask of each step."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, report: Any, samples: dict) -> io.NodeOutput:
+        """Read the run that made this latent."""
+        masks, saliency, text = report.outputs(samples["samples"])
+        show_on_node(cls, text)
+        return io.NodeOutput(masks, saliency, text)
