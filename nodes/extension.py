@@ -8,6 +8,7 @@ from .attention import ELCaptureAttention, ELProbeAttention
 from .gradients import ELGradientSaliency
 from .masked_model import ELMaskedLatentModel, ELMaskedLatentReport
 from .masking import ELMaskFromAttention, ELMaskFromGradient, ELMaskFromImage
+from .metrics import ELCompareImages
 from .saliency import ELAttentionSaliency, ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
 from .subjects import ELParseSubjects
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     ELProbeAttention,
     ELGradientSaliency,
     ELSaliencyOverlay,
+    ELCompareImages,
 ]
 
 
