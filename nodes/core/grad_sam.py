@@ -31,12 +31,13 @@ class WordAttention:
 
     probabilities: P at the words' tokens, float32 [B,H,Q,N]. change: zeros of the same shape that require grad; adding
     `change` to P is what a recorded prediction depends on. columns: [N,S], 1 where token n belongs to subject s.
-    Raises ValueError when the shapes contradict each other.
+    values: the tokens' value vectors, float32 [B,N,H*d]. Raises ValueError when the shapes contradict each other.
     """
 
     probabilities: Tensor
     change: Tensor
     columns: Tensor
+    values: Tensor
 
     def __post_init__(self) -> None:
         shapes = tuple(self.probabilities.shape), tuple(self.change.shape), tuple(self.columns.shape)

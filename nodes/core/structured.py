@@ -10,9 +10,9 @@ and one convolution (the `Head`) make the prediction. So the Jacobian by the pro
     y: features. n = (y - mean) rho, rho = 1/sqrt(variance + eps), u = gamma n + beta, F = gamma SiLU'(u)
     A, B: the convolution of F and of F n, of group g's channels alone. N: elements of a group. M = rho dy/dP
 
-dy/dP takes one forward-mode pass per head and token, or one backward pass per term of the sums if those are fewer. The
-sum of |dz/dP| P over all positions is then one chunked matrix product of rank 2 x groups, with the 3 x 3 positions put
-right.
+dy/dP is known in closed form where the layers are (`feedforward`), else it takes one forward-mode pass per head and
+token. The sum of |dz/dP| P over all positions is then one chunked matrix product of rank 2 x groups, with the 3 x 3
+positions put right.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .feedforward import Derivative
 from .grad_sam import POLARITIES, Progress, WordAttention, polarised
 
-# Size of a block of the matrix product: small enough to stay in a processor's cache (16 MiB).
-_BLOCK_ELEMENTS = 4 * 1024 * 1024
-
-Report = Callable[[int], None]
+# Rows and columns of a block of the matrix product: small enough to stay in a processor's cache (1 MiB).
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -57,65 +56,78 @@ class Head:
 
 @dataclass(frozen=True)
 class _Factors:
-    """Everything in the Jacobian but dy/dP, see the module's text.
+    """Everything in the Jacobian but dy/dP, see the module's text; positions before channels.
 
-    rho [B,M,1], n [B,M,Q], slope: F, [B,M,Q], weight [Ck²,M]. left: A and B over -N, [B,C,Q,2G].
+    rho [B,1,M]. n, slope: n and F times rho, [B,Q,M]. weight [M,Ck²]. member: 1 where m is in group g, [M,G].
+    left: A and B over -N, [B,Q,C,2G].
     """
 
-    groups: int
     rho: Tensor
     n: Tensor
     slope: Tensor
     weight: Tensor
+    member: Tensor
     left: Tensor
 
-    @property
-    def terms(self) -> int:
-        """Number of contractions of dy/dP that the sums need: Ck² local ones, a mean and a variance per group."""
-        return self.weight.shape[0] + 2 * self.groups
-
-    def contract(self, derivative: Tensor) -> Tensor:
-        """All contractions of one column of dy/dP, [B,M,Q]: [B,terms,Q]."""
-        m = self.rho * derivative
-        sums = [x.unflatten(1, (self.groups, -1)).sum(2) for x in (m, self.n * m)]
-        return torch.cat([self.weight @ (self.slope * m), *sums], dim=1)
-
-    def term(self, i: int) -> Tensor:
-        """What contraction `i` multiplies dy/dP with, [B,M,Q]."""
-        local = self.weight.shape[0]
-        if i < local:
-            return self.rho * self.slope * self.weight[i].unsqueeze(-1)
-        group = (i - local) % self.groups
-        member = torch.zeros_like(self.n)
-        member.unflatten(1, (self.groups, -1))[:, group] = 1
-        return self.rho * (member if i < local + self.groups else member * self.n)
+    def contract(self, derivative: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums over m for one column of dy/dP, [B,Q,M]: local ones [B,Q,Ck²], those of the groups [B,Q,2G]."""
+        local = (self.slope * derivative) @ self.weight
+        means, variances = (self.rho * derivative) @ self.member, (self.n * derivative) @ self.member
+        return local, torch.cat([means, variances], dim=-1)
 
 
 def structured(
-    words: WordAttention, features: Tensor, head: Head, polarity: str, progress: Progress | None = None
+    words: WordAttention,
+    features: Tensor,
+    head: Head,
+    polarity: str,
+    progress: Progress | None = None,
+    derivative: Derivative | None = None,
 ) -> Tensor:
     """The same [S,B,C,h,w] as `grad_sam.brute_force` of `head(features)`, up to rounding.
 
     features: [B,M,h,w], recorded as a function of `words.change`; Q = h w positions, each a function of the same
-    position of `words.change` only (see `is_pointwise`). Raises ValueError for an unknown polarity or another number of
-    positions.
+    position of `words.change` only (see `is_pointwise`). derivative: of the features where it is known in closed form
+    (see `follows`); else autograd finds it, which takes several times longer. Raises ValueError for an unknown polarity
+    or another number of positions.
     """
     if polarity not in POLARITIES:
         raise ValueError(f"polarity {polarity!r} is not one of {', '.join(POLARITIES)}")
     (b, h, q, n), (height, width) = words.change.shape, features.shape[-2:]
     if q != height * width:
         raise ValueError(f"{q} query positions do not lie on the features' {height}x{width} grid")
+    report = progress or (lambda done, total: None)
     factors = _factors(features.detach(), head)
-    passes, products = min(h * n, factors.terms), b * n
-    report: Report = (lambda done: None) if progress is None else (lambda done: progress(done, passes + products))
-    derive = _forward if h * n <= factors.terms else _backward
-    weighted = derive(words.change, features, factors, report) * words.probabilities.unsqueeze(1)
-    per_token = features.new_empty((n, b, factors.left.shape[1], q))
+    column = _recorded(words.change, features) if derivative is None else derivative.column
+    local = features.new_empty((b, n, q, h, factors.weight.shape[1]))
+    low = features.new_empty((b, n, q, h, factors.left.shape[-1]))
+    passes, products = h * n, b * n
+    for i in range(passes):
+        local[:, i % n, :, i // n], low[:, i % n, :, i // n] = factors.contract(column(i))
+        report(i + 1, passes + products)
+    for each in (local, low):
+        each *= words.probabilities.permute(0, 3, 2, 1).unsqueeze(-1)
+    per_token = features.new_empty((n, b, factors.left.shape[2], q))
     for i in range(n):
         for j in range(b):
-            per_token[i, j] = _summed(factors.left[j], weighted[j, ..., i], (height, width), polarity)
-            report(passes + i * b + j + 1)
+            per_token[i, j] = _summed(factors.left[j], local[j, i], low[j, i], (height, width), polarity)
+            report(passes + i * b + j + 1, passes + products)
     return words.per_subject(per_token).unflatten(-1, (height, width))
+
+
+def follows(words: WordAttention, features: Tensor, derivative: Derivative) -> bool:
+    """Whether `derivative` is that of the recorded features [B,M,h,w]; one backward pass.
+
+    Compares every probability's effect on one random mixture of the features of the whole picture, so that another
+    scale, a position that reaches another one, or a layer in between do not stay hidden.
+    """
+    if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
+        return False
+    seed = torch.randn(features.shape[1:], generator=torch.Generator().manual_seed(0)).to(features)
+    (gradient,) = torch.autograd.grad(features, words.change, seed.expand_as(features), retain_graph=True)
+    found = derivative.pulled(seed.flatten(1).T.expand(features.shape[0], -1, -1))
+    found = found.unflatten(-1, (words.change.shape[1], -1)).transpose(1, 2)
+    return torch.allclose(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().mean()))
 
 
 def is_pointwise(words: WordAttention, features: Tensor) -> bool:
@@ -147,79 +159,62 @@ def _factors(y: Tensor, head: Head) -> _Factors:
     c, _, k, _ = weight.shape
     split = weight.unflatten(1, (groups, per_group)).transpose(0, 1).flatten(0, 1)
     both = [F.conv2d(x.view_as(y), split, padding=k // 2, groups=groups) for x in (slope, slope * n)]
-    left = torch.cat([x.unflatten(1, (groups, c)) for x in both], dim=1).flatten(3).permute(0, 2, 3, 1)
+    left = torch.cat([x.unflatten(1, (groups, c)) for x in both], dim=1).flatten(3).permute(0, 3, 2, 1)
+    rho = rho.expand(-1, -1, per_group).reshape(b, m, 1)
     return _Factors(
-        groups,
-        rho.expand(-1, -1, per_group).reshape(b, m, 1),
-        n,
-        slope,
-        weight.permute(0, 2, 3, 1).reshape(-1, m),
+        rho.transpose(1, 2),
+        (rho * n).transpose(1, 2).contiguous(),
+        (rho * slope).transpose(1, 2).contiguous(),
+        weight.permute(1, 0, 2, 3).reshape(m, -1).contiguous(),
+        torch.eye(groups, device=y.device).repeat_interleave(per_group, 0),
         left.contiguous() / -flat.shape[-1],
     )
 
 
-def _forward(change: Tensor, y: Tensor, factors: _Factors, report: Report) -> Tensor:
-    """The contractions of dy/dP, [B,terms,H,Q,N], by one forward-mode pass per head and token.
+def _recorded(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
+    """Gives the columns of dy/dP, [B,Q,M], by one forward-mode pass for each head and token (token fastest).
 
     A backward pass is linear in what it is seeded with; deriving that linear map is a forward-mode pass.
     """
-    b, h, q, n = change.shape
     seed = torch.zeros_like(y, requires_grad=True)
     (gradient,) = torch.autograd.grad(y, change, seed, create_graph=True)
-    out = y.new_empty((b, factors.terms, h, q, n))
-    for i in range(h):
-        for j in range(n):
-            direction = torch.zeros_like(change)
-            direction[:, i, :, j] = 1
-            (derivative,) = torch.autograd.grad(gradient, seed, direction, retain_graph=True)
-            out[:, :, i, :, j] = factors.contract(derivative.flatten(2))
-            report(i * n + j + 1)
-    return out
+
+    def column(i: int) -> Tensor:
+        direction = torch.zeros_like(change)
+        direction[:, i // change.shape[3], :, i % change.shape[3]] = 1
+        (derivative,) = torch.autograd.grad(gradient, seed, direction, retain_graph=True)
+        return derivative.flatten(2).transpose(1, 2)
+
+    return column
 
 
-def _backward(change: Tensor, y: Tensor, factors: _Factors, report: Report) -> Tensor:
-    """The contractions of dy/dP, [B,terms,H,Q,N], by one backward pass per term."""
-    out = change.new_empty((change.shape[0], factors.terms, *change.shape[1:]))
-    for i in range(factors.terms):
-        (out[:, i],) = torch.autograd.grad(y, change, factors.term(i).view_as(y), retain_graph=True)
-        report(i + 1)
-    return out
-
-
-def _summed(left: Tensor, weighted: Tensor, grid: tuple[int, int], polarity: str) -> Tensor:
+def _summed(left: Tensor, local: Tensor, low: Tensor, grid: tuple[int, int], polarity: str) -> Tensor:
     """sum_h sum_q |P dz/dP| of one token and latent (or of its positive part): [C,Q].
 
-    left: [C,Q,2G]. weighted: the contractions times P, [terms,H,Q].
+    left: [Q,C,2G]. local [Q,H,Ck²], low [Q,H,2G]: the contractions times P.
     """
-    c, q, rank = left.shape
-    local, low = weighted[:-rank], weighted[-rank:]
-    flat, right = left.flatten(0, 1), low.flatten(1)
-    total = flat.new_empty(c * q)
-    step = max(1, _BLOCK_ELEMENTS // right.shape[1])
-    # one block of memory for all: giving back and asking for it each time costs as much as the product
-    block = flat.new_empty((min(step, c * q), right.shape[1]))
-    for start in range(0, c * q, step):
-        part = flat[start : start + step]
-        total[start : start + step] = _amounts(torch.mm(part, right, out=block[: len(part)]), polarity)
-    total, local = total.view(c, q), local.unflatten(0, (c, -1))
-    size = math.isqrt(local.shape[1])
+    q, c, _ = left.shape
+    total = _product_amounts(left.flatten(0, 1), low.flatten(0, 1), polarity).view(q, c)
+    size = math.isqrt(local.shape[-1] // c)
+    around = (0, 0, 0, 0, *[size // 2] * 4)
+    local, low = (F.pad(x.unflatten(0, grid), around) for x in (local, low))
     for offset in range(size * size):
-        shift = offset // size - size // 2, offset % size - size // 2
-        near = _shifted(local[:, offset], grid, *shift)
-        far = torch.einsum("cqr,rhq->chq", left, _shifted(low, grid, *shift))
-        total = total + (polarised(far + near, polarity) - polarised(far, polarity)).sum(1)
+        there = slice(offset // size, offset // size + grid[0]), slice(offset % size, offset % size + grid[1])
+        near = local[there].flatten(0, 1).unflatten(2, (c, -1))[..., offset].transpose(1, 2)
+        far = torch.bmm(left, low[there].flatten(0, 1).transpose(1, 2))
+        total += (polarised(far + near, polarity) - polarised(far, polarity)).sum(2)
+    return total.T
+
+
+def _product_amounts(left: Tensor, right: Tensor, polarity: str) -> Tensor:
+    """What counts of left [I,R] times right [J,R] transposed, summed over J: [I]."""
+    total = left.new_zeros(left.shape[0])
+    block = left.new_empty((_BLOCK, _BLOCK))
+    for start in range(0, len(left), _BLOCK):
+        rows = left[start : start + _BLOCK]
+        for other in range(0, len(right), _BLOCK):
+            columns = right[other : other + _BLOCK].T
+            # the same memory for all blocks: it stays in the processor's cache
+            part = torch.mm(rows, columns, out=block[: rows.shape[0], : columns.shape[1]])
+            total[start : start + _BLOCK] += (part.abs_() if polarity == "absolute" else part.clamp_min_(0)).sum(1)
     return total
-
-
-def _amounts(block: Tensor, polarity: str) -> Tensor:
-    """Sum over the last axis of what counts; `block` is overwritten."""
-    if polarity == "absolute":
-        return torch.linalg.vector_norm(block, 1, dim=-1)
-    return block.clamp_min_(0).sum(-1)
-
-
-def _shifted(x: Tensor, grid: tuple[int, int], down: int, right: int) -> Tensor:
-    """x [...,Q] read `down` and `right` of each position of the grid; 0 outside it."""
-    (height, width), reach = grid, max(abs(down), abs(right))
-    padded = F.pad(x.unflatten(-1, grid), (reach, reach, reach, reach))
-    return padded[..., reach + down :, reach + right :][..., :height, :width].flatten(-2)

@@ -83,9 +83,10 @@ class Leaf(CrossAttentionHook):
                 p = token_probabilities(q[row.rows], k[row.rows], heads, used, mask=own, scale=scale)
             torch.set_grad_enabled(True)
             change = torch.zeros_like(p, requires_grad=True)
-            changed = out[row.rows] + attention_change(change, v[row.rows][:, used].float())
+            values = v[row.rows][:, used].float()
+            changed = out[row.rows] + attention_change(change, values)
             out = out.slice_scatter(changed, 0, row.rows.start, row.rows.stop)
-            self.words.setdefault(name, []).append(WordAttention(p, change, columns))
+            self.words.setdefault(name, []).append(WordAttention(p, change, columns, values.detach()))
         return out
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..core.attention import resize
+from ..core.feedforward import Derivative
 from ..core.grad_sam import Progress, WordAttention, brute_force, query_scores
-from ..core.structured import is_pointwise, structured
+from ..core.structured import follows, is_pointwise, structured
 from .tail import Tail
 
 log = logging.getLogger("explainable_latents")
@@ -49,7 +50,16 @@ def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Ten
             f"passes, about {duration(count * seconds)} here"
         )
     features = record.tail.features[record.rows]
-    return structured(record.words, features, record.tail.head(record.scale), polarity, progress)
+    return structured(
+        record.words, features, record.tail.head(record.scale), polarity, progress, closed_form(record, features)
+    )
+
+
+def closed_form(record: Record, features: Tensor) -> Derivative | None:
+    """The derivative of the features where the layers behind the attention are the usual ones, else None."""
+    layers = record.tail.feedforward(record.rows)
+    derivative = None if layers is None else layers.derive(record.words)
+    return derivative if derivative is not None and follows(record.words, features, derivative) else None
 
 
 def obstacle(record: Record) -> str | None:

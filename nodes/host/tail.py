@@ -9,11 +9,16 @@ from typing import Any
 import comfy.ops
 import torch
 import torch.nn.functional as F
+from comfy.ldm.modules.attention import GEGLU
 from torch import Tensor, nn
 
+from ..core.feedforward import Feedforward
 from ..core.structured import Head
 
 _END = (nn.GroupNorm, nn.SiLU, nn.Conv2d)
+
+# Parts of a transformer behind its last cross-attention: to_out, norm3, ff, proj_out.
+_INSIDE = 4
 
 
 class Tail:
@@ -23,7 +28,8 @@ class Tail:
     offloaded. So each layer of the tail gets a `forward` of its own for the time, with a float32 copy of the weights as
     the host would use them (its patches included); the weights themselves are never touched.
 
-    features: what enters the network's last norm, float32 [rows,M,h,w], after the network ran.
+    After the network ran: features: what entered its last norm, float32 [rows,M,h,w]. entered: what entered the norm
+    behind the layer's attention, float32 [rows,Q,K].
     """
 
     def __init__(self, network: nn.Module, layer: str, device: torch.device) -> None:
@@ -32,34 +38,31 @@ class Tail:
         self._parts = parts_behind(network, layer)
         self._last = network.output_blocks[-1][-1]
         self._exits = ExitStack()
-        self._head: tuple[nn.Module, Tensor, Tensor, Tensor, Tensor] | None = None
+        self._weights: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
         self._seen: Tensor | None = None
         self.features: Tensor | None = None
+        self.entered: Tensor | None = None
 
     def __enter__(self) -> Tail:
         with ExitStack() as exits:
-            weights = {}
+            exits.callback(self._forget)
             for module in (module for part in self._parts for module in part.modules()):
-                if any(True for _ in module.parameters(recurse=False)) and module not in weights:
-                    weights[module] = float32_weights(module, self._device)
-                    self._replace(exits, module, stand_in(module, *weights[module]))
+                if any(True for _ in module.parameters(recurse=False)) and module not in self._weights:
+                    self._weights[module] = float32_weights(module, self._device)
+                    self._replace(exits, module, self._stand_in(module))
             self._watch(exits)
-            self._head = self._read_head(weights)
             self._exits = exits.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._exits.close()
-        self._head = self._seen = self.features = None
+
+    def _forget(self) -> None:
+        self._weights.clear()
+        self._seen = self.features = self.entered = None
 
     def head(self, scale: float) -> Head | None:
         """GroupNorm, SiLU and convolution at the network's end, times `scale`; None where it ends differently."""
-        if self._head is None:
-            return None
-        norm, *weights = self._head
-        return Head(norm.num_groups, norm.eps, *weights, scale=scale)
-
-    def _read_head(self, weights: dict[nn.Module, tuple[Tensor, Tensor | None]]) -> tuple | None:
         end = list(self._network.out)
         if len(end) != len(_END) or not all(isinstance(m, kind) for m, kind in zip(end, _END, strict=True)):
             return None
@@ -68,7 +71,34 @@ class Tail:
             (s, d, 2 * p + 1) == (1, 1, k)
             for s, d, p, k in zip(conv.stride, conv.dilation, conv.padding, conv.kernel_size, strict=True)
         )
-        return (norm, *weights[norm], *weights[conv]) if same_size and conv.groups == 1 else None
+        if not same_size or conv.groups != 1:
+            return None
+        return Head(norm.num_groups, norm.eps, *self._weights[norm], *self._weights[conv], scale=scale)
+
+    def feedforward(self, rows: slice) -> Feedforward | None:
+        """The rest of the layer's own transformer block, of these rows; None where it is built differently.
+
+        Whether it is also all that happens there, and in this order, the caller has to find out.
+        """
+        to_out, norm, ff, *_, proj_out = self._parts[:_INSIDE]
+        first, _, second = ff.net
+        if len(self._parts) != _INSIDE + 1 or not isinstance(first, GEGLU):
+            return None
+        (out, _), (gamma, beta), (up, up_bias) = (self._weights[m] for m in (to_out[0], norm, first.proj))
+        last = self._weights[proj_out][0].flatten(1)
+        down = last @ self._weights[second][0]
+        return Feedforward(self.entered[rows].detach(), out, gamma, beta, norm.eps, up, up_bias, down, last)
+
+    def _stand_in(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        run = stand_in(module, *self._weights[module])
+        if module is not self._parts[1]:
+            return run
+
+        def norm(x: Tensor) -> Tensor:
+            self.entered = x.float()
+            return run(self.entered)
+
+        return norm
 
     def _watch(self, exits: ExitStack) -> None:
         """Keep what enters the network's end, before the host rounds it to the model's precision."""
@@ -116,7 +146,7 @@ def parts_behind(network: nn.Module, layer: str) -> list[nn.Module]:
 
 def is_last(network: nn.Module, layer: str) -> bool:
     """Whether only the rest of its own transformer block and the network's end come behind the layer."""
-    return len(parts_behind(network, layer)) == len(("to_out", "norm3", "ff", "proj_out", "out"))
+    return len(parts_behind(network, layer)) == _INSIDE + 1
 
 
 def float32_weights(module: nn.Module, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainable_latents.nodes.core.feedforward import Feedforward
 from explainable_latents.nodes.core.grad_sam import WordAttention, attention_change, distinct_tokens
 from explainable_latents.nodes.core.structured import Head
 
@@ -34,6 +35,7 @@ class Tail(nn.Module):
         self.residual = random(batch, size[0] * size[1], inner)
         self.norm = 1 + random(inner, scale=0.2), random(inner, scale=0.2)
         self.up = random(inner, 8 * inner, scale=inner**-0.5)
+        self.up_bias = random(8 * inner, scale=0.2)
         self.down = random(4 * inner, inner, scale=(4 * inner) ** -0.5)
         self.proj = random(inner, channels, scale=inner**-0.5)
         self.skip = random(batch, channels, *size)
@@ -50,15 +52,25 @@ class Tail(nn.Module):
     def features(self, attended: Tensor) -> Tensor:
         """[B,M,h,w] for the attention's output [B,Q,H*d]."""
         x = self.residual + attended @ self.out
-        value, gate = (F.layer_norm(x, x.shape[-1:], *self.norm) @ self.up).chunk(2, -1)
+        value, gate = (F.layer_norm(x, x.shape[-1:], *self.norm) @ self.up + self.up_bias).chunk(2, -1)
         x = x + (value * F.gelu(gate)) @ self.down
         return self.skip + (x @ self.proj).transpose(1, 2).unflatten(2, self.size)
+
+    def feedforward(self) -> Feedforward:
+        """The layers from the attention's output to the features, as the closed form takes them."""
+        attended = (torch.softmax(self.scores, -1) @ self.values()).transpose(1, 2).flatten(2)
+        x = self.residual + attended @ self.out
+        down, last = (self.down @ self.proj).T, self.proj.T
+        return Feedforward(x, self.out.T, *self.norm, 1e-5, self.up.T, self.up_bias, down, last)
+
+    def values(self) -> Tensor:
+        """The prompt's value vectors by head, [B,H,T,d]."""
+        return self.v.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, shift: Tensor) -> Tensor:
         """The prediction [B,C,h,w]; `shift` (zeros [B]) is added to the scores, where gradients can begin."""
         p = self.P(self.scores + shift.view(-1, 1, 1, 1))
-        values = self.v.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return self.predict(self.features((p @ values).transpose(1, 2).flatten(2)))
+        return self.predict(self.features((p @ self.values()).transpose(1, 2).flatten(2)))
 
     def predict(self, features: Tensor) -> Tensor:
         """GroupNorm, SiLU and the convolution, written out by torch's own layers."""
@@ -76,9 +88,8 @@ class Tail(nn.Module):
         used, membership = distinct_tokens(columns)
         p = torch.softmax(self.scores, -1)
         change = torch.zeros_like(p[..., used], requires_grad=True)
-        values = self.v.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        attended = (p @ values).transpose(1, 2).flatten(2) + attention_change(change, self.v[:, used])
-        return WordAttention(p[..., used], change, membership), self.features(attended)
+        attended = (p @ self.values()).transpose(1, 2).flatten(2) + attention_change(change, self.v[:, used])
+        return WordAttention(p[..., used], change, membership, self.v[:, used]), self.features(attended)
 
 
 def definition(tail: Tail, token_sets: list[tuple[int, ...]], polarity: str) -> Tensor:

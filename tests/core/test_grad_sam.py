@@ -14,7 +14,7 @@ from explainable_latents.nodes.core.grad_sam import (
     polarised,
     token_probabilities,
 )
-from explainable_latents.nodes.core.structured import is_pointwise, structured
+from explainable_latents.nodes.core.structured import follows, is_pointwise, structured
 from tests.core.tails import Tail, definition, relative_error
 
 TAILS = [
@@ -50,21 +50,45 @@ def test_both_solvers_give_what_the_definition_says(kind, sets, polarity):
     words, features = tail.words(sets)
     expected = definition(tail, sets, polarity)
     brute = brute_force(words, tail.predict(features), polarity)
-    fast = structured(words, features, tail.head, polarity)
-    assert expected.shape == brute.shape == fast.shape
     assert relative_error(brute, expected) <= 1e-4
-    assert relative_error(fast, expected) <= 1e-4
+    derivative = tail.feedforward().derive(words)
+    assert follows(words, features, derivative)
+    for known in (None, derivative):
+        fast = structured(words, features, tail.head, polarity, derivative=known)
+        assert expected.shape == brute.shape == fast.shape
+        assert relative_error(fast, expected) <= 1e-4
 
 
-def test_both_ways_through_the_features_are_among_the_random_tails():
-    """One forward-mode pass per head and token where those are few, else one backward pass per term of the sums."""
-    few = []
-    for kind, sets in TAILS:
-        tail = Tail(**kind)
-        words, _ = tail.words(sets)
-        terms = tail.head.weight[:, 0].numel() + 2 * tail.head.groups
-        few.append(words.change.shape[1] * words.change.shape[3] <= terms)
-    assert 3 <= sum(few) <= len(TAILS) - 3
+@pytest.mark.parametrize("b", [1, 2])
+def test_the_closed_form_is_the_derivative_of_every_feature(b):
+    tail = Tail(seed=34, batch=b, size=(3, 4))
+    words, features = tail.words([(1, 4)])
+    derivative = tail.feedforward().derive(words)
+    found = torch.stack([derivative.column(i) for i in range(4)], -1).unflatten(-1, (2, 2))  # [B,Q,M,H,N]
+    seed = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    together = derivative.pulled(seed.flatten(2).transpose(1, 2)).unflatten(-1, (2, 2))
+    torch.testing.assert_close(together, torch.einsum("bqmhn,bmq->bqhn", found, seed.flatten(2)))
+    for m in range(features.shape[1]):
+        (gradient,) = torch.autograd.grad(features[:, m].sum(), words.change, retain_graph=True)
+        torch.testing.assert_close(found[:, :, m], gradient.transpose(1, 2), atol=1e-5, rtol=1e-4)
+
+
+def test_a_closed_form_of_other_layers_is_not_believed():
+    tail = Tail(seed=35, size=(6, 6))
+    words, features = tail.words([(1, 4)])
+    derivative = tail.feedforward().derive(words)
+    assert follows(words, features, derivative)
+    one = torch.ones_like(features)
+    one[:, 5, 2, 3] = 1.1
+    for wrong in (
+        1.01 * features,
+        features.roll(1, -1),
+        torch.nn.functional.avg_pool2d(features, 3, 1, 1),
+        torch.nn.functional.avg_pool2d(features, 2),
+        one * features,
+        features - features.mean(),
+    ):
+        assert not follows(words, wrong, derivative)
 
 
 def test_one_pass_of_captum_gives_one_element():
@@ -183,4 +207,4 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="30 query positions do not lie on the features' 5x5 grid"):
         structured(words, features[..., :5], tail.head, "absolute")
     with pytest.raises(ValueError, match=r"\[B,H,Q,N\]"):
-        WordAttention(words.probabilities, words.change[..., :0], words.columns)
+        WordAttention(words.probabilities, words.change[..., :0], words.columns, words.values)
