@@ -20,13 +20,18 @@ PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
 
 def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
     """The inputs that say which words count and how their maps become a mask."""
+    role = io.Combo.Input(
+        "role",
+        options=["subject", "scene", "all"],
+        default="subject",
+        tooltip="Which of the words count: the subjects, the scene, or all of them.",
+    )
+    return [role, *_threshold_inputs(defaults), *_filter_inputs(defaults)]
+
+
+def _threshold_inputs(defaults: Shaping) -> list[io.Input]:
+    """Where a map is cut into inside and outside, and how several words' masks become one."""
     return [
-        io.Combo.Input(
-            "role",
-            options=["subject", "scene", "all"],
-            default="subject",
-            tooltip="Which of the words count: the subjects, the scene, or all of them.",
-        ),
         io.Combo.Input(
             "rule",
             options=list(RULES),
@@ -53,6 +58,12 @@ def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
             advanced=True,
         ),
         io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
+    ]
+
+
+def _filter_inputs(defaults: Shaping) -> list[io.Input]:
+    """What is done to a map before it is cut."""
+    return [
         io.Float.Input(
             "smooth_sigma",
             default=defaults.sigma,
@@ -179,7 +190,14 @@ class ELMaskFromGradient(io.ComfyNode):
                     options=list(SOLVERS),
                     default=SOLVERS[0],
                     tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
-                    "backward pass per latent element and step, for every model; very slow.",
+                    "backward pass per latent element and step, for every model and layer; very slow.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "layer",
+                    default="last",
+                    tooltip="The one cross-attention layer to derive by: last (published) or a name (output.5.0). Any "
+                    "other than last, and SDXL's last, need the solver exact.",
                     advanced=True,
                 ),
             ],
@@ -204,10 +222,11 @@ class ELMaskFromGradient(io.ComfyNode):
         channels: str,
         polarity: str,
         solver: str,
+        layer: str,
     ) -> io.NodeOutput:
         """Bundle the description."""
         shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
-        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, channels, polarity, solver))
+        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, channels, polarity, solver, layer))
 
 
 class ELMaskFromImage(io.ComfyNode):
