@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from .core.colormap import COLORMAPS
 from .core.saliency import OVER_STEPS
+from .host.inspector import inspector
 from .host.preview import SCALES, overlays, raw_masks, sheet
 from .sockets import Attention, Saliency
 
@@ -132,7 +133,8 @@ class ELSaliencyOverlay(io.ComfyNode):
 
     @classmethod
     def execute(cls, saliency: Any, colormap: str, opacity: float, scale: str, image: Any = None) -> io.NodeOutput:
-        """Draw the pictures and show the sheet on the node."""
+        """Draw the pictures, show the sheet on the node and leave the maps for its inspector."""
         pictures, ranges = overlays(saliency, image, colormap, opacity, scale)
         page = sheet(pictures, saliency, ranges, colormap)
-        return io.NodeOutput(page, pictures, raw_masks(saliency), ui=ui.PreviewImage(page, cls=cls))
+        shown = {**ui.PreviewImage(page, cls=cls).as_dict(), **inspector(saliency, image, colormap, scale)}
+        return io.NodeOutput(page, pictures, raw_masks(saliency), ui=shown)

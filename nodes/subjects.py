@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .core.chips import chips
 from .core.parsing import EXTENTS, parse, table
 from .core.reading import PARSERS
 from .core.subjects import joined_text
@@ -69,13 +70,15 @@ class ELParseSubjects(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, text: str, parser: str, override: str, words: str) -> io.NodeOutput:
-        """Parse the prompt and show the table of words, roles and token positions on the node."""
-        subjects = parse(text, tokenize(clip, text), override, parser, words)
+        """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
+        tokens = tokenize(clip, text)
+        subjects = parse(text, tokens, override, parser, words)
+        found = parse(text, tokens, "", parser, words) if override else subjects
         preview = table(subjects)
         show_on_node(cls, preview)
         return io.NodeOutput(
             subjects,
             joined_text(subjects.items, "subject"),
             joined_text(subjects.items, "scene"),
-            ui=ui.PreviewText(preview),
+            ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(subjects, found)}]},
         )

@@ -41,7 +41,7 @@ def parse(
         raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
     check_prompt(prompt)
     plain = plain_text(prompt)
-    spaced, typed = _spaced(plain)
+    spaced, typed = spaced_text(plain)
     text, kept = _for_tagger(spaced)
     origin = [typed[i] for i in kept]
     tags = parser == "auto" and is_tag_list(text)
@@ -76,7 +76,7 @@ def table(subjects: Subjects) -> str:
     return "\n".join([*(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
 
 
-def _spaced(plain: PlainText) -> tuple[str, list[int]]:
+def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
     """Return the text with a space where a weight ends inside a run of letters, which the host reads as two words.
 
     Second: the index in plain.text of each of its characters.

@@ -33,12 +33,20 @@ def test_outputs_and_the_text_on_the_node(node, clip):
     subjects, subject_text, scene_text = result.args
     assert (subject_text, scene_text) == ("dog, capybara", "beach")
     assert [item.positions() for item in subjects.items] == [(3,), (6, 7, 8), (11,)]
-    assert result.ui.as_dict()["text"][0].splitlines() == [
+    assert result.ui["text"][0].splitlines() == [
         "dog | subject | g: 3  l: 3",
         "capybara | subject | g: 6, 7, 8  l: 6, 7, 8",
         "beach | scene | g: 11  l: 11",
         "parser: rules",
     ]
+
+
+def test_the_chips_know_what_the_parser_finds_without_the_override(node, clip):
+    (shown,) = node.execute(clip, "a dog on the beach", "rules", "scene: dog", "head noun").ui["el_chips"]
+    assert shown["prompt"] == "a dog on the beach"
+    assert {word["text"]: word["role"] for word in shown["words"]} == {
+        "a": "", "dog": "subject", "on": "", "the": "", "beach": "scene",
+    }  # fmt: skip
 
 
 def test_options_reach_the_parser(node, clip):

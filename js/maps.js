@@ -1,0 +1,66 @@
+/** The maps that nodes/core/packing.py packs: reading the file, values at a place, pictures. */
+
+const LEVELS = 255;
+
+export class Maps {
+  /** @param {ArrayBuffer} buffer the whole file; throws RangeError or SyntaxError when it is not one of ours. */
+  constructor(buffer) {
+    const length = new DataView(buffer).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    [, this.batch, this.height, this.width] = header.shape;
+    this.words = header.words;
+    this.frames = header.frames;
+    this.index = header.maps;
+    this.peaks = header.peaks;
+    this.shared = header.shared;
+    this.levels = new Uint8Array(buffer, 4 + length, header.shape.reduce((a, b) => a * b));
+    this.colours = Uint8Array.from(header.colours.match(/../g), (pair) => parseInt(pair, 16));
+    let start = 4 + length + this.levels.length;
+    this.pictures = header.pictures.map((size) => {
+      start += size;
+      return new Blob([new Uint8Array(buffer, start - size, size)], { type: "image/png" });
+    });
+    this.high = this.shared ? Math.max(...this.peaks.flat()) : 0;
+  }
+
+  /** How many times its map's mean the word gets at a cell (column, row); null where the frame lacks the word. */
+  value(word, frame, item, column, row) {
+    const map = this.index[frame][word];
+    if (map === null) return null;
+    const level = this.levels[this.#start(map, item) + row * this.width + column];
+    return (level / LEVELS) * this.peaks[map][item];
+  }
+
+  /** All words of a frame with their values at a cell, the highest first; of equal ones the first in the prompt. */
+  ranked(frame, item, column, row) {
+    return this.words
+      .map((word, i) => ({ word, index: i, value: this.value(i, frame, item, column, row) }))
+      .filter(({ value }) => value !== null)
+      .sort((a, b) => b.value - a.value);
+  }
+
+  /** One map in colours, one pixel per cell; null where the frame lacks the word. */
+  picture(word, frame, item) {
+    const map = this.index[frame][word];
+    if (map === null) return null;
+    const size = this.width * this.height;
+    const levels = this.levels.subarray(this.#start(map, item), this.#start(map, item) + size);
+    const peak = this.peaks[map][item] / LEVELS;
+    const low = this.shared ? 0 : levels.reduce((a, b) => Math.min(a, b), LEVELS) * peak;
+    const high = this.shared ? this.high : this.peaks[map][item];
+    const scale = high > low ? LEVELS / (high - low) : 0;
+    const picture = new ImageData(this.width, this.height);
+    for (let i = 0; i < size; i++) {
+      const colour = 3 * Math.round((levels[i] * peak - low) * scale);
+      picture.data[4 * i] = this.colours[colour];
+      picture.data[4 * i + 1] = this.colours[colour + 1];
+      picture.data[4 * i + 2] = this.colours[colour + 2];
+      picture.data[4 * i + 3] = 255;
+    }
+    return picture;
+  }
+
+  #start(map, item) {
+    return (map * this.batch + item) * this.width * this.height;
+  }
+}

@@ -1,0 +1,44 @@
+"""What the browser's attention inspector shows, left in ComfyUI's temporary folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..core.packing import pack
+from ..core.saliency import Saliency
+
+LONGEST_SIDE = 1024  # pixels of a picture under the maps
+MOST_PICTURES = 16
+
+
+def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str) -> dict[str, list[dict[str, str]]]:
+    """Write the maps for the inspector and return the part of a node's `ui` that names the file.
+
+    image: IMAGE [N,H,W,3] under the maps, or None. Nothing but the inspector reads it; the folder is emptied by
+    ComfyUI when it starts.
+    """
+    pictures = [] if image is None else [_png(each) for each in image[:MOST_PICTURES]]
+    folder = folder_paths.get_temp_directory()
+    os.makedirs(folder, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix="explainable_latents_", suffix=".maps", dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        file.write(pack(saliency, colors, scale == "shared", pictures))
+    return {"el_inspector": [{"file": Path(name).name, "type": "temp"}]}
+
+
+def _png(picture: Tensor) -> bytes:
+    """An encoded picture of at most LONGEST_SIDE pixels."""
+    pixels = (picture[..., :3].cpu().float().clamp(0, 1) * 255).round().byte().numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
