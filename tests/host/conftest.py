@@ -16,3 +16,11 @@ def comfy() -> types.ModuleType:
     importlib.import_module("tests.toy_world.comfyui_toy_model")
     importlib.import_module("comfy.sd")
     return importlib.import_module("comfy")
+
+
+@pytest.fixture(scope="session")
+def toy(comfy, toy_checkpoint):
+    """The toy checkpoint with a prompt, see `toy_sampling.Toy`. It may be sampled with, cloned, but not changed."""
+    from tests.host.toy_sampling import Toy
+
+    return Toy.load(comfy, toy_checkpoint)

@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-import types
-
 import pytest
 import torch
 
-from explainable_latents.nodes.core.masking import AttentionMasking, ImageMasking
+from explainable_latents.nodes.core.masking import AttentionMasking
 from explainable_latents.nodes.core.masks import Shaping
 from explainable_latents.nodes.core.parsing import parse
-from explainable_latents.nodes.core.replacement import Policy
-from explainable_latents.nodes.host.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling import MaskedLatent
 from explainable_latents.nodes.host.tokens import tokenize
+from tests.host.toy_sampling import CACHED, KEEP, REFERENCE, given, latent, masked_run
 
-PROMPT = "a dog on the beach"
-STEPS, DENOISE = 10, 0.7
-KEEP, REFERENCE, CACHED = Policy("keep"), Policy("reference"), Policy("cached reference", 80)
-ONE_STEP = ["euler", "euler_ancestral", "ddpm", "ddim", "lcm", "heun", "dpm_2", "dpmpp_sde"]
-
-
-@pytest.fixture(scope="module")
-def toy(comfy, toy_checkpoint) -> types.SimpleNamespace:
-    """Model, CLIP and the prompt's conditionings."""
-    model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(toy_checkpoint))
-    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
-    return types.SimpleNamespace(model=model, clip=clip, positive=positive, negative=negative)
-
-
-def latent(batch: int = 1, size: tuple[int, int] = (16, 16), seed: int = 3) -> dict:
-    return {"samples": torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(seed))}
-
-
-def settings(toy, start: dict, sampler: str = "ddpm", seed: int = 7, scheduler: str = "ddim_uniform") -> tuple:
-    return seed, STEPS, 3.0, sampler, scheduler, toy.positive, toy.negative, start, DENOISE
-
-
-def stock(toy, *args, **kwargs) -> torch.Tensor:
-    import nodes
-
-    *values, denoise = settings(toy, *args, **kwargs)
-    return nodes.common_ksampler(toy.model, *values, denoise=denoise)[0]["samples"]
-
-
-def masked_run(
-    model, stock_settings: tuple, masking, reference: dict, at: str, inside: Policy, outside: Policy
-) -> tuple:
-    """KSampler (Masked Latent): latent, masks, saliency."""
-    return sample_masked(model, stock_settings, MaskedLatent(masking, reference["samples"], at, inside, outside))
-
-
-def given(value: float, *shape: int) -> ImageMasking:
-    return ImageMasking(torch.full(shape or (1, 16, 16), value))
-
-
-def attention(toy, **shaping) -> AttentionMasking:
-    subjects = parse(PROMPT, tokenize(toy.clip, PROMPT), "")
-    return AttentionMasking(subjects.with_role("subject"), Shaping(**shaping))
-
-
-@pytest.mark.parametrize("sampler", ONE_STEP)
-def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
-    start = latent(2)
-    masked, masks, _ = masked_run(
-        toy.model, settings(toy, start, sampler), given(1.0), start, "0, 2, 5-6", KEEP, REFERENCE
-    )
-    assert torch.equal(masked["samples"], stock(toy, start, sampler))
-    assert masks.shape == (4, 128, 128)
-
-
-@pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc"])
-def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
-    start = latent()
-    masked, masks, saliency = masked_run(
-        toy.model, settings(toy, start, sampler), attention(toy), start, "", KEEP, REFERENCE
-    )
-    assert torch.equal(masked["samples"], stock(toy, start, sampler))
-    assert "names no step" in masks.message
-    assert "no saliency" in saliency.message
+STEPS = 10
 
 
 @pytest.mark.parametrize("sampler", ["euler", "ddpm", "dpmpp_2m"])
 def test_a_mask_of_zeros_on_the_finished_latent_is_the_reference(toy, sampler):
     start, reference = latent(), latent(seed=4)
-    out, _, _ = masked_run(toy.model, settings(toy, start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE)
+    out, _, _ = masked_run(toy.model, toy.settings(start, sampler), given(0.0), reference, "100%", KEEP, REFERENCE)
     # ComfyUI scales latents by 0.18215 and back: one rounding of numbers below 4
     torch.testing.assert_close(out["samples"], reference["samples"], atol=1e-6, rtol=0)
 
@@ -95,9 +29,9 @@ def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(to
     import comfy.samplers
 
     start, reference, j = latent(), latent(seed=4), 4
-    out, _, _ = masked_run(toy.model, settings(toy, start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE)
+    out, _, _ = masked_run(toy.model, toy.settings(start, "euler"), given(0.0), reference, str(j), KEEP, REFERENCE)
     schedule = comfy.samplers.KSampler(
-        toy.model, STEPS, toy.model.load_device, "euler", "ddim_uniform", DENOISE, toy.model.model_options
+        toy.model, STEPS, toy.model.load_device, "euler", "ddim_uniform", 0.7, toy.model.model_options
     ).sigmas
     noise = comfy.sample.prepare_noise(start["samples"], 7)
     expected = comfy.sample.sample_custom(
@@ -129,7 +63,7 @@ def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     patched.set_model_unet_function_wrapper(spy)
-    masked_run(patched, settings(toy, start, "euler"), given(0.0), start, "3", KEEP, CACHED)
+    masked_run(patched, toy.settings(start, "euler"), given(0.0), start, "3", KEEP, CACHED)
     sampling = toy.model.get_model_object("model_sampling")
     sigma = sampling.sigma(torch.tensor(80.0))
     reference = toy.model.model.process_latent_in(start["samples"])
@@ -149,7 +83,7 @@ def test_a_run_that_adds_no_noise_still_noises_the_reference(toy):
         lambda f, a: seen.append((a["timestep"][0], a["input"][:1].clone())) or f(a["input"], a["timestep"], **a["c"])
     )
     MaskedLatent(given(0.0), reference, "2", KEEP, REFERENCE).install(patched)
-    *values, denoise = settings(toy, latent(), "euler")
+    *values, denoise = toy.settings(latent(), "euler")
     nodes.common_ksampler(patched, *values, denoise=denoise, disable_noise=True)
     sigma, state = seen[2]
     expected = toy.model.model.process_latent_in(reference) + sigma * comfy.sample.prepare_noise(reference, 7)
@@ -161,7 +95,7 @@ def test_a_run_that_adds_no_noise_still_noises_the_reference(toy):
 def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size, batch):
     start = latent(batch, size)
     out, masks, saliency = masked_run(
-        toy.model, settings(toy, start), attention(toy), latent(1, size, seed=4), "3, 5", KEEP, REFERENCE
+        toy.model, toy.settings(start), toy.attention(), latent(1, size, seed=4), "3, 5", KEEP, REFERENCE
     )
     assert masks.shape == (2 * batch, size[0] * 8, size[1] * 8)
     assert set(masks.unique().tolist()) == {0.0, 1.0}
@@ -169,13 +103,13 @@ def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size,
     assert saliency.maps.shape == (2, batch, *size)
     torch.testing.assert_close(saliency.maps.sum((-2, -1)), torch.ones(2, batch), atol=1e-5, rtol=0)
     assert out["samples"].isfinite().all()
-    assert not torch.equal(out["samples"], stock(toy, start))
+    assert not torch.equal(out["samples"], toy.stock(start))
 
 
 def test_the_mask_is_the_threshold_of_the_reported_saliency(toy):
     start = latent()
     _, masks, saliency = masked_run(
-        toy.model, settings(toy, start), attention(toy, rule="mean"), start, "4", KEEP, REFERENCE
+        toy.model, toy.settings(start), toy.attention(rule="mean"), start, "4", KEEP, REFERENCE
     )
     above = saliency.maps[0] > saliency.maps[0].mean()
     assert torch.equal(masks[:, ::8, ::8], above.float())
@@ -188,7 +122,7 @@ def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
     counts = {}
     for at in ("", "3, 5", "0"):
         calls.clear()
-        masked_run(patched, settings(toy, latent()), attention(toy), latent(), at, KEEP, REFERENCE)
+        masked_run(patched, toy.settings(latent()), toy.attention(), latent(), at, KEEP, REFERENCE)
         counts[at] = len(calls)
     assert counts["3, 5"] == counts[""] == STEPS
     assert counts["0"] == STEPS + 1
@@ -197,7 +131,7 @@ def test_step_zero_costs_one_model_call_and_later_steps_none(toy):
 def test_the_same_seed_gives_the_same_picture_and_another_seed_another(toy):
     start = latent()
     first, again, other = (
-        masked_run(toy.model, settings(toy, start, seed=s), attention(toy), start, "2, 4", KEEP, REFERENCE)[0][
+        masked_run(toy.model, toy.settings(start, seed=s), toy.attention(), start, "2, 4", KEEP, REFERENCE)[0][
             "samples"
         ]
         for s in (7, 7, 8)
@@ -212,7 +146,7 @@ def test_an_incoming_noise_mask_still_protects_its_part(toy):
     protected[..., :64] = 0
     out, _, _ = masked_run(
         toy.model,
-        settings(toy, {**start, "noise_mask": protected}, "euler"),
+        toy.settings({**start, "noise_mask": protected}, "euler"),
         given(0.0),
         latent(seed=4),
         "3",
@@ -231,14 +165,8 @@ def test_callbacks_count_the_whole_run(toy, monkeypatch):
     monkeypatch.setattr(
         latent_preview, "prepare_callback", lambda *a, **k: lambda step, x0, x, n: seen.append((step, n))
     )
-    masked_run(toy.model, settings(toy, latent()), attention(toy), latent(), "2, 5", KEEP, REFERENCE)
+    masked_run(toy.model, toy.settings(latent()), toy.attention(), latent(), "2, 5", KEEP, REFERENCE)
     assert seen == [(step, STEPS) for step in range(STEPS)]
-
-
-@pytest.mark.parametrize("sampler", ["dpm_fast", "dpm_adaptive"])
-def test_samplers_with_steps_of_their_own_are_refused(toy, sampler):
-    with pytest.raises(ValueError, match=f"{sampler} chooses its own steps"):
-        masked_run(toy.model, settings(toy, latent(), sampler), given(1.0), latent(), "3", KEEP, REFERENCE)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +181,10 @@ def test_samplers_with_steps_of_their_own_are_refused(toy, sampler):
 def test_mistakes_are_told_and_the_next_run_is_as_fresh(toy, reference, at, words):
     start = latent()
     with pytest.raises(ValueError, match=words):
-        masked_run(toy.model, settings(toy, start), attention(toy), reference, at, KEEP, REFERENCE)
+        masked_run(toy.model, toy.settings(start), toy.attention(), reference, at, KEEP, REFERENCE)
     assert not toy.model.wrappers
-    out, _, _ = masked_run(toy.model, settings(toy, start), given(1.0), start, "3", KEEP, REFERENCE)
-    assert torch.equal(out["samples"], stock(toy, start))
+    out, _, _ = masked_run(toy.model, toy.settings(start), given(1.0), start, "3", KEEP, REFERENCE)
+    assert torch.equal(out["samples"], toy.stock(start))
 
 
 def test_words_of_another_prompt_are_an_error_not_an_empty_mask(toy):
@@ -264,5 +192,5 @@ def test_words_of_another_prompt_are_an_error_not_an_empty_mask(toy):
     subjects = parse(text, tokenize(toy.clip, text), "dog").with_role("subject")
     with pytest.raises(ValueError, match="lie outside the conditioning's 77 tokens"):
         masked_run(
-            toy.model, settings(toy, latent()), AttentionMasking(subjects, Shaping()), latent(), "3", KEEP, REFERENCE
+            toy.model, toy.settings(latent()), AttentionMasking(subjects, Shaping()), latent(), "3", KEEP, REFERENCE
         )
