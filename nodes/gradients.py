@@ -74,8 +74,15 @@ class ELGradientSaliency(io.ComfyNode):
                     default=SOLVERS[0],
                     advanced=True,
                     tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
-                    "backward pass per latent element, for every model; slow (the log says how long). aggregated "
-                    "needs neither.",
+                    "backward pass per latent element, for every model and layer; slow (the node says how long). "
+                    "aggregated needs neither.",
+                ),
+                io.String.Input(
+                    "layer",
+                    default="last",
+                    advanced=True,
+                    tooltip="The one cross-attention layer to derive by: last (published) or a name (output.5.0). Any "
+                    "other than last, and SDXL's last, need the solver exact. aggregated takes all.",
                 ),
             ],
             outputs=[
@@ -102,9 +109,12 @@ class ELGradientSaliency(io.ComfyNode):
         polarity: str,
         definition: str,
         solver: str,
+        layer: str,
     ) -> io.NodeOutput:
         """Call the model once and derive."""
-        found = gradient_saliency(model, positive, latent, subjects, noise_level, seed, polarity, solver, definition)
+        found = gradient_saliency(
+            model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer
+        )
         pictures, ranges = overlays(found, None, COLORMAPS[0], 1.0, SCALES[0])
         page = sheet(pictures, found, ranges, COLORMAPS[0])
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))

@@ -8,99 +8,15 @@ from comfy_api.latest import io
 
 from .core.grad_sam import POLARITIES
 from .core.masking import CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .core.masks import COMBINATIONS, RULES, Shaping
+from .core.masks import Shaping
 from .host.solving import SOLVERS
+from .mask_inputs import shaping_inputs
 from .sockets import Masking, Subjects
 
 CATEGORY = "explainable latents"
 
 # How Abs-Grad-SAM was published.
 PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
-
-
-def _shaping_inputs(defaults: Shaping) -> list[io.Input]:
-    """The inputs that say which words count and how their maps become a mask."""
-    role = io.Combo.Input(
-        "role",
-        options=["subject", "scene", "all"],
-        default="subject",
-        tooltip="Which of the words count: the subjects, the scene, or all of them.",
-    )
-    return [role, *_threshold_inputs(defaults), *_filter_inputs(defaults)]
-
-
-def _threshold_inputs(defaults: Shaping) -> list[io.Input]:
-    """Where a map is cut into inside and outside, and how several words' masks become one."""
-    return [
-        io.Combo.Input(
-            "rule",
-            options=list(RULES),
-            default=defaults.rule,
-            tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). log-mean: more "
-            "than the geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
-            "the share of the latent, from 0 to 1, that stays out. otsu: the level that parts the map best.",
-        ),
-        io.Float.Input(
-            "value",
-            default=defaults.value,
-            min=-10.0,
-            max=10.0,
-            step=0.01,
-            tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A larger "
-            "value makes a smaller mask. mean and otsu do not use it.",
-        ),
-        io.Combo.Input(
-            "combine",
-            options=list(COMBINATIONS),
-            default=defaults.combine,
-            tooltip="Several words: sum adds their maps before the threshold (published), union and intersection "
-            "join their masks.",
-            advanced=True,
-        ),
-        io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True),
-    ]
-
-
-def _filter_inputs(defaults: Shaping) -> list[io.Input]:
-    """What is done to a map before it is cut."""
-    return [
-        io.Float.Input(
-            "smooth_sigma",
-            default=defaults.sigma,
-            min=0.0,
-            max=64.0,
-            step=0.1,
-            tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels (8 "
-            "picture pixels each). 0 is off; the paper uses 6.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "smooth_size",
-            default=defaults.size,
-            min=1,
-            max=63,
-            step=2,
-            tooltip="Width of the smoothing window in latent pixels, odd. The paper uses 3.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "dilate_size",
-            default=defaults.dilation,
-            min=1,
-            max=63,
-            step=2,
-            tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The paper uses 3.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "dilate_iterations",
-            default=defaults.iterations,
-            min=0,
-            max=64,
-            tooltip="How often to dilate. 0 is off; the paper uses 3. More makes a larger mask.",
-            advanced=True,
-        ),
-    ]
 
 
 class ELMaskFromAttention(io.ComfyNode):
@@ -118,7 +34,7 @@ class ELMaskFromAttention(io.ComfyNode):
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
-                *_shaping_inputs(Shaping(value=0.2)),
+                *shaping_inputs(Shaping(value=0.2)),
                 io.String.Input(
                     "layers",
                     default="all",
@@ -168,7 +84,7 @@ class ELMaskFromGradient(io.ComfyNode):
             search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
-                *_shaping_inputs(PAPER_SHAPING),
+                *shaping_inputs(PAPER_SHAPING),
                 io.Combo.Input(
                     "channels",
                     options=list(CHANNELS),

@@ -29,8 +29,8 @@ class AttentionMasking:
 class GradientMasking:
     """The mask is the shaped Abs-Grad-SAM of `subjects`, from a model call of its own at the manipulated step.
 
-    channels: `each` latent channel gets its own mask, or all `together` one. polarity, solver: see `grad_sam` and the
-    host's solvers. Raises ValueError for an unknown choice of channels or polarity.
+    channels: `each` latent channel gets its own mask, or all `together` one. polarity, solver, layer: see `grad_sam`
+    and the host's `GradientProbe`. Raises ValueError for an unknown choice of channels or polarity.
     """
 
     subjects: Subjects
@@ -38,6 +38,7 @@ class GradientMasking:
     channels: str = "each"
     polarity: str = "absolute"
     solver: str = "structured"
+    layer: str = "last"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("channels", self.channels, CHANNELS), ("polarity", self.polarity, POLARITIES)):

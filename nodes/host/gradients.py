@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -25,9 +26,9 @@ from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .conditionings import Positives, Rows
-from .layers import cross_attention_layers
+from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
-from .model_call import evaluating, step_of
+from .model_call import step_of
 from .probe import call_once
 from .solving import SOLVERS, Record, aggregated, solve
 from .tail import Tail, is_last
@@ -41,7 +42,7 @@ ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
 
 @dataclass
 class _Call:
-    """The one model call that is measured. index: of the positive list while the host evaluates it, else None."""
+    """The one model call that is measured."""
 
     positives: Positives
     batch: int
@@ -49,16 +50,24 @@ class _Call:
     sigma: float
     step: int | None
     scale: float
-    index: int | None
-    pieces: list[tuple[Tensor, Rows]]
-    evaluated: bool = False
+    pieces: list[tuple[Tensor, Rows]] = field(default_factory=list)
 
 
 class GradientProbe:
-    """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing."""
+    """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing.
+
+    layer: the cross-attention to derive by, `last` or a name; the aggregated definition takes all. polarity, solver,
+    definition: see `gradient_saliency`.
+    """
 
     def __init__(
-        self, patcher: ModelPatcher, subjects: Subjects, polarity: str, solver: str, definition: str = ABS_GRAD_SAM
+        self,
+        patcher: ModelPatcher,
+        subjects: Subjects,
+        polarity: str,
+        solver: str,
+        definition: str = ABS_GRAD_SAM,
+        layer: str = "last",
     ) -> None:
         for name, value, allowed in (
             ("polarity", polarity, POLARITIES),
@@ -75,14 +84,13 @@ class GradientProbe:
         self._solver = solver
         self._network = patcher.get_model_object("diffusion_model")
         layers = cross_attention_layers(patcher)
-        self._layers = layers if definition == AGGREGATED else layers[-1:]
+        self._layers = layers if definition == AGGREGATED else (one_layer(layers, layer),)
         self._aggregated = definition == AGGREGATED
         self._measuring = False
         self._progress: Progress | None = None
         self._call: _Call | None = None
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self._around_step),
-            (WrappersMP.CALC_COND_BATCH, self._around_batch),
             (WrappersMP.DIFFUSION_MODEL, self._around_network),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
@@ -112,20 +120,20 @@ class GradientProbe:
     def _around_step(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
     ) -> Tensor:
-        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
-        if self._measuring and self._call is None:
-            guider = executor.class_obj
-            positives = Positives(guider.conds.get("positive") or [], None, log.warning)
-            sigma = float(timestep.flatten()[0])
-            scale = _prediction_scale(guider.inner_model.model_sampling, timestep)
-            grid = tuple(x.shape[-2:])
-            self._call = _Call(positives, x.shape[0], grid, sigma, step_of(sigma, model_options), scale, None, [])
-        return executor(x, timestep, model_options, *args)
+        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
 
-    def _around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
-        """CALC_COND_BATCH wrapper: only the first evaluation of the guider's positive list is measured."""
-        with evaluating(self._call, conds):
-            return executor(model, conds, *args)
+        What is measured hangs on these alone, so nothing else is evaluated: no negative and no guidance.
+        """
+        if not self._measuring or self._call is not None:
+            return executor(x, timestep, model_options, *args)
+        guider = executor.class_obj
+        listed = guider.conds.get("positive") or []
+        positives = Positives(listed, None, log.warning)
+        sigma = float(timestep.flatten()[0])
+        scale = _prediction_scale(guider.inner_model.model_sampling, timestep)
+        step = step_of(sigma, model_options)
+        self._call = _Call(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step, scale)
+        return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, model_options)[0]
 
     def _around_network(
         self,
@@ -140,11 +148,9 @@ class GradientProbe:
     ) -> Tensor:
         """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve."""
         call, rows = self._call, []
-        if call is not None and call.index is not None:
+        if call is not None:
             length = context.shape[1]
-            rows = call.positives.rows(
-                x, transformer_options, call.index, call.batch, call.grid, self._tokens, None, length
-            )
+            rows = call.positives.rows(x, transformer_options, 0, call.batch, call.grid, self._tokens, None, length)
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         leaf = Leaf(rows, self._layers, x.shape[0])
@@ -167,7 +173,7 @@ class GradientProbe:
         if self._aggregated:
             return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
         layer = self._layers[0]
-        record = Record(words[layer], tail, prediction, row.rows, scale, is_last(self._network, layer))
+        record = Record(words[layer], tail, prediction, row.rows, scale, layer, is_last(self._network, layer))
         return solve(record, self._solver, self._polarity, self._progress)
 
 
@@ -181,15 +187,16 @@ def gradient_saliency(
     polarity: str,
     solver: str,
     definition: str = ABS_GRAD_SAM,
+    layer: str = "last",
 ) -> Saliency:
     """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
     One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
     not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
-    each summing to 1. Raises ValueError as `GradientProbe` does.
+    each summing to 1. layer: as of `GradientProbe`. Raises ValueError as `GradientProbe` does.
     """
     patcher = model.clone()
-    probe = GradientProbe(patcher, subjects, polarity, solver, definition)
+    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
     reserve_memory(patcher, latent["samples"].shape, definition)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return Saliency(saliency.maps.cpu(), saliency.labels, saliency.sigma, None, saliency.grid)

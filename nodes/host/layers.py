@@ -46,6 +46,18 @@ def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
     return tuple(names)
 
 
+def one_layer(available: tuple[str, ...], wanted: str) -> str:
+    """The name of the single layer that `wanted` chooses, see `select_layers`; a grid chooses none.
+
+    Raises ValueError with the names there are when it is not exactly one.
+    """
+    chosen = select_layers(available, wanted)
+    if chosen.grids or len(chosen.names) != 1:
+        found = [name for name in available if name in chosen.names] or available
+        raise ValueError(f"layer {wanted!r} is not one layer; choose last, or one of: {', '.join(found)}")
+    return next(iter(chosen.names))
+
+
 @dataclass(frozen=True)
 class LayerSelection:
     """Which layers count: by name, or by the (height, width) of their grid of query positions."""

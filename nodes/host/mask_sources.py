@@ -91,5 +91,6 @@ def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     if isinstance(masking, AttentionMasking):
         return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
     if isinstance(masking, GradientMasking):
-        return GradientSource(masking, GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver))
+        probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, layer=masking.layer)
+        return GradientSource(masking, probe)
     return ImageSource(masking)

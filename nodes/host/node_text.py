@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 
@@ -12,3 +13,10 @@ def show_on_node(node: type[io.ComfyNode], text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if unique_id and server is not None:
         server.send_progress_text(text, unique_id)
+
+
+def show_on_running_node(text: str) -> None:
+    """Show text on whatever node the host executes now; nothing where it executes none or no server runs."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)

@@ -13,19 +13,24 @@ from ..core.attention import resize
 from ..core.feedforward import Derivative
 from ..core.grad_sam import Progress, WordAttention, brute_force, query_scores
 from ..core.structured import follows, is_pointwise, structured
+from .node_text import show_on_running_node
 from .tail import Tail
 
 log = logging.getLogger("explainable_latents")
 
 SOLVERS = ("structured", "exact")
 
+# Most elements that share a backward pass of the exact solver.
+TOGETHER = 16
+
 
 @dataclass(frozen=True)
 class Record:
     """What was recorded of one conditioning.
 
-    words: its attention. tail: the tail that ran, with its features. prediction: z [B,C,a,b] of its rows. rows: its own
-    among those of the network's call. scale: d z / d output. last: whether only the network's end follows the layer.
+    words: its attention in `layer`. tail: the tail that ran, with its features. prediction: z [B,C,a,b] of its rows.
+    rows: its own among those of the network's call. scale: d z / d output. last: whether only the network's end follows
+    the layer.
     """
 
     words: WordAttention
@@ -33,47 +38,47 @@ class Record:
     prediction: Tensor
     rows: slice
     scale: float
+    layer: str
     last: bool
 
 
 def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Tensor:
     """Saliency [S,B,C,a,b]. Raises ValueError when the structured solver does not fit, with the time `exact` takes."""
-    prediction = record.prediction
     if solver == "exact":
-        return exact(record.words, prediction, polarity, progress)
-    reason = obstacle(record)
+        return exact(record.words, record.prediction, polarity, progress)
+    derivative = closed_form(record) if record.last else None
+    reason = obstacle(record, derivative)
     if reason is not None:
-        count = prediction[0].numel()
-        _, seconds = fastest_batch(record.words, prediction, polarity)
+        count = record.prediction[0].numel()
+        _, seconds = fastest_batch(record.words, record.prediction, polarity, progress)
         raise ValueError(
-            f"the structured solver does not fit this model: {reason}. Choose the solver 'exact': {count} backward "
+            f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {count} backward "
             f"passes, about {duration(count * seconds)} here"
         )
-    features = record.tail.features[record.rows]
-    return structured(
-        record.words, features, record.tail.head(record.scale), polarity, progress, closed_form(record, features)
-    )
+    features, head = record.tail.features[record.rows], record.tail.head(record.scale)
+    return structured(record.words, features, head, polarity, progress, derivative)
 
 
-def closed_form(record: Record, features: Tensor) -> Derivative | None:
+def closed_form(record: Record) -> Derivative | None:
     """The derivative of the features where the layers behind the attention are the usual ones, else None."""
     layers = record.tail.feedforward(record.rows)
     derivative = None if layers is None else layers.derive(record.words)
-    return derivative if derivative is not None and follows(record.words, features, derivative) else None
+    fits = derivative is not None and follows(record.words, record.tail.features[record.rows], derivative)
+    return derivative if fits else None
 
 
-def obstacle(record: Record) -> str | None:
+def obstacle(record: Record, derivative: Derivative | None) -> str | None:
     """Why the structured solver would not be exact here, None when it is."""
     if not record.last:
-        return "further blocks follow its last cross-attention, as in SDXL"
+        return f"further blocks follow the layer {record.layer} (in SD 1.x and 2.x none follow the layer 'last')"
     head = record.tail.head(1.0)
     if head is None:
-        return "it does not end in a group norm, SiLU and one convolution"
+        return "the model does not end in a group norm, SiLU and one convolution"
     features = record.tail.features[record.rows]
-    if not is_pointwise(record.words, features):
-        return "another node mixes positions behind its last cross-attention"
+    if derivative is None and not is_pointwise(record.words, features):
+        return "another node mixes positions behind the last cross-attention"
     if not torch.allclose(head(features) * record.scale, record.prediction, rtol=1e-3, atol=1e-4 * abs(record.scale)):
-        return "another node changes what it computes behind its last block"
+        return "another node changes what the model computes behind its last block"
     return None
 
 
@@ -94,22 +99,25 @@ def aggregated(
 
 
 def exact(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> Tensor:
-    """`brute_force` with the batch size that is fastest here; logs how long it will take before it starts."""
-    batch, seconds = fastest_batch(words, prediction, polarity)
+    """`brute_force` with the batch size that is fastest here; says how long it will take before it starts."""
+    batch, seconds = fastest_batch(words, prediction, polarity, progress)
     count = prediction[0].numel()
-    log.info("Abs-Grad-SAM, exact solver: %d backward passes, about %s", count, duration(count * seconds))
+    estimate = f"exact solver: {count} backward passes, about {duration(count * seconds)}"
+    log.info("Abs-Grad-SAM, %s", estimate)
+    show_on_running_node(estimate)
     return brute_force(words, prediction, polarity, batch=batch, progress=progress)
 
 
-def fastest_batch(words: WordAttention, prediction: Tensor, polarity: str) -> tuple[int, float]:
+def fastest_batch(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> tuple[int, float]:
     """The faster of 1 and 16 elements per backward pass, and its seconds per element, tried on a few elements."""
+    count = prediction[0].numel()
     times = {}
-    for batch in (1, min(16, prediction[0].numel())):
-        chosen = range(batch)
-        brute_force(words, prediction, polarity, elements=chosen, batch=batch)
-        began = time.perf_counter()
-        float(brute_force(words, prediction, polarity, elements=chosen, batch=batch).sum())
-        times[batch] = (time.perf_counter() - began) / batch
+    for batch in (1, min(TOGETHER, count)):
+        for _ in range(2):  # the first time is slower than the rest will be
+            progress(0, count)
+            began = time.perf_counter()
+            float(brute_force(words, prediction, polarity, elements=range(batch), batch=batch).sum())
+            times[batch] = (time.perf_counter() - began) / batch
     best = min(times, key=times.get)
     return best, times[best]
 

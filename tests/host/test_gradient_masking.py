@@ -24,10 +24,10 @@ def model(comfy):
     return random_unet("SD15", seed=1)
 
 
-def run(model, masking, at="2, 4", batch=1, grid=(10, 12), inside=KEEP, outside=REFERENCE, cfg=3.0):
+def run(model, masking, at="2, 4", batch=1, grid=(10, 12), inside=KEEP, outside=REFERENCE, cfg=3.0, negative=None):
     """As a sampler node runs it: in inference mode."""
     start = {"samples": noise(batch, grid)}
-    stock = (7, STEPS, cfg, "euler", "normal", conditioning(1), conditioning(2), start, 0.7)
+    stock = (7, STEPS, cfg, "euler", "normal", conditioning(1), negative or conditioning(2), start, 0.7)
     with torch.inference_mode():
         return sample_masked(model, stock, MaskedLatent(masking, noise(1, grid, seed=4), at, inside, outside))
 
@@ -93,7 +93,29 @@ def test_each_manipulated_step_costs_one_call_and_the_picture_is_else_the_stock_
     rows.clear()
     kept = run(counted, GradientMasking(SUBJECTS, PAPER), at="2, 4", outside=KEEP, cfg=cfg)[0]["samples"]
     assert len(rows) == plain + 2
+    assert sum(rows) == STEPS * (1 if cfg == 1.0 else 2) + 2  # the negative is not evaluated for the mask
     assert torch.equal(kept, stock)
+
+
+def test_guidance_has_no_part_in_the_saliency(model):
+    """Neither the negative, nor how long it is, nor what other nodes do with the two predictions."""
+    guided, calls = model.clone(), []
+    guided.set_model_sampler_post_cfg_function(lambda args: calls.append(args) or args["denoised"])
+    found = [run(m, GradientMasking(SUBJECTS, PAPER), at="0", cfg=c)[2].maps for m, c in ((model, 1.0), (guided, 3.0))]
+    assert relative_error(found[1], found[0]) <= 1e-5
+    assert len(calls) == STEPS
+    long = run(model, GradientMasking(SUBJECTS, PAPER), at="0", negative=conditioning(2, chunks=2))[2].maps
+    assert relative_error(long, found[0]) <= 1e-5
+
+
+def test_an_earlier_layer_by_name(model):
+    """The masks come from the layer that is named, by the exact solver; structured says what to choose."""
+    masking = GradientMasking(SUBJECTS, PAPER, solver="exact", layer="output.2")
+    _, _, saliency = run(model, masking, at="0", grid=(4, 6))
+    _, _, last = run(model, GradientMasking(SUBJECTS, PAPER, solver="exact"), at="0", grid=(4, 6))
+    assert relative_error(saliency.maps, last.maps) > 0.1
+    with pytest.raises(ValueError, match=r"further blocks follow the layer output\.2\.0"):
+        run(model, GradientMasking(SUBJECTS, PAPER, layer="output.2"), grid=(4, 6))
 
 
 def test_the_model_is_afterwards_as_it_was(model):

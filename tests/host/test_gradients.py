@@ -9,7 +9,7 @@ import torch
 
 from explainable_latents.nodes.core.subjects import Subject, Subjects
 from explainable_latents.nodes.host.gradients import gradient_saliency
-from explainable_latents.nodes.host.layers import cross_attention_layers
+from explainable_latents.nodes.host.layers import cross_attention_layers, one_layer
 from explainable_latents.nodes.host.probe import call_once, noise_sigma
 from tests.core.tails import relative_error
 from tests.host import unets
@@ -34,12 +34,13 @@ def saliency(model, words=SUBJECTS, start=None, polarity="absolute", solver="str
         )
 
 
-def definition(model, token_sets, start, polarity, dtype=torch.float64):
-    """[S,B,C,h,w] by autograd through a copy of the whole network, its last cross-attention spelled out."""
+def definition(model, token_sets, start, polarity, layer=None):
+    """[S,B,C,h,w] by autograd through a float64 copy of the network, one cross-attention (the last) spelled out."""
+    dtype = torch.float64
     x, t, context, y = seen_by_the_network(model, start)
     network = copy.deepcopy(model.model.diffusion_model).to(dtype)
     network.dtype = dtype
-    kind, number, depth = cross_attention_layers(model)[-1].split(".")
+    kind, number, depth = (layer or cross_attention_layers(model)[-1]).split(".")
     leaf = {}
 
     def last_attention(q, k, v, options):
@@ -213,10 +214,10 @@ def test_polarity_follows_the_sign_of_the_prediction(comfy):
 
 
 def test_deeper_tails_have_the_exact_solver(comfy, caplog):
-    """SDXL type: three blocks follow the last cross-attention; the structured solver says so, and what exact costs."""
+    """SDXL type: more blocks follow the last cross-attention; the structured solver says so, and what exact costs."""
     model, start, words = random_unet("SDXL", seed=6), noise(1, (4, 6)), subjects((3,), (6, 7))
     with pytest.raises(
-        ValueError, match=r"further blocks follow .* as in SDXL\. Choose the solver 'exact': 96 backward"
+        ValueError, match=r"further blocks follow the layer output.1.1 .*\. Choose the solver 'exact': 96 backward"
     ):
         saliency(model, words, start)
     with caplog.at_level("INFO", logger="explainable_latents"):
@@ -225,6 +226,35 @@ def test_deeper_tails_have_the_exact_solver(comfy, caplog):
     for polarity in ("absolute", "positive"):
         found = saliency(model, words, start, polarity, "exact")
         assert relative_error(found.maps, definition(model, [(3,), (6, 7)], start, polarity)) <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "grid", "batch"),
+    [
+        ("SD15", "output.2", (4, 6), 1),
+        ("SD15", "middle", (5, 3), 2),
+        ("SD20", "input.1", (4, 4), 1),
+        ("SDXL", "output.0.1", (4, 4), 1),
+        ("SDXL", "middle.0.0", (4, 5), 1),
+    ],
+)
+def test_an_earlier_layer_by_the_exact_solver(comfy, kind, layer, grid, batch):
+    """Everything behind the layer is in it: self-attention, down- and upsampling, the skip connections."""
+    model, start, words = random_unet(kind, seed=12), noise(batch, grid), subjects((3,), (6, 7))
+    name = one_layer(cross_attention_layers(model), layer)
+    last = saliency(model, words, start, solver="exact")
+    for polarity in ("absolute", "positive"):
+        found = saliency(model, words, start, polarity, "exact", layer=layer)
+        assert relative_error(found.maps, definition(model, [(3,), (6, 7)], start, polarity, name)) <= 2e-3
+        assert relative_error(found.maps, last.maps) > 0.1
+    with pytest.raises(ValueError, match=f"further blocks follow the layer {name} .*layer 'last'.*solver 'exact'"):
+        saliency(model, words, start, layer=layer)
+
+
+@pytest.mark.parametrize("wanted", ["all", "output", "16x16", "output.3, output.2", "output.9", ""])
+def test_a_layer_that_is_not_one_is_told(comfy, wanted):
+    with pytest.raises(ValueError, match=r"choose (last|all).*output\.3\.0"):
+        saliency(random_unet("SD15"), layer=wanted)
 
 
 @pytest.mark.parametrize("kind", ["SD15", "SDXL"])

@@ -18,7 +18,7 @@ CASE = keep_the_context()[0]
 PROMPT = "a dog on the beach"
 
 
-def graph(client, seed: int = 1, solver: str = "structured", text: str = PROMPT, size: int = 128) -> dict:
+def graph(client, seed=1, solver="structured", text=PROMPT, size=128, layer="last") -> dict:
     """Load a picture, parse its prompt, derive; show the overlay and the saliency's raw maps."""
     picture = Image.fromarray(CASE.picture().image).resize((size, size))
     image = client.upload_image(picture, f"gradients-{size}.png")
@@ -36,7 +36,7 @@ def graph(client, seed: int = 1, solver: str = "structured", text: str = PROMPT,
             "inputs": {
                 "model": ["model", 0], "positive": ["prompt", 0], "latent": ["latent", 0], "subjects": ["words", 0],
                 "noise_level": 0.5, "seed": seed, "polarity": "absolute", "solver": solver,
-                "definition": "Abs-Grad-SAM",
+                "definition": "Abs-Grad-SAM", "layer": layer,
             },
         },
         "overlay": {
@@ -78,6 +78,17 @@ def test_both_solvers_agree_and_another_seed_differs(client):
         assert np.abs(fast.astype(int) - changed).max() > 1
 
 
+def test_an_earlier_layer_by_the_exact_solver(client):
+    """The structured solver says what to choose instead, and so does a name of several layers."""
+    last = maps(client.run(graph(client, 7, "exact", size=96)))
+    earlier = maps(client.run(graph(client, 7, "exact", size=96, layer="output.2.0")))
+    assert not np.array_equal(last[0], earlier[0])
+    with pytest.raises(ComfyError, match=r"further blocks follow the layer output.2.0.*Choose the solver 'exact'"):
+        client.run(graph(client, 7, size=96, layer="output.2.0"))
+    with pytest.raises(ComfyError, match="layer 'output' is not one layer; choose last, or one of: output"):
+        client.run(graph(client, 7, size=96, layer="output"))
+
+
 def test_words_of_another_prompt_are_an_error(client):
     with pytest.raises(ComfyError, match="lie outside the conditioning's 77 tokens"):
         client.run(graph(client, seed=4, text=" ".join(["very"] * 90) + " nice dog on the beach"))
@@ -109,6 +120,7 @@ def test_a_masked_run_finds_its_masks_by_gradients(client):
         "subjects": masking["inputs"]["subjects"], "role": "subject", "rule": "mean + k·std", "value": 0.5,
         "combine": "union", "invert": False, "smooth_sigma": 6.0, "smooth_size": 3, "dilate_size": 3,
         "dilate_iterations": 1, "channels": "each", "polarity": "absolute", "solver": "structured",
+        "layer": "last",
     }  # fmt: skip
     result = run_case(client, workflow, CASE, steps=12)
     (picture,) = result.images(workflow.node("Result"))
