@@ -150,17 +150,24 @@ class ComfyClient:
         raise ComfyError(f"ComfyUI answered {answer.status_code} to a graph: {answer.text[:500]}")
 
     def run(
-        self, graph: Graph, on_progress: Callable[[Progress], None] | None = None, timeout: float = 600.0
+        self,
+        graph: Graph,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout: float = 600.0,
+        on_wait: Callable[[], None] | None = None,
     ) -> Result:
         """Queue a graph, follow it to its end and fetch what it made.
 
         Raises ComfyError when a node fails (its id, class and message), Interrupted when it is cancelled, TimeoutError
-        after `timeout` seconds, ServerError when the server dies meanwhile. A run that is given up is cancelled.
+        after `timeout` seconds, ServerError when the server dies meanwhile. A run that is given up is cancelled, also
+        by a KeyboardInterrupt from `on_wait`, which is called at least every second.
         """
         start = time.monotonic()
         prompt_id = self.queue(graph)
         try:
-            cached = self._follow(prompt_id, on_progress or (lambda progress: None), start + timeout)
+            cached = self._follow(
+                prompt_id, on_progress or (lambda progress: None), start + timeout, on_wait or (lambda: None)
+            )
         except (KeyboardInterrupt, SystemExit, TimeoutError):
             with contextlib.suppress(HostError, requests.RequestException, TimeoutError):  # the first error tells more
                 self.cancel(prompt_id)
@@ -169,11 +176,13 @@ class ComfyClient:
         outputs = self.made(prompt_id)
         return Result(prompt_id, seconds, cached, outputs, {node: self._fetch(o) for node, o in outputs.items()})
 
-    def _follow(self, prompt_id: str, on_progress: Callable[[Progress], None], end: float) -> tuple[str, ...]:
+    def _follow(
+        self, prompt_id: str, on_progress: Callable[[Progress], None], end: float, on_wait: Callable[[], None]
+    ) -> tuple[str, ...]:
         cached: tuple[str, ...] = ()
         failure: ComfyError | None = None
         while True:
-            kind, data = self._receive(end)
+            kind, data = self._receive(end, on_wait)
             if data.get("prompt_id") != prompt_id:
                 continue
             if kind == "progress":
@@ -189,9 +198,10 @@ class ComfyClient:
                     raise failure
                 return cached
 
-    def _receive(self, end: float) -> tuple[str, dict[str, Any]]:
+    def _receive(self, end: float, on_wait: Callable[[], None]) -> tuple[str, dict[str, Any]]:
         """The next JSON message; previews are skipped."""
         while True:
+            on_wait()
             if time.monotonic() > end:
                 raise TimeoutError("the run took too long and was cancelled")
             with self._explained(), contextlib.suppress(websocket.WebSocketTimeoutException):
