@@ -8,6 +8,7 @@ from .attention import ELCaptureAttention, ELProbeAttention
 from .gradients import ELGradientSaliency
 from .masked_model import ELMaskedLatentModel, ELMaskedLatentReport
 from .masking import ELMaskFromAttention, ELMaskFromGradient, ELMaskFromImage
+from .masks import ELDilateSaliency, ELSaliencyToMask, ELSmoothSaliency
 from .metrics import ELCompareImages
 from .saliency import ELAttentionSaliency, ELSaliencyOverlay
 from .sampling import ELMaskedLatentKSampler
@@ -25,6 +26,9 @@ NODES: list[type[io.ComfyNode]] = [
     ELAttentionSaliency,
     ELProbeAttention,
     ELGradientSaliency,
+    ELSmoothSaliency,
+    ELDilateSaliency,
+    ELSaliencyToMask,
     ELSaliencyOverlay,
     ELCompareImages,
 ]

@@ -50,11 +50,29 @@ def dilate(maps: Tensor, size: int, iterations: int) -> Tensor:
     if reach == 0:
         return maps
     # A square is separable, and n dilations by it are one dilation by the n times wider square.
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    down, right = min(reach, flat.shape[-2] - 1), min(reach, flat.shape[-1] - 1)
-    flat = F.max_pool2d(F.pad(flat, (0, 0, down, down), value=-torch.inf), (2 * down + 1, 1), stride=1)
-    flat = F.max_pool2d(F.pad(flat, (right, right, 0, 0), value=-torch.inf), (1, 2 * right + 1), stride=1)
-    return flat.reshape(maps.shape)
+    return _window_maximum(_window_maximum(maps, reach, -2), reach, -1)
+
+
+def erode(maps: Tensor, size: int, iterations: int) -> Tensor:
+    """Grey erosion: the minimum over a `size` × `size` square, repeated; the opposite of `dilate`, with its arguments.
+
+    What lies beyond the edge does not count, so a mask that touches the edge does not shrink there.
+    """
+    return -dilate(-maps, size, iterations)
+
+
+def _window_maximum(maps: Tensor, reach: int, dim: int) -> Tensor:
+    """The maximum over the places at most `reach` away along axis `dim` (-2 or -1)."""
+    reach = min(reach, maps.shape[dim] - 1)
+    found = F.pad(maps, (reach, reach) if dim == -1 else (0, 0, reach, reach), value=-torch.inf)
+    # Joining two windows that lie side by side (or overlap) doubles them: log2(width) passes, whatever the width.
+    covered, width = 1, 2 * reach + 1
+    while covered < width:
+        step = min(covered, width - covered)
+        length = found.shape[dim] - step
+        found = torch.maximum(found.narrow(dim, 0, length), found.narrow(dim, step, length))
+        covered += step
+    return found
 
 
 def _radius(size: int, name: str) -> int:
@@ -122,6 +140,7 @@ class Shaping:
     adds the subjects' maps before one threshold (Experiment 1), `union` and `intersection` join their masks. invert:
     exchange inside and outside.
     sigma, size: Gaussian smoothing before the threshold. dilation, iterations: grey dilation of the smoothed map.
+    whole: maps of latent channels have one threshold for all channels, not one for each.
     """
 
     rule: str = "mean"
@@ -132,6 +151,7 @@ class Shaping:
     size: int = 3
     dilation: int = 3
     iterations: int = 0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -140,18 +160,19 @@ class Shaping:
             raise ValueError(f"combination {self.combine!r} is not one of: {', '.join(COMBINATIONS)}")
 
 
-def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...]) -> Tensor:
+def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...], whole: bool = False) -> Tensor:
     """Boolean masks A > threshold(A), of the shape of `maps` [S,B,...,h,w]; `labels` name the S maps in errors.
 
-    The same mask results from any positive multiple of a map. Raises ValueError naming the subject when a map is
-    constant, zero or not
-    finite: it has no part above its threshold.
+    whole: [S,B,C,h,w] has one threshold for the C channels of a map. The same mask results from any positive multiple
+    of a map. Raises ValueError naming the subject when a map is constant, zero or not finite: it has no part above its
+    threshold.
     """
     if rule not in RULES:
         raise ValueError(f"threshold rule {rule!r} is not one of: {', '.join(RULES)}")
-    finite = maps.isfinite().flatten(1).all(1)
-    spread = maps.amax((-2, -1)) - maps.amin((-2, -1))
-    flat = (spread <= _FLAT * maps.abs().amax((-2, -1))).flatten(1).any(1)
+    together = maps.flatten(2, 3).unsqueeze(2) if whole and maps.ndim == 5 else maps
+    finite = together.isfinite().flatten(1).all(1)
+    spread = together.amax((-2, -1)) - together.amin((-2, -1))
+    flat = (spread <= _FLAT * together.abs().amax((-2, -1))).flatten(1).any(1)
     for bad, problem in ((~finite, "is not finite (NaN or infinity)"), (flat, "has the same value everywhere")):
         if bad.any():
             named = ", ".join(f"'{label}'" for label, is_bad in zip(labels, bad.tolist(), strict=True) if is_bad)
@@ -159,7 +180,7 @@ def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...]) ->
                 f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, "
                 f"step or noise level."
             )
-    return maps > RULES[rule](maps, value)
+    return maps > RULES[rule](together, value)
 
 
 def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
@@ -167,10 +188,24 @@ def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tenso
 
     maps: [S,B,h,w] or [S,B,C,h,w]. Returns float32 0/1, [B,h,w] or [B,C,h,w]. Raises ValueError as `threshold` does.
     """
-    maps = gaussian_smooth(maps, shaping.sigma, shaping.size)
-    maps = dilate(maps, shaping.dilation, shaping.iterations)
+    maps = _filtered(maps, shaping)
     if shaping.combine == "sum":
         maps, labels = maps.sum(0, keepdim=True), (" + ".join(labels),)
-    masks = threshold(maps, shaping.rule, shaping.value, labels)
+    masks = threshold(maps, shaping.rule, shaping.value, labels, shaping.whole)
     mask = masks.all(0) if shaping.combine == "intersection" else masks.any(0)
     return (~mask if shaping.invert else mask).float()
+
+
+def each_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
+    """A mask for every subject, not combined: float32 0/1 of the shape of `maps`. Raises as `threshold` does."""
+    masks = threshold(_filtered(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole)
+    return (~masks if shaping.invert else masks).float()
+
+
+def _filtered(maps: Tensor, shaping: Shaping) -> Tensor:
+    return dilate(gaussian_smooth(maps, shaping.sigma, shaping.size), shaping.dilation, shaping.iterations)
+
+
+def enlarge(masks: Tensor, scale: int) -> Tensor:
+    """Masks [...,h,w] in picture pixels: every latent pixel a square of `scale` × `scale`."""
+    return masks.repeat_interleave(scale, -2).repeat_interleave(scale, -1)

@@ -50,6 +50,18 @@ class Saliency:
         """Only the subjects at `indices`, in that order."""
         return replace(self, maps=self.maps[list(indices)], labels=tuple(self.labels[i] for i in indices))
 
+    def of_words(self, words: str) -> Saliency:
+        """Only the maps of `words`, separated by commas, whatever their step or layer; all of them when it is empty.
+
+        Upper and lower case are the same. Raises ValueError listing the words there are when one is missing.
+        """
+        wanted = [word.strip().lower() for word in words.split(",") if word.strip()]
+        found = [label.split(", ")[0].lower() for label in self.labels]
+        if missing := [word for word in wanted if word not in found]:
+            there = ", ".join(dict.fromkeys(label.split(", ")[0] for label in self.labels))
+            raise ValueError(f"there is no map of {', '.join(map(repr, missing))}; there are maps of: {there}")
+        return self.select(tuple(i for i, word in enumerate(found) if word in wanted)) if wanted else self
+
 
 def intensity(saliency: Saliency) -> Tensor:
     """Maps of latent channels averaged, in multiples of each map's own mean (1 everywhere: no preference): [S,B,h,w].

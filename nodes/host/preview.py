@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import torch
+from comfy.model_management import intermediate_device
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..core.colormap import colourise
+from ..core.masks import enlarge
 from ..core.saliency import Saliency, intensity, smooth_upsample
 
 LATENT_PIXEL = 8
@@ -52,6 +54,11 @@ def raw_masks(saliency: Saliency) -> Tensor:
     """The maps as they are, on the latent grid, each divided by its own maximum: MASK [S·B,h,w]."""
     values = intensity(saliency).cpu().flatten(0, 1)
     return values / values.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def picture_pixels(masks: Tensor) -> Tensor:
+    """Masks of the latent grid [N,h,w] as MASK [N,8·h,8·w] where the host keeps what crosses nodes."""
+    return enlarge(masks, LATENT_PIXEL).to(intermediate_device())
 
 
 def sheet(pictures: Tensor, saliency: Saliency, ranges: list[tuple[float, float]], colors: str) -> Tensor:

@@ -11,6 +11,7 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..core.masks import enlarge
 from ..core.saliency import Saliency
 from .runs import SamplerRun, keep, run_of
 
@@ -95,7 +96,7 @@ def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor |
             "manipulate_at names no step, so there is no mask. Write step numbers such as 5, 18, 28."
         )
     masks = torch.cat([entry.mask if entry.mask.ndim == 3 else entry.mask.mean(1) for entry in manipulations])
-    return masks.repeat_interleave(scale, -2).repeat_interleave(scale, -1).float().cpu()
+    return enlarge(masks, scale).float().cpu()
 
 
 def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | ExecutionBlocker:

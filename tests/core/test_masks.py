@@ -13,6 +13,9 @@ from explainable_latents.nodes.core.masks import (
     RULES,
     Shaping,
     dilate,
+    each_mask,
+    enlarge,
+    erode,
     gaussian_smooth,
     mean_threshold,
     otsu_threshold,
@@ -50,25 +53,41 @@ def test_smoothing_is_scipys_with_the_same_window_and_edges(grid, sigma, size):
     np.testing.assert_allclose(gaussian_smooth(maps, sigma, size)[:, 0].numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mine", "scipys"), [(dilate, ndimage.grey_dilation), (erode, ndimage.grey_erosion)])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("size", "iterations"), [(3, 1), (3, 3), (5, 2), (1, 4), (31, 3)])
-def test_dilation_is_scipys_repeated(grid, size, iterations):
+def test_dilation_and_erosion_are_scipys_repeated(mine, scipys, grid, size, iterations):
     maps = random_maps(2, 1, *grid)
     expected = maps[:, 0].numpy()
     for _ in range(iterations):
-        expected = np.stack([ndimage.grey_dilation(m, size=(size, size), mode="nearest") for m in expected])
-    np.testing.assert_array_equal(dilate(maps, size, iterations)[:, 0].numpy(), expected)
+        expected = np.stack([scipys(m, size=(size, size), mode="nearest") for m in expected])
+    np.testing.assert_array_equal(mine(maps, size, iterations)[:, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_a_mask_they_are_scipys_binary_ones(seed):
+    mask = random_maps(33, 21, seed=seed) > 0.7
+    square = np.ones((3, 3))
+    # beyond the edge nothing grows in and nothing is eaten away
+    grown = ndimage.binary_dilation(mask.numpy(), square, iterations=2)
+    shrunk = ndimage.binary_erosion(mask.numpy(), square, border_value=1)
+    np.testing.assert_array_equal(dilate(mask.float(), 3, 2).numpy(), grown)
+    np.testing.assert_array_equal(erode(mask.float(), 3, 1).numpy(), shrunk)
 
 
 def test_zero_smoothing_and_dilation_change_nothing():
     maps = random_maps(1, 1, 8, 8)
     assert gaussian_smooth(maps, 0.0, 3) is maps
     assert dilate(maps, 3, 0) is maps
+    assert torch.equal(erode(maps, 3, 0), maps)
 
 
 @given(maps_strategy)
-def test_dilation_only_grows(maps):
+def test_dilation_only_grows_and_erosion_only_shrinks(maps):
     assert (dilate(maps, 3, 2) >= maps).all()
+    assert (erode(maps, 3, 2) <= maps).all()
+    assert (erode(dilate(maps, 3, 1), 3, 1) >= maps).all()  # closing
+    assert (dilate(erode(maps, 3, 1), 3, 1) <= maps).all()  # opening
 
 
 @given(maps_strategy, st.sampled_from(["mean", "mean + k·std", "otsu"]), st.sampled_from([0.25, 2.0, 1024.0]))
@@ -87,8 +106,10 @@ def test_union_covers_every_subject_and_intersection_lies_in_each(maps):
         return
     union = shape_mask(maps, Shaping(combine="union"), labels_of(maps))
     intersection = shape_mask(maps, Shaping(combine="intersection"), labels_of(maps))
-    for subject, label in zip(maps, labels_of(maps), strict=True):
+    each = each_mask(maps, Shaping(), labels_of(maps))
+    for subject, label, mask in zip(maps, labels_of(maps), each, strict=True):
         alone = shape_mask(subject[None], Shaping(), (label,))
+        assert torch.equal(mask, alone)
         assert (union >= alone).all()
         assert (intersection <= alone).all()
 
@@ -125,6 +146,35 @@ def test_otsu_of_a_latents_channels_is_taken_one_by_one():
     whole = otsu_threshold(maps, 0.0)
     assert whole.shape == (1, 2, 4, 1, 1)
     assert whole[0, 1, 2].item() == otsu_threshold(maps[:, 1:2, 2:3], 0.0).item()
+
+
+def test_one_level_for_all_channels_or_one_for_each():
+    maps = torch.tensor([[[[[0.0, 1.0]], [[8.0, 11.0]]]]])  # two channels of 1 x 2
+    assert threshold(maps, "mean", 0, ("dog",)).tolist() == [[[[[False, True]], [[False, True]]]]]
+    assert threshold(maps, "mean", 0, ("dog",), whole=True).tolist() == [[[[[False, False]], [[True, True]]]]]
+    # mean 5, variance (25 + 16 + 9 + 36) / 4 = 21.5: the level is 5 + 21.5 ** 0.5 = 9.64
+    shaping = Shaping("mean + k·std", 1.0, whole=True)
+    assert shape_mask(maps, shaping, ("dog",)).tolist() == [[[[0.0, 0.0]], [[0.0, 1.0]]]]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_level_for_all_channels_is_that_of_their_values_in_a_row(rule):
+    maps = random_maps(2, 3, 4, 8, 6)
+    row = maps.reshape(2, 3, 1, -1)
+    found = threshold(maps, rule, 0.5, ("a", "b"), whole=True)
+    assert torch.equal(found.reshape(row.shape), threshold(row, rule, 0.5, ("a", "b")))
+    assert torch.equal(threshold(row, rule, 0.5, ("a", "b"), whole=True), threshold(row, rule, 0.5, ("a", "b")))
+
+
+def test_a_flat_channel_is_no_mistake_when_all_have_one_level():
+    maps = torch.stack([torch.ones(1, 4, 4), random_maps(1, 4, 4)], dim=1)[None]
+    with pytest.raises(ValueError, match="'dog' has the same value everywhere"):
+        threshold(maps, "mean", 0, ("dog",))
+    assert threshold(maps, "mean", 0, ("dog",), whole=True)[0, 0, 0].all()
+
+
+def test_a_latent_pixel_becomes_a_square():
+    assert enlarge(torch.tensor([[[1.0, 0.0]]]), 2).tolist() == [[[1.0, 1.0, 0.0, 0.0]] * 2]
 
 
 def test_sum_adds_maps_before_the_threshold():
@@ -168,6 +218,7 @@ def test_only_the_degenerate_word_is_named():
         (lambda: gaussian_smooth(torch.ones(1, 4, 4), 1.0, 4), "size 4 must be an odd number"),
         (lambda: dilate(torch.ones(1, 4, 4), 0, 1), "size 0 must be an odd number"),
         (lambda: dilate(torch.ones(1, 4, 4), 3, -1), "iterations -1 is negative"),
+        (lambda: erode(torch.ones(1, 4, 4), 2, 1), "size 2 must be an odd number"),
         (lambda: Shaping(rule="median"), "'median' is not one of: mean, log-mean"),
         (lambda: Shaping(combine="xor"), "'xor' is not one of: sum, union"),
         (lambda: threshold(random_maps(1, 1, 4, 4), "quantile", 1.5, ("dog",)), "quantile 1.5 must lie between 0"),

@@ -69,3 +69,14 @@ def test_upsampling_stays_within_the_maps_range():
     assert big.shape == (1, 1, 33, 47)
     assert big.min() == 0
     assert 0.9 < big.max() <= 1
+
+
+def test_maps_are_chosen_by_word_whatever_their_step():
+    labels = ("dog, step 1", "Beach, step 1", "dog, step 2", "Beach, step 2")
+    given = Saliency(torch.rand(4, 1, 2, 2), labels, 1.0, None, (2, 2))
+    assert given.of_words(" beach").labels == ("Beach, step 1", "Beach, step 2")
+    assert torch.equal(given.of_words("Beach").maps, given.maps[[1, 3]])
+    assert given.of_words("beach, dog,").labels == labels
+    assert given.of_words(" ") is given
+    with pytest.raises(ValueError, match="no map of 'cat', 'cow'; there are maps of: dog, Beach"):
+        given.of_words("dog, cat, cow")
