@@ -9,20 +9,20 @@ variant does the same with all cross-attention layers as variables.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
 import comfy.samplers
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..core.attention import Piece, compose, normalise
-from ..core.grad_sam import POLARITIES, Progress
+from ..core.grad_sam import POLARITIES, Progress, WordAttention
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .conditionings import Positives, Rows
@@ -30,7 +30,9 @@ from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
 from .model_call import step_of
 from .probe import call_once
-from .solving import SOLVERS, Record, aggregated, solve
+from .progress import progress_bar
+from .room import room_behind
+from .solving import SOLVERS, STRUCTURED, TOGETHER, Record, aggregated, solve
 from .tail import Tail, is_last
 
 log = logging.getLogger("explainable_latents")
@@ -90,6 +92,7 @@ class GradientProbe:
         self._progress: Progress | None = None
         self._call: _Call | None = None
         for kind, wrapper in (
+            (WrappersMP.PREPARE_SAMPLING, self._around_loading),
             (WrappersMP.PREDICT_NOISE, self._around_step),
             (WrappersMP.DIFFUSION_MODEL, self._around_network),
         ):
@@ -116,6 +119,21 @@ class GradientProbe:
         if self._aggregated:
             maps = normalise(maps.squeeze(2))
         return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid)
+
+    def _around_loading(
+        self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
+    ) -> tuple:
+        """PREPARE_SAMPLING wrapper: the host frees and keeps memory for as many latents as the gradients take."""
+        latents, *size = noise_shape
+        room = room_behind(self._network, self._layers[0], tuple(size[-2:]))
+        tokens = len(set().union(*self._tokens))
+        if self._solver == STRUCTURED and not self._aggregated:
+            needed = room.structured(latents, tokens)
+        else:
+            needed = room.exact(latents, tokens, 1 if self._aggregated else TOGETHER)
+        more = math.ceil(needed / model.model.memory_required([1, *size]))
+        log.debug("%.0f MB asked for beside the model call", needed / 1024**2)
+        return executor(model, [latents + more, *size], *args, **kwargs)
 
     def _around_step(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
@@ -173,8 +191,17 @@ class GradientProbe:
         if self._aggregated:
             return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
         layer = self._layers[0]
-        record = Record(words[layer], tail, prediction, row.rows, scale, layer, is_last(self._network, layer))
+        last = is_last(self._network, layer)
+        together = self._together(prediction, words[layer])
+        record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
         return solve(record, self._solver, self._polarity, self._progress)
+
+    def _together(self, prediction: Tensor, words: WordAttention) -> int:
+        """How many elements may share a backward pass so that it fits into half of what memory is free."""
+        room = room_behind(self._network, self._layers[0], tuple(prediction.shape[-2:]))
+        each = room.exact_more(len(prediction), words.change.shape[-1])
+        free = comfy.model_management.get_free_memory(prediction.device)
+        return max(1, min(TOGETHER, int(free / 2 / each)))
 
 
 def gradient_saliency(
@@ -197,36 +224,8 @@ def gradient_saliency(
     """
     patcher = model.clone()
     probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
-    reserve_memory(patcher, latent["samples"].shape, definition)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return Saliency(saliency.maps.cpu(), saliency.labels, saliency.sigma, None, saliency.grid)
-
-
-def reserve_memory(patcher: ModelPatcher, shape: tuple[int, ...], definition: str) -> None:
-    """Have the host load the model so that a call with a latent of this shape and its record fit beside it."""
-    call = patcher.memory_required(list(shape))
-    channels = patcher.get_model_object("diffusion_model").model_channels
-    # measured: about 64 numbers per position and channel for the tail, 8 times that and all weights for the network
-    record = 4 * 64 * shape[0] * shape[-2] * shape[-1] * channels
-    if definition == AGGREGATED:
-        record = 8 * record + 4 * sum(p.numel() for p in patcher.model.parameters())
-    comfy.model_management.load_models_gpu([patcher], memory_required=call + record)
-
-
-def progress_bar() -> Progress:
-    """Progress on the node that runs; raises the host's own exception when the user cancels."""
-    bar = comfy.utils.ProgressBar(1)
-
-    def report(done: int, total: int) -> None:
-        stop_when_cancelled(done, total)
-        bar.update_absolute(done, total)
-
-    return report
-
-
-def stop_when_cancelled(done: int, total: int) -> None:
-    """Progress inside a sampler, which has a progress bar of its own."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def _prediction_scale(sampling: Any, sigma: Tensor) -> float:

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..core.masking import AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..core.masks import shape_mask
 from ..core.saliency import Saliency
-from .gradients import GradientProbe, stop_when_cancelled
+from .gradients import GradientProbe
 from .observer import AttentionCapture, observe
+from .progress import stop_when_cancelled
 
 
 class MaskSource(Protocol):

@@ -18,7 +18,7 @@ from .tail import Tail
 
 log = logging.getLogger("explainable_latents")
 
-SOLVERS = ("structured", "exact")
+STRUCTURED, EXACT = SOLVERS = ("structured", "exact")
 
 # Most elements that share a backward pass of the exact solver.
 TOGETHER = 16
@@ -30,7 +30,7 @@ class Record:
 
     words: its attention in `layer`. tail: the tail that ran, with its features. prediction: z [B,C,a,b] of its rows.
     rows: its own among those of the network's call. scale: d z / d output. last: whether only the network's end follows
-    the layer.
+    the layer. together: how many elements may share a backward pass.
     """
 
     words: WordAttention
@@ -40,17 +40,18 @@ class Record:
     scale: float
     layer: str
     last: bool
+    together: int
 
 
 def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Tensor:
     """Saliency [S,B,C,a,b]. Raises ValueError when the structured solver does not fit, with the time `exact` takes."""
-    if solver == "exact":
-        return exact(record.words, record.prediction, polarity, progress)
+    if solver == EXACT:
+        return exact(record, polarity, progress)
     derivative = closed_form(record) if record.last else None
     reason = obstacle(record, derivative)
     if reason is not None:
         count = record.prediction[0].numel()
-        _, seconds = fastest_batch(record.words, record.prediction, polarity, progress)
+        _, seconds = fastest_batch(record, polarity, progress)
         raise ValueError(
             f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {count} backward "
             f"passes, about {duration(count * seconds)} here"
@@ -98,25 +99,26 @@ def aggregated(
     return torch.stack(maps).sum(0).unsqueeze(2)
 
 
-def exact(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> Tensor:
+def exact(record: Record, polarity: str, progress: Progress) -> Tensor:
     """`brute_force` with the batch size that is fastest here; says how long it will take before it starts."""
-    batch, seconds = fastest_batch(words, prediction, polarity, progress)
-    count = prediction[0].numel()
+    batch, seconds = fastest_batch(record, polarity, progress)
+    count = record.prediction[0].numel()
     estimate = f"exact solver: {count} backward passes, about {duration(count * seconds)}"
     log.info("Abs-Grad-SAM, %s", estimate)
     show_on_running_node(estimate)
-    return brute_force(words, prediction, polarity, batch=batch, progress=progress)
+    return brute_force(record.words, record.prediction, polarity, batch=batch, progress=progress)
 
 
-def fastest_batch(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> tuple[int, float]:
-    """The faster of 1 and 16 elements per backward pass, and its seconds per element, tried on a few elements."""
-    count = prediction[0].numel()
+def fastest_batch(record: Record, polarity: str, progress: Progress) -> tuple[int, float]:
+    """The faster of 1 and many elements per backward pass, and its seconds per element, tried on a few elements."""
+    count = record.prediction[0].numel()
     times = {}
-    for batch in (1, min(TOGETHER, count)):
+    for batch in sorted({1, min(record.together, count)}):
         for _ in range(2):  # the first time is slower than the rest will be
             progress(0, count)
             began = time.perf_counter()
-            float(brute_force(words, prediction, polarity, elements=range(batch), batch=batch).sum())
+            tried = brute_force(record.words, record.prediction, polarity, elements=range(batch), batch=batch)
+            float(tried.sum())  # waits for the device
             times[batch] = (time.perf_counter() - began) / batch
     best = min(times, key=times.get)
     return best, times[best]

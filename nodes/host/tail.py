@@ -144,6 +144,14 @@ def parts_behind(network: nn.Module, layer: str) -> list[nn.Module]:
     return [*inside, *own[place + 1 :], *(module for _, module in blocks[at + 1 :]), network.out]
 
 
+def cross_attention(network: nn.Module, layer: str) -> nn.Module:
+    """The host's module that computes the cross-attention `layer`."""
+    kind, number, depth = layer.split(".")
+    block = network.middle_block if kind == "middle" else getattr(network, f"{kind}_blocks")[int(number)]
+    transformer = next(module for module in block if hasattr(module, "transformer_blocks"))
+    return transformer.transformer_blocks[int(depth)].attn2
+
+
 def is_last(network: nn.Module, layer: str) -> bool:
     """Whether only the rest of its own transformer block and the network's end come behind the layer."""
     return len(parts_behind(network, layer)) == _INSIDE + 1

@@ -25,7 +25,7 @@ from ..comfyui.inprocess import load_comfyui
 from ..comfyui.pack import alias_pack
 
 FASTER_THAN_RESEARCH, MODEL_CALLS, MEMORY, ERROR = 250.0, 2.0, 1.5, 1e-4
-GRID, ROUNDS, BATCH, BATCHES, SINGLES = 64, 5, 8, 2, 8
+GRID, ROUNDS, BATCH, BATCHES, SINGLES = 64, 3, 8, 2, 8
 WORDS = {
     "one word of 1 token": [(3,)],
     "one word of 2 tokens": [(3, 4)],
