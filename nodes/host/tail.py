@@ -10,6 +10,7 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import GEGLU
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 from ..core.feedforward import Feedforward
@@ -164,14 +165,19 @@ def float32_weights(module: nn.Module, device: torch.device) -> tuple[Tensor, Te
     weight, bias, stream = comfy.ops.cast_bias_weight(
         module, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
     )
-    copies = weight.clone(), None if bias is None else bias.clone()
+    plain = weight.dequantize().float() if isinstance(weight, QuantizedTensor) else weight.clone()
+    if (smoothing := getattr(module, "pre_quant_scale", None)) is not None:  # the host multiplies the input by it
+        plain = plain * smoothing.to(plain)
+    copies = plain, None if bias is None else bias.clone()
     comfy.ops.uncast_bias_weight(module, weight, bias, stream)
     return copies
 
 
 def stand_in(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """What `module` computes, in float32 with these weights. Raises ValueError for an unknown kind of layer."""
-    if isinstance(module, nn.Linear):
+    if (
+        isinstance(module, nn.Linear) or type(module).__name__ == "Linear"
+    ):  # the host's for quantised weights is its own
         return lambda x: F.linear(x.float(), weight, bias)
     if isinstance(module, nn.Conv2d):
         return lambda x: module._conv_forward(x.float(), weight, bias)

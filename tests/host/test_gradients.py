@@ -156,6 +156,67 @@ def test_fp8_weights_that_the_host_casts_when_used(comfy):
     assert relative_error(saliency(model).maps, reference.maps) <= 1e-4
 
 
+def test_quantised_weights_of_the_host(comfy):
+    """Layers that the host keeps as 8 bit numbers with a scale: the tail is derived by what they stand for."""
+    import comfy.quant_ops
+
+    weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
+    kept, meant = dict(weights), dict(weights)
+    form = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    for name in [name for name in weights if ".transformer_blocks.0." in name and weights[name].ndim == 2]:
+        scale = weights[name].abs().max() / 448
+        kept[name] = (weights[name] / scale).to(torch.float8_e4m3fn)
+        layer = name.removesuffix("weight")
+        kept |= {f"{layer}weight_scale": scale, f"{layer}comfy_quant": form}
+        meant[name] = kept[name].float() * scale
+    with torch.inference_mode():  # as the host's loaders run
+        model = random_unet("SD15", weights=kept, quantised=True)
+    name = "output_blocks.3.1.transformer_blocks.0.ff.net.2"
+    layer = model.model.diffusion_model.get_submodule(name)
+    assert isinstance(layer.weight, comfy.quant_ops.QuantizedTensor)
+    smoothing = torch.linspace(0.5, 2, layer.in_features)  # of what enters the layer, which such checkpoints may have
+    layer.register_parameter("pre_quant_scale", torch.nn.Parameter(smoothing, requires_grad=False))
+    meant[f"{name}.weight"] = meant[f"{name}.weight"] * smoothing
+    found, expected = saliency(model), saliency(random_unet("SD15", weights=meant))
+    assert relative_error(found.maps, saliency(model, solver="exact").maps) <= 1e-4
+    assert relative_error(found.maps, expected.maps) <= 1e-3
+    assert isinstance(layer.weight, comfy.quant_ops.QuantizedTensor)
+
+
+def partially_loaded(monkeypatch, budget: int) -> None:
+    """Have the host load models as onto a device with room for `budget` bytes of weights: the rest stays offloaded."""
+    from comfy.model_management import LoadedModel
+
+    load = LoadedModel.model_load
+    monkeypatch.setattr(
+        LoadedModel, "model_load", lambda self, _=0, force_patch_weights=False: load(self, budget, force_patch_weights)
+    )
+
+
+@pytest.mark.parametrize("budget", [0.1, 3e6])
+@pytest.mark.parametrize("how", [{"solver": "structured"}, {"definition": "aggregated"}])
+def test_offloaded_weights_and_their_patches(comfy, monkeypatch, budget, how):
+    """What the host leaves offloaded it casts and patches when it is used; so do we, and leave it there."""
+    weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
+    tail = ["output_blocks.3.1.transformer_blocks.0.ff.net.2.weight", "out.2.weight", "out.0.bias", "out.2.bias"]
+    change = {name: 0.1 * torch.ones_like(weights[name]) for name in tail}
+    patches = {f"diffusion_model.{name}": ("diff", (value,)) for name, value in change.items()}
+    whole = random_unet("SD15", weights=weights | {name: weights[name] + change[name] for name in tail})
+    expected = saliency(whole, **how)
+    model = random_unet("SD15", weights=weights)
+    model.add_patches(patches)
+    partially_loaded(monkeypatch, budget)
+    assert relative_error(saliency(model, **how).maps, expected.maps) <= 1e-4
+    network = model.model.diffusion_model
+    cast = [getattr(module, "comfy_cast_weights", False) for module in network.modules()]
+    assert model.model.model_lowvram
+    assert any(cast)
+    assert not all(cast)
+    assert relative_error(saliency(model, **how).maps, expected.maps) <= 1e-4
+    assert not any("forward" in vars(module) for module in network.modules())
+    assert not any(p.requires_grad for p in network.parameters())
+
+
 def test_lora_takes_part(comfy):
     """A patch of the tail's weights gives what the patched weights give, and none of it stays behind."""
     model = random_unet("SD15", seed=1)

@@ -60,14 +60,24 @@ def unet_config(kind: str, dtype: torch.dtype = torch.float32) -> dict:
     }
 
 
-def random_unet(kind: str = "SD15", dtype: torch.dtype = torch.float32, seed: int = 0, weights: dict | None = None):
-    """A ModelPatcher of a random network with strong cross-attention, or of the `weights` given."""
+def random_unet(
+    kind: str = "SD15",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    weights: dict | None = None,
+    quantised: bool = False,
+):
+    """A ModelPatcher of a random network with strong cross-attention, or of the `weights` given.
+
+    quantised: the weights come as the host keeps quantised checkpoints, with scales and formats beside some of them.
+    """
     import comfy.model_patcher
     import comfy.supported_models
 
     config = getattr(comfy.supported_models, kind)(unet_config(kind, dtype))
     config.unet_config |= unet_config(kind, dtype)
-    config.manual_cast_dtype = None
+    config.manual_cast_dtype = torch.float32 if quantised else None
+    config.quant_config = {"mixed_ops": True} if quantised else None
     model = config.get_model({}, "", device="cpu")
     network = model.diffusion_model
     if weights is None:
