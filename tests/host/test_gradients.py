@@ -213,8 +213,16 @@ def test_offloaded_weights_and_their_patches(comfy, monkeypatch, budget, how):
     assert any(cast)
     assert not all(cast)
     assert relative_error(saliency(model, **how).maps, expected.maps) <= 1e-4
+    twin = random_unet("SD15", weights=weights)
+    twin.add_patches(patches)
+    for _ in range(2):
+        call_once(twin.clone(), conditioning(1), {"samples": noise(1, (5, 6))}, LEVEL, SEED)
+    left, plain = (
+        [(n, p.requires_grad, p.dtype, p.device) for n, p in m.model.diffusion_model.named_parameters()]
+        for m in (model, twin)
+    )
+    assert left == plain
     assert not any("forward" in vars(module) for module in network.modules())
-    assert not any(p.requires_grad for p in network.parameters())
 
 
 def test_lora_takes_part(comfy):
