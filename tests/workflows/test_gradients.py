@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
 import pytest
+import websocket
 from PIL import Image
 
 from tests.comfyui.errors import ComfyError, Interrupted
@@ -16,6 +18,9 @@ from tests.workflows.pipelines import run_case
 
 CASE = keep_the_context()[0]
 PROMPT = "a dog on the beach"
+
+# What a binary message begins with that shows text on a node; the node's id and the text follow.
+PROGRESS_TEXT = (3).to_bytes(4, "big")
 
 
 def graph(client, seed=1, solver="structured", text=PROMPT, size=128, layer="last") -> dict:
@@ -81,7 +86,14 @@ def test_both_solvers_agree_and_another_seed_differs(client):
 def test_an_earlier_layer_by_the_exact_solver(client):
     """The structured solver says what to choose instead, and so does a name of several layers."""
     last = maps(client.run(graph(client, 7, "exact", size=96)))
-    earlier = maps(client.run(graph(client, 7, "exact", size=96, layer="output.2.0")))
+    address = f"{client.url.replace('http', 'ws', 1)}/ws?clientId=listener"
+    listener = websocket.create_connection(address, timeout=60, http_no_proxy=["*"])
+    try:
+        earlier = maps(client.run(graph(client, 7, "exact", size=96, layer="output.2.0")))
+        shown = next(message for message in iter(listener.recv, "") if message[:4] == PROGRESS_TEXT)
+    finally:
+        listener.close()
+    assert re.search(rb"saliencyexact solver: 576 backward passes, about \d+ (seconds|minutes)$", shown)
     assert not np.array_equal(last[0], earlier[0])
     with pytest.raises(ComfyError, match=r"further blocks follow the layer output.2.0.*Choose the solver 'exact'"):
         client.run(graph(client, 7, size=96, layer="output.2.0"))
