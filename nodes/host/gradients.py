@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -22,7 +21,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..core.attention import Piece, compose, normalise
-from ..core.grad_sam import POLARITIES, Progress, WordAttention
+from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .conditionings import Positives, Rows
@@ -123,14 +122,17 @@ class GradientProbe:
     def _around_loading(
         self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
     ) -> tuple:
-        """PREPARE_SAMPLING wrapper: the host frees and keeps memory for as many latents as the gradients take."""
+        """PREPARE_SAMPLING wrapper: the host frees and keeps memory for as many latents as the gradients take.
+
+        The exact solver takes more of what is free beyond that, see `Room.fitting`.
+        """
         latents, *size = noise_shape
         room = room_behind(self._network, self._layers[0], tuple(size[-2:]))
         tokens = len(set().union(*self._tokens))
         if self._solver == STRUCTURED and not self._aggregated:
             needed = room.structured(latents, tokens)
         else:
-            needed = room.exact(latents, tokens, 1 if self._aggregated else TOGETHER)
+            needed = room.exact(latents, tokens, 1 if self._aggregated else TOGETHER // 4)
         more = math.ceil(needed / model.model.memory_required([1, *size]))
         log.debug("%.0f MB asked for beside the model call", needed / 1024**2)
         return executor(model, [latents + more, *size], *args, **kwargs)
@@ -192,16 +194,10 @@ class GradientProbe:
             return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
         layer = self._layers[0]
         last = is_last(self._network, layer)
-        together = self._together(prediction, words[layer])
+        room = room_behind(self._network, layer, row.size)
+        together = room.fitting(len(prediction), words[layer].change.shape[-1], prediction.device, TOGETHER)
         record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
         return solve(record, self._solver, self._polarity, self._progress)
-
-    def _together(self, prediction: Tensor, words: WordAttention) -> int:
-        """How many elements may share a backward pass so that it fits into half of what memory is free."""
-        room = room_behind(self._network, self._layers[0], tuple(prediction.shape[-2:]))
-        each = room.exact_more(len(prediction), words.change.shape[-1])
-        free = comfy.model_management.get_free_memory(prediction.device)
-        return max(1, min(TOGETHER, int(free / 2 / each)))
 
 
 def gradient_saliency(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import comfy.model_management
+import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import nn
 
@@ -46,6 +48,11 @@ class Room:
     def exact_more(self, batch: int, tokens: int) -> float:
         """Bytes that each element of a backward pass takes."""
         return _BYTES * batch * (_BACK * self.widest + 3 * self.attention * tokens)
+
+    def fitting(self, batch: int, tokens: int, device: torch.device, most: int) -> int:
+        """How many elements, from 1 to `most`, may share a backward pass that takes half of what memory is free."""
+        free = comfy.model_management.get_free_memory(device)
+        return max(1, min(most, int(free / 2 / self.exact_more(batch, tokens))))
 
 
 def room_behind(network: nn.Module, layer: str, grid: tuple[int, int]) -> Room:

@@ -127,6 +127,23 @@ def test_the_model_is_afterwards_as_it_was(model):
     assert not any("forward" in vars(module) for module in model.model.diffusion_model.modules())
 
 
+@pytest.mark.parametrize("ending", ["cancelled", "out of memory"])
+def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, monkeypatch, ending):
+    from explainable_latents.nodes.host import solving
+
+    first = run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"]
+
+    def end(*args):
+        raise {"cancelled": InterruptedError, "out of memory": torch.OutOfMemoryError}[ending]
+
+    monkeypatch.setattr(solving, "structured", end)
+    with pytest.raises((InterruptedError, torch.OutOfMemoryError)):
+        run(model, GradientMasking(SUBJECTS, PAPER))
+    monkeypatch.undo()
+    assert torch.equal(run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"], first)
+    assert not any("forward" in vars(module) for module in model.model.diffusion_model.modules())
+
+
 @pytest.mark.parametrize(
     ("choices", "words"),
     [

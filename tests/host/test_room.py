@@ -85,6 +85,16 @@ def a_few_passes(record, polarity, progress):
     return record.prediction.detach().expand(record.words.columns.shape[1], *record.prediction.shape)
 
 
+def test_passes_share_what_memory_is_free(comfy, monkeypatch):
+    import comfy.model_management
+
+    network = random_unet("SDXL").model.diffusion_model
+    room, cpu = room_behind(network, "output.1.1", (16, 16)), torch.device("cpu")
+    for free, expected in ((0, 1), (2 * 5 * room.exact_more(2, 3), 5), (10**15, 16)):
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, free=free: free)
+        assert room.fitting(2, 3, cpu, 16) == expected
+
+
 @pytest.mark.parametrize("where", ["node", "sampler"])
 def test_the_host_is_asked_before_it_loads_the_model(comfy, monkeypatch, where):
     import comfy.model_management
