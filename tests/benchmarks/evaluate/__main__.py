@@ -26,7 +26,6 @@ from .fleet import Ended, Failures, Fleet, Gone
 from .jobs import Job, all_jobs
 from .networks import load_networks
 from .problems import Problems
-from .report import write_report
 from .store import Store, unfinished
 from .workers import Failed, ServerWorker, Worker
 
@@ -39,6 +38,8 @@ def main() -> int:
     args = _arguments()
     alias_pack()
     evaluation = read_description(args.description, _overrides(args))
+    from .report import write_report
+
     networks = load_networks(evaluation.features, evaluation.layer, evaluation.clip)
     store = Store(args.out or ROOT / "output" / "evaluate" / slug(evaluation.name), evaluation)
     jobs = all_jobs(evaluation)

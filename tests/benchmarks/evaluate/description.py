@@ -98,6 +98,7 @@ def read_description(name: str, overrides: Overrides) -> Evaluation:
     if layer not in INCEPTION_LAYERS:
         problems.add("layer", f"{layer} is not one of {', '.join(map(str, INCEPTION_LAYERS))}")
     features, clip = _network_files(fields, file.parent, overrides, problems)
+    seeds, title = overrides.seeds or fields.numbers("seeds", (51828,)), fields.text("name", file.stem)
     checkpoint = overrides.checkpoint or fields.text("checkpoint")
     if not checkpoint:
         problems.add("checkpoint", "missing: give a name that ComfyUI's loader shows, here or with --checkpoint")
@@ -108,10 +109,10 @@ def read_description(name: str, overrides: Overrides) -> Evaluation:
     digests = _digests(cases, problems)
     problems.stop_if_any()
     return Evaluation(
-        name=fields.text("name", file.stem),
+        name=title,
         cases=tuple(cases),
         methods=methods,
-        seeds=overrides.seeds or fields.numbers("seeds", (51828,)),
+        seeds=seeds,
         checkpoint=checkpoint,
         features=features,
         layer=layer,

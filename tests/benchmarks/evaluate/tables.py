@@ -291,4 +291,6 @@ def _number(value: float | None, metric: Metric) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
-    return f"{value:.0%}" if metric.share else f"{value:.{metric.digits}f}"
+    if metric.share:
+        return f"{value:.0%}"
+    return f"{round(value, metric.digits) + 0.0:.{metric.digits}f}"  # + 0.0: no minus before a zero
