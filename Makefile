@@ -8,7 +8,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows browser test-browser demo toy toy-quality workflows thumbnails bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows thumbnails evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -16,7 +16,7 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-host test-workflows test-browser ## lint, core tests without ComfyUI, host, workflow and browser tests
+test: lint test-core test-host test-workflows test-evaluate test-ray test-browser ## lint and every test
 
 lint: host ## check style and layers
 	$(RUN) -m ruff check .
@@ -30,6 +30,12 @@ test-host: host ## tests of nodes/host, ComfyUI in the same process
 
 test-workflows: host ## tests that queue workflows on the real server
 	$(RUN) -m pytest -q tests/workflows
+
+test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
+	$(RUN) -m pytest -q tests/evaluate
+
+test-ray: host ## tests of the evaluation on Ray, an optional extra with an environment of its own
+	$(HOST) run --with=ray -m pytest -q tests/ray
 
 browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.browser.install
@@ -51,6 +57,12 @@ workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 	$(RUN) -m tests.workflows.thumbnails
+
+evaluate: host ## compare methods on a set of pictures (ARGS=--help tells what it can do)
+	$(RUN) -m tests.benchmarks.evaluate $(ARGS)
+
+evaluate-ray: host ## the same on a Ray cluster (RAY=address; none: this machine)
+	$(HOST) run --with=ray -m tests.benchmarks.evaluate $(ARGS) --ray $(RAY)
 
 bench-pipelines: host ## measure the pipelines on the fixed list of cases
 	$(RUN) -m tests.benchmarks.pipelines

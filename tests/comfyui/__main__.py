@@ -15,9 +15,11 @@ if os.name != "posix":
     sys.exit("error: the test host runs on Linux and macOS; on Windows use it inside WSL")
 
 from .command import run_main
-from .install import install
+from .install import install, with_extra
 from .paths import HOME
 from .server import ComfyServer, server_environment
+
+EXTRA = "--with="
 
 
 def main() -> None:
@@ -30,7 +32,9 @@ def main() -> None:
     serve = commands.add_parser("serve", help="run it for your browser, with this pack, until Ctrl-C")
     serve.add_argument("--port", type=int, default=8188)
     serve.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device instead of the CPU")
-    commands.add_parser("run", help="run the environment's Python with all further arguments")
+    commands.add_parser(
+        "run", help="run the environment's Python with all further arguments; --with=NAME first adds an optional extra"
+    )
     given = sys.argv[1:]
     further = given[1:] if given[:1] == ["run"] else []  # Python's options, not ours
     options = parser.parse_args(given[: len(given) - len(further)])
@@ -40,7 +44,10 @@ def main() -> None:
     elif options.command == "serve":
         _serve(options.port, "" if options.gpu else "--cpu")
     else:
-        os.execve(host.python, [str(host.python), *further], server_environment(host))
+        python = host.python
+        if further and further[0].startswith(EXTRA):
+            python = with_extra(host, further.pop(0).removeprefix(EXTRA))
+        os.execve(python, [str(python), *further], server_environment(host))
 
 
 def _serve(port: int, device: str) -> None:

@@ -130,6 +130,18 @@ def installed(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Hos
     return host
 
 
+def with_extra(host: Host, name: str, home: Path = HOME) -> Path:
+    """The Python of a thin environment upon the host's, which also has `tests/requirements-NAME.txt`; set up if needed.
+
+    For what is not installed by default. Raises InstallError like `install`.
+    """
+    step = (name, ("-r", str(ROOT / "tests" / f"requirements-{name}.txt")))
+    environment = Environment(home / f"venv-{name}-{_short(str(host.python))}", (step,), host.python)
+    with _lock(home):
+        _prepare(environment, host, home)
+    return environment.python
+
+
 def _complete(host: Host) -> bool:
     if host.pinned and not _same(host.tree / ".pin", PIN.sha256):
         return False
