@@ -28,8 +28,9 @@ from torch import Tensor
 from .feedforward import Derivative
 from .grad_sam import POLARITIES, Progress, WordAttention, polarised
 
-# Rows and columns of a block of the matrix product: small enough to stay in a processor's cache (1 MiB).
-_BLOCK = 512
+# Rows and columns of a block of the matrix product: on a CPU small enough to stay in its cache (1 MiB), else large
+# enough to keep the device busy (16 MiB).
+_BLOCK_CPU, _BLOCK = 512, 2048
 
 
 @dataclass(frozen=True)
@@ -209,12 +210,13 @@ def _summed(left: Tensor, local: Tensor, low: Tensor, grid: tuple[int, int], pol
 def _product_amounts(left: Tensor, right: Tensor, polarity: str) -> Tensor:
     """What counts of left [I,R] times right [J,R] transposed, summed over J: [I]."""
     total = left.new_zeros(left.shape[0])
-    block = left.new_empty((_BLOCK, _BLOCK))
-    for start in range(0, len(left), _BLOCK):
-        rows = left[start : start + _BLOCK]
-        for other in range(0, len(right), _BLOCK):
-            columns = right[other : other + _BLOCK].T
+    size = _BLOCK_CPU if left.device.type == "cpu" else _BLOCK
+    block = left.new_empty((size, size))
+    for start in range(0, len(left), size):
+        rows = left[start : start + size]
+        for other in range(0, len(right), size):
+            columns = right[other : other + size].T
             # the same memory for all blocks: it stays in the processor's cache
             part = torch.mm(rows, columns, out=block[: rows.shape[0], : columns.shape[1]])
-            total[start : start + _BLOCK] += (part.abs_() if polarity == "absolute" else part.clamp_min_(0)).sum(1)
+            total[start : start + size] += (part.abs_() if polarity == "absolute" else part.clamp_min_(0)).sum(1)
     return total

@@ -59,6 +59,15 @@ def test_both_solvers_give_what_the_definition_says(kind, sets, polarity):
         assert relative_error(fast, expected) <= 1e-4
 
 
+@pytest.mark.parametrize("polarity", ["absolute", "positive"])
+def test_the_product_by_blocks_is_the_whole_product(monkeypatch, polarity):
+    tail = Tail(seed=36, batch=2)
+    words, features = tail.words([(1, 2), (4,)])
+    whole = structured(words, features, tail.head, polarity)
+    monkeypatch.setattr("explainable_latents.nodes.core.structured._BLOCK_CPU", 23)  # divides neither side
+    torch.testing.assert_close(structured(words, features, tail.head, polarity), whole, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("b", [1, 2])
 def test_the_closed_form_is_the_derivative_of_every_feature(b):
     tail = Tail(seed=34, batch=b, size=(3, 4))
