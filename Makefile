@@ -8,7 +8,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows thumbnails evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -57,6 +57,9 @@ workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 	$(RUN) -m tests.workflows.thumbnails
+
+help-pictures: host ## make the pictures of the help pages from one real run
+	$(RUN) -m tests.workflows.help_pictures
 
 evaluate: host ## compare methods on a set of pictures (ARGS=--help tells what it can do)
 	$(RUN) -m tests.benchmarks.evaluate $(ARGS)

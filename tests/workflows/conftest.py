@@ -1,9 +1,10 @@
 """Workflow tests talk to one real ComfyUI server, which runs for the whole session."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.comfyui.client import ComfyClient
 from tests.comfyui.server import ComfyServer
@@ -23,3 +24,15 @@ def client(server: ComfyServer) -> Iterator[ComfyClient]:
     """A client of that server."""
     with ComfyClient(server) as connected:
         yield connected
+
+
+@pytest.fixture
+def get(server: ComfyServer) -> Callable[[str], bytes]:
+    """What the browser gets for a path; fails when it gets nothing."""
+
+    def answer(path: str) -> bytes:
+        response = requests.get(server.url + path, timeout=60, proxies={"no_proxy": "*"})
+        assert response.ok, f"{path}: {response.status_code}"
+        return response.content
+
+    return answer
