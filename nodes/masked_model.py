@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .core.replacement import Policy
 from .host.node_text import show_on_node
@@ -114,4 +114,4 @@ class ELMaskedLatentReport(io.ComfyNode):
         """Read the run that made this latent."""
         masks, saliency, text = report.outputs(samples["samples"])
         show_on_node(cls, text)
-        return io.NodeOutput(masks, saliency, text)
+        return io.NodeOutput(masks, saliency, text, ui=ui.PreviewText(text))

@@ -46,3 +46,15 @@ def keep_the_context() -> list[Case]:
             kind = Kind(SUBJECT_NAMES[a], scene, COLOUR_NAMES[(s + 2 * k) % 6])
             cases.append(Case(kind, HELD_OUT + len(cases), SUBJECT_NAMES[(a + k) % 7], scene, 51828 + len(cases)))
     return cases
+
+
+def keep_the_subject() -> list[Case]:
+    """42 cases `A on S` → `A on T`: every subject on six scenes, each prompted onto another one."""
+    cases = []
+    for a, subject in enumerate(SUBJECT_NAMES):
+        for k in range(1, 7):
+            s = (a + k) % 7
+            kind = Kind(subject, SCENE_NAMES[s], COLOUR_NAMES[(a + 2 * k) % 6])
+            place = SCENE_NAMES[(s + k) % 7]
+            cases.append(Case(kind, HELD_OUT + 1000 + len(cases), subject, place, 51828 + len(cases)))
+    return cases

@@ -1,6 +1,6 @@
 """Lay out the API graphs as UI workflows: `python -m tests.workflows.layout` (`make workflows`).
 
-`workflows/api/*.json` are written by hand; `workflows/*.json` are made from them, the pages below and the node
+`workflows/api/*.json` are written by hand; `workflows/*.json` are made from them, `pages.py` and the node
 descriptions of a running ComfyUI, so that both always hold the same graph.
 """
 
@@ -8,138 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ..comfyui.client import ComfyClient
 from ..comfyui.command import run_main
 from ..comfyui.server import ComfyServer
 from .graphs import ROOT, Workflow
+from .pages import PAGES, Page
 
+ANY_OF = "COMFY_MATCHTYPE_V3"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Page:
-    """Where everything lies: boxes (x, y, width, height) by node title, groups by title, and the note."""
-
-    boxes: dict[str, Box]
-    groups: dict[str, Box]
-    note: str
-    note_box: Box
-
-
-_BASE: dict[str, Box] = {
-    "Checkpoint": (0, 60, 340, 120),
-    "Reference picture": (0, 260, 340, 380),
-    "Reference latent": (0, 720, 340, 80),
-    "Prompt": (420, 60, 400, 140),
-    "Positive prompt": (420, 280, 400, 120),
-    "Negative prompt": (420, 480, 400, 140),
-}
-_BASE_GROUPS: dict[str, Box] = {
-    "1 · Model and reference": (-20, -20, 380, 840),
-    "2 · Prompt": (400, -20, 440, 660),
-}
-
-PAGES: dict[str, Page] = {
-    "01_baseline": Page(
-        {
-            **_BASE,
-            "Sampler": (900, 60, 360, 340),
-            "Decode": (900, 480, 360, 80),
-            "Result": (1340, 60, 420, 480),
-        },
-        {**_BASE_GROUPS, "3 · Sample": (880, -20, 400, 600), "4 · Result": (1320, -20, 460, 580)},
-        """## Baseline: plain image-to-image
-
-The reference picture is noised to **strength 0.7** and denoised with the prompt. This is what the other workflows
-are compared with: much noise loses the picture, little noise ignores the prompt. Change **denoise** to see it.
-
-**Settings** of the source documents: 50 steps, cfg 8, DDPM, strength 0.7 (and 1.0). ComfyUI counts the steps that
-are run: 50 steps at strength 0.7 are **35 steps at denoise 0.7**; `ddim_uniform` spaces them as the documents do.
-
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
-
-Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
-Manipulation* (baseline).""",
-        (0, 880, 820, 330),
-    ),
-    "02_aggregated_attention": Page(
-        {
-            **_BASE,
-            "Words": (420, 720, 400, 260),
-            "Where the subject is": (420, 1060, 400, 400),
-            "Sampler": (900, 60, 400, 560),
-            "Decode": (900, 720, 400, 80),
-            "Result": (1380, 60, 420, 480),
-            "Masks as pictures": (900, 880, 400, 80),
-            "Masks": (1380, 620, 420, 340),
-            "Heat maps": (900, 1040, 400, 520),
-            "What the words attend to": (1380, 1040, 420, 420),
-        },
-        {
-            "1 · Model and reference": (-20, -20, 380, 840),
-            "2 · Prompt": (400, -20, 440, 660),
-            "3 · Which words, and where": (400, 660, 440, 820),
-            "4 · Sample and replace": (880, -20, 440, 660),
-            "5 · Look": (880, 660, 440, 920),
-            "6 · Results": (1360, -20, 460, 1500),
-        },
-        """## Aggregated attention: keep the reference's surroundings
-
-At steps **5, 18 and 28** the sampler asks where the model's cross-attention looks at the *subject* word. Inside
-that mask the latent stays; outside it is overwritten with the **reference, noised to the same step**. The subject
-changes, its surroundings stay.
-
-**Settings** of the source documents: strength 0.7, 50 steps (here 35 that are run), cfg 8, DDPM, threshold: the
-map's mean. Put a picture of *something on a scene* in, and prompt *something else on that scene*.
-
-**Try**: `role` all or scene · `rule` otsu · `invert` · other steps in `manipulate_at` · denoise 0.9.
-
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
-
-Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
-Manipulation*, Experiment 1.""",
-        (-20, 880, 380, 600),
-    ),
-    "05_explain_picture": Page(
-        {
-            "Checkpoint": (0, 60, 340, 120),
-            "Picture to explain": (0, 260, 340, 380),
-            "Picture as latent": (0, 720, 340, 80),
-            "Prompt": (420, 60, 400, 140),
-            "Positive prompt": (420, 280, 400, 120),
-            "Words": (420, 480, 400, 320),
-            "Look at the words": (900, 60, 400, 240),
-            "Heat maps": (900, 380, 400, 420),
-            "What the words attend to": (1380, 60, 420, 740),
-        },
-        {
-            "1 · Model and picture": (-20, -20, 380, 840),
-            "2 · Describe the picture": (400, -20, 440, 840),
-            "3 · Probe": (880, -20, 440, 840),
-            "4 · Result": (1360, -20, 460, 840),
-        },
-        """## Explain a picture: which part belongs to which word
-
-Describe **your own picture** with a prompt. The picture is noised a little and shown to the model once; for each word
-the heat map says where the model's cross-attention looks at it. Nothing is sampled, the picture stays as it is.
-
-**noise_level**: 0.3 gives sharp maps; more noise asks the model for the composition instead of the details, with
-rounder maps. On the toy checkpoint the subject's map agrees best with the true subject at low levels.
-
-**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size the model likes. The toy checkpoint
-of the tests wants 128 × 128 pictures.
-
-Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using
-Latent Space Manipulation*, applied to an existing picture.""",
-        (0, 880, 820, 330),
-    ),
-}
 
 
 def to_ui(workflow: Workflow, page: Page, info: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +33,8 @@ def to_ui(workflow: Workflow, page: Page, info: dict[str, Any]) -> dict[str, Any
                 source, output = nodes[value[0]], value[1]
                 entry["link"] = len(links) + 1
                 kind = source["outputs"][output]["type"]
+                if entry["type"] == ANY_OF:
+                    _settle(node, kind)
                 links.append([entry["link"], source["id"], output, node["id"], slot, kind])
                 source["outputs"][output]["links"].append(entry["link"])
     last = max(node["id"] for node in nodes.values()) + 1
@@ -186,6 +66,13 @@ def to_ui(workflow: Workflow, page: Page, info: dict[str, Any]) -> dict[str, Any
         "extra": {"ds": {"scale": 0.7, "offset": [80, 80]}},
         "version": 0.4,
     }
+
+
+def _settle(node: dict[str, Any], kind: str) -> None:
+    """Give the sockets of a node that takes several types, and gives the one it takes, that one."""
+    for socket in (*node["inputs"], *node["outputs"]):
+        if socket["type"] == ANY_OF:
+            socket["type"] = kind
 
 
 def _unwrapped(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ..comfyui.client import ComfyClient, Result
 from ..comfyui.paths import toy_checkpoint
@@ -58,12 +58,16 @@ def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: flo
 
 @dataclass(frozen=True)
 class Measured:
-    """`psnr`: against the reference outside both subjects, in dB. `subject`, `scene`.
+    """How a result compares with its reference.
 
-    Whether the judge sees what was prompted.
+    context_psnr, context_ssim: outside both subjects, the PSNR in dB. subject_psnr, subject_ssim: on the reference's
+    subject. subject, scene: whether the judge sees what was prompted.
     """
 
-    psnr: float
+    context_psnr: float
+    context_ssim: float
+    subject_psnr: float
+    subject_ssim: float
     subject: bool
     scene: bool
 
@@ -74,9 +78,17 @@ def measure(judge: Judge, case: Case, result: Image.Image) -> Measured:
     pixels = np.asarray(result.convert("RGB"))
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     subjects, scenes, found = judge_images(judge, tensor)
-    either = ndimage.binary_dilation(reference.mask | found[0].numpy(), iterations=SUBJECT_MARGIN)
-    psnr = peak_signal_noise_ratio(reference.image[~either], pixels[~either], data_range=255)
-    return Measured(float(psnr), subjects[0] == case.subject, scenes[0] == case.scene)
+    context = ~ndimage.binary_dilation(reference.mask | found[0].numpy(), iterations=SUBJECT_MARGIN)
+    _, similarity = structural_similarity(reference.image, pixels, channel_axis=-1, data_range=255, full=True)
+    values = [
+        value
+        for region in (context, reference.mask)
+        for value in (
+            peak_signal_noise_ratio(reference.image[region], pixels[region], data_range=255),
+            similarity[region].mean(),
+        )
+    ]
+    return Measured(*map(float, values), subjects[0] == case.subject, scenes[0] == case.scene)
 
 
 def on_servers(count: int, work: Callable[[ComfyClient, Job], object], jobs: Iterable[Job]) -> Iterator[object]:

@@ -6,13 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.comfyui.client import Progress
 from tests.comfyui.errors import ComfyError
-from tests.toy_world.cases import keep_the_context
+from tests.toy_world.cases import keep_the_context, keep_the_subject
+from tests.toy_world.judge import load_judge
 from tests.workflows.graphs import ROOT, Workflow
-from tests.workflows.layout import PAGES, WIDGETS, described_inputs
-from tests.workflows.pipelines import fill_case, fill_picture, run_case
+from tests.workflows.layout import WIDGETS, described_inputs
+from tests.workflows.pages import PAGES
+from tests.workflows.pipelines import fill_case, fill_picture, measure, run_case
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 CASE = keep_the_context()[0]
@@ -82,6 +85,55 @@ def test_aggregated_attention_shows_result_masks_and_heat_maps(client):
         assert set(np.unique(inside)) == {0.0, 1.0}
         assert 0.02 < inside.mean() < 0.8
     assert len(result.images(workflow.node("What the words attend to"))) >= 1
+
+
+def test_scene_based_shows_where_the_scene_is_and_keeps_the_subject(client):
+    """The masks cover the scene, and the prompted scene appears around the reference's subject."""
+    case = keep_the_subject()[4]
+    workflow = Workflow.shipped("03_scene_based")
+    result = run_case(client, workflow, case)
+    (picture,) = result.images(workflow.node("Result"))
+    measured = measure(load_judge(), case, picture)
+    assert (measured.subject, measured.scene) == (True, True)
+    subject = case.picture().mask
+    for mask in result.images(workflow.node("Masks")):
+        scene = np.asarray(mask.convert("L")) / 255
+        assert set(np.unique(scene)) <= {0.0, 1.0}
+        assert scene[~subject].mean() > 1.5 * scene[subject].mean()
+    assert len(result.images(workflow.node("Masks"))) == 2
+    assert result.text(workflow.node("What happened")).startswith("step 2: sigma ")
+
+
+def test_abs_grad_sam_gives_each_latent_channel_its_own_mask(client):
+    workflow = Workflow.shipped("04_abs_grad_sam")
+    result = run_case(client, workflow, CASE)
+    measured = measure(load_judge(), CASE, result.images(workflow.node("Result"))[0])
+    assert (measured.subject, measured.scene) == (True, True)
+    masks = [np.asarray(m.convert("L")) / 255 for m in result.images(workflow.node("Masks"))]
+    assert len(masks) == 3
+    for mask in masks:  # the mean of four channels' masks
+        assert {round(4 * value, 1) for value in np.unique(mask)} <= {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert any(len(np.unique(mask)) > 2 for mask in masks)
+    assert result.images(workflow.node("What the words act on"))
+
+
+def test_a_first_pass_gives_a_mask_to_core_nodes(client):
+    """The mask is where the prompted subject is drawn; outside of it A leaves the reference as it is."""
+    workflow = Workflow.shipped("06_mask_on_the_fly")
+    result = run_case(client, workflow, CASE)
+    mask = np.asarray(result.images(workflow.node("Mask"))[0].convert("L")) / 255
+    assert set(np.unique(mask)) == {0.0, 1.0}
+    assert 0.1 < mask.mean() < 0.6
+    for name in "ABC":
+        measured = measure(load_judge(), CASE, result.images(workflow.node(f"Result {name}"))[0])
+        assert (measured.subject, measured.scene) == (True, True)
+    reference = CASE.picture().image
+    far = ~ndimage.binary_dilation(mask > 0, iterations=16)  # decoding mixes neighbours
+    kept, redrawn = (
+        np.abs(np.asarray(result.images(workflow.node(title))[0].convert("RGB"), float) - reference)[far].mean()
+        for title in ("Result A", "Draft")
+    )
+    assert kept < 0.6 * redrawn
 
 
 def test_a_picture_is_explained_where_its_subject_is(client):

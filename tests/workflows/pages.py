@@ -1,0 +1,283 @@
+"""Where everything lies on the shipped workflows, and what their notes say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where everything lies: boxes (x, y, width, height) by node title, groups by title, and the note."""
+
+    boxes: dict[str, Box]
+    groups: dict[str, Box]
+    note: str
+    note_box: Box
+
+
+_BASE: dict[str, Box] = {
+    "Checkpoint": (0, 60, 340, 120),
+    "Reference picture": (0, 260, 340, 380),
+    "Reference latent": (0, 720, 340, 80),
+    "Prompt": (420, 60, 400, 140),
+    "Positive prompt": (420, 280, 400, 120),
+    "Negative prompt": (420, 480, 400, 140),
+}
+_BASE_GROUPS: dict[str, Box] = {
+    "1 · Model and reference": (-20, -20, 380, 840),
+    "2 · Prompt": (400, -20, 440, 660),
+}
+
+PAGES: dict[str, Page] = {
+    "01_baseline": Page(
+        {
+            **_BASE,
+            "Sampler": (900, 60, 360, 340),
+            "Decode": (900, 480, 360, 80),
+            "Result": (1340, 60, 420, 480),
+            "How much of the reference is left": (1340, 620, 420, 200),
+        },
+        {**_BASE_GROUPS, "3 · Sample": (880, -20, 400, 600), "4 · Result": (1320, -20, 460, 860)},
+        """## Baseline: plain image-to-image
+
+The reference picture is noised to **strength 0.7** and denoised with the prompt. This is what the other workflows
+are compared with: much noise loses the picture, little noise ignores the prompt. Change **denoise** to see it.
+
+**Settings** of the source documents: 50 steps, cfg 8, DDPM, strength 0.7 (and 1.0). ComfyUI counts the steps that
+are run: 50 steps at strength 0.7 are **35 steps at denoise 0.7**; `ddim_uniform` spaces them as the documents do.
+
+**Compare Images** says how much of the reference is left: PSNR in dB and SSIM over the whole picture.
+
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
+The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+
+Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
+Manipulation* (baseline).""",
+        (0, 880, 820, 330),
+    ),
+    "02_aggregated_attention": Page(
+        {
+            **_BASE,
+            "Words": (420, 720, 400, 320),
+            "Where the subject is": (420, 1120, 400, 400),
+            "Sampler": (900, 60, 400, 560),
+            "Decode": (900, 720, 400, 80),
+            "Result": (1380, 60, 420, 480),
+            "Masks as pictures": (900, 880, 400, 80),
+            "Masks": (1380, 620, 420, 340),
+            "Heat maps": (900, 1040, 400, 520),
+            "What the words attend to": (1380, 1040, 420, 420),
+        },
+        {
+            "1 · Model and reference": (-20, -20, 380, 840),
+            "2 · Prompt": (400, -20, 440, 660),
+            "3 · Which words, and where": (400, 660, 440, 880),
+            "4 · Sample and replace": (880, -20, 440, 660),
+            "5 · Look": (880, 660, 440, 920),
+            "6 · Results": (1360, -20, 460, 1500),
+        },
+        """## Aggregated attention: keep the reference's surroundings
+
+At steps **5, 18 and 28** the sampler asks where the model's cross-attention looks at the *subject* word. Inside
+that mask the latent stays; outside it is overwritten with the **reference, noised to the same step**. The subject
+changes, its surroundings stay.
+
+**Settings** of the source documents: strength 0.7, 50 steps (here 35 that are run), cfg 8, DDPM, threshold: the
+map's mean. Put a picture of *something on a scene* in, and prompt *something else on that scene*.
+
+**Try**: `role` all or scene · `rule` otsu · `invert` · other steps in `manipulate_at` · denoise 0.9.
+
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
+The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+
+Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
+Manipulation*, Experiment 1.""",
+        (-20, 880, 380, 600),
+    ),
+    "03_scene_based": Page(
+        {
+            **_BASE,
+            "Words": (420, 720, 400, 320),
+            "Where the scene is": (420, 1120, 400, 400),
+            "Keep the subject": (900, 60, 400, 400),
+            "Sampler": (900, 540, 400, 360),
+            "Decode": (900, 980, 400, 80),
+            "Result": (1380, 60, 420, 480),
+            "What happened": (900, 1200, 400, 140),
+            "Masks as pictures": (900, 1420, 400, 80),
+            "Heat maps": (900, 1580, 400, 420),
+            "Masks": (1380, 620, 420, 340),
+            "What the words attend to": (1380, 1040, 420, 420),
+        },
+        {
+            "1 · Model and reference": (-20, -20, 380, 840),
+            "2 · Prompt": (400, -20, 440, 660),
+            "3 · Which words, and where": (400, 660, 440, 880),
+            "4 · Patch the model, and sample": (880, -20, 440, 1100),
+            "5 · Look": (880, 1120, 440, 900),
+            "6 · Results": (1360, -20, 460, 1500),
+        },
+        """## Scene-based: keep the reference's subject, draw another scene
+
+At steps **2 and 4** the sampler asks where the model's cross-attention looks at the *scene* word. Inside that mask
+the latent stays, so that the scene is drawn as prompted; outside it, where the subject is, it is overwritten with the
+**reference at the noise of timestep 80**, almost clean. The model is patched, so **any sampler node** does this: here
+the stock KSampler.
+
+**Settings** of the source documents: strength 0.7, 50 steps (here 35 that are run), cfg 8, DDPM, threshold: exp(mean
+of the logarithm + λ) with λ = 0.2. Put a picture of *something on a scene* in, and prompt *it on another scene*.
+
+**Try**: `rule` mean, `manipulate_at` 5, 18, 28 and `outside` reference, which keep more of the subject on the toy
+checkpoint · `inside` cached reference with `inside_timestep` 680, as in the published code · `value` for a smaller or
+larger scene · denoise 0.9 · another sampler.
+
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
+The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+
+Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
+Manipulation*, Experiment 2.""",
+        (-20, 880, 380, 700),
+    ),
+    "04_abs_grad_sam": Page(
+        {
+            **_BASE,
+            "Words": (420, 720, 400, 320),
+            "What the subject depends on": (420, 1120, 400, 480),
+            "Sampler": (900, 60, 400, 560),
+            "Decode": (900, 720, 400, 80),
+            "Result": (1380, 60, 420, 480),
+            "Masks as pictures": (900, 880, 400, 80),
+            "Masks": (1380, 620, 420, 340),
+            "Heat maps": (900, 1040, 400, 520),
+            "What the words act on": (1380, 1040, 420, 420),
+        },
+        {
+            "1 · Model and reference": (-20, -20, 380, 840),
+            "2 · Prompt": (400, -20, 440, 660),
+            "3 · Which words, and where": (400, 660, 440, 960),
+            "4 · Sample and replace": (880, -20, 440, 660),
+            "5 · Look": (880, 660, 440, 920),
+            "6 · Results": (1360, -20, 460, 1500),
+        },
+        """## Abs-Grad-SAM: the model's own gradients say where the subject is
+
+At steps **5, 18 and 28** one more model call asks what of its prediction would change if it looked at the *subject*
+word differently: attention times the absolute gradient, for every element of the latent, exact. Smoothed, dilated and
+cut at mean + 0.5 · std it becomes a mask for **each latent channel**. Outside it the latent is overwritten with the
+reference, noised to the same step.
+
+**Settings** of the paper: strength 0.9, 50 steps (here 45 that are run), cfg 8, DDPM, seed 51828. Connect an *empty
+latent* to the sampler's `latent_image` to start from pure noise, as the published code does.
+
+**Try**: `polarity` positive (Grad-SAM) · `channels` together · the same picture in workflow 02: attention itself
+costs no model call, and on the toy checkpoint it finds the subject better.
+
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
+The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+
+Source: Pathania, *Enhancing Conditional Image Generation with Explainable Latent Space Manipulation*, arXiv
+2408.16232.""",
+        (-20, 880, 380, 700),
+    ),
+    "05_explain_picture": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture to explain": (0, 260, 340, 380),
+            "Picture as latent": (0, 720, 340, 80),
+            "Prompt": (420, 60, 400, 140),
+            "Positive prompt": (420, 280, 400, 120),
+            "Words": (420, 480, 400, 320),
+            "Look at the words": (900, 60, 400, 240),
+            "Heat maps": (900, 380, 400, 420),
+            "What the words attend to": (1380, 60, 420, 740),
+            "What hangs on the words": (900, 900, 900, 620),
+        },
+        {
+            "1 · Model and picture": (-20, -20, 380, 840),
+            "2 · Describe the picture": (400, -20, 440, 840),
+            "3 · Probe": (880, -20, 440, 840),
+            "4 · Result": (1360, -20, 460, 840),
+            "5 · Ask the gradients": (880, 840, 940, 700),
+        },
+        """## Explain a picture: which part belongs to which word
+
+Describe **your own picture** with a prompt. The picture is noised a little and shown to the model once; for each word
+the heat map says where the model's cross-attention looks at it. Nothing is sampled, the picture stays as it is.
+
+Below, **Abs-Grad-SAM** asks another question: which parts of the prediction would change if the model looked at the
+word differently? It needs one model call and its gradients.
+
+**noise_level**: 0.3 gives sharp maps; more noise asks the model for the composition instead of the details, with
+rounder maps. On the toy checkpoint the subject's map agrees best with the true subject at low levels.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size the model likes. The toy
+checkpoint of the tests wants 128 × 128 pictures.
+
+Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using
+Latent Space Manipulation*, applied to an existing picture.""",
+        (0, 880, 820, 330),
+    ),
+    "06_mask_on_the_fly": Page(
+        {
+            **_BASE,
+            "Words": (420, 720, 400, 320),
+            "Watch the words": (900, 60, 400, 280),
+            "Sampler": (900, 420, 400, 360),
+            "Decode the draft": (900, 860, 400, 80),
+            "Draft": (900, 1020, 400, 360),
+            "Maps": (1380, 60, 400, 180),
+            "Smooth": (1380, 320, 400, 120),
+            "Grow": (1380, 520, 400, 140),
+            "Where the subject is": (1380, 740, 400, 240),
+            "Mask as picture": (1380, 1060, 400, 80),
+            "Mask": (1380, 1220, 400, 360),
+            "Only inside the mask": (1860, 60, 400, 80),
+            "Sample A": (2340, 60, 400, 360),
+            "Decode A": (2820, 60, 420, 80),
+            "Result A": (2820, 220, 420, 360),
+            "The prompt inside": (1860, 680, 400, 120),
+            "Outside": (1860, 880, 400, 60),
+            "The scene alone": (1860, 1020, 400, 100),
+            "The scene outside": (1860, 1200, 400, 120),
+            "Both": (2340, 680, 400, 80),
+            "Sample B": (2340, 840, 400, 360),
+            "Decode B": (2820, 680, 420, 80),
+            "Result B": (2820, 840, 420, 360),
+            "The same mask at every step": (1860, 1480, 400, 60),
+            "Sample C": (2340, 1480, 400, 560),
+            "Decode C": (2820, 1480, 420, 80),
+            "Result C": (2820, 1640, 420, 360),
+        },
+        {
+            "1 · Model and reference": (-20, -20, 380, 840),
+            "2 · Prompt": (400, -20, 440, 1080),
+            "3 · First pass: a draft, watched": (880, -20, 440, 1420),
+            "4 · Its attention becomes a MASK": (1360, -20, 440, 1620),
+            "A · Set Latent Noise Mask: draw again only inside": (1840, -20, 1420, 620),
+            "B · Conditioning (Set Mask): each prompt in its place": (1840, 600, 1420, 760),
+            "C · Mask from Image: overwrite the outside at three steps": (1840, 1400, 1420, 660),
+        },
+        """## Mask on the fly: the prompt's attention as an ordinary MASK
+
+A first pass draws a draft while **Capture Attention** watches where the model looks at the *subject* word; the draft
+stays the same bit for bit. The mean over all steps, smoothed, grown and cut, is an ordinary **MASK** of the place
+where the new subject wants to be. What you do with it is up to you:
+
+**A** Set Latent Noise Mask: the reference is drawn again inside the mask only; the rest is not touched at all.
+
+**B** Conditioning (Set Mask): the prompt counts inside, the scene alone outside.
+
+**C** Mask from Image: as in workflow 02, but with this one mask at every manipulated step.
+
+All settings are those of workflow 02, for comparison.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size the model likes (512 × 512 for SD
+1.5). The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+
+Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using
+Latent Space Manipulation*, with ComfyUI's own masks.""",
+        (-20, 1120, 860, 420),
+    ),
+}
