@@ -15,6 +15,8 @@ from .sockets import Masking, Subjects
 
 CATEGORY = "explainable latents"
 
+_USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
+
 # How Abs-Grad-SAM was published.
 PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
 
@@ -43,9 +45,7 @@ class ELMaskFromAttention(io.ComfyNode):
                     advanced=True,
                 ),
             ],
-            outputs=[
-                Masking.Output(display_name="masking", tooltip="How to find the mask; for KSampler (Masked Latent).")
-            ],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
 
     @classmethod
@@ -117,9 +117,7 @@ class ELMaskFromGradient(io.ComfyNode):
                     advanced=True,
                 ),
             ],
-            outputs=[
-                Masking.Output(display_name="masking", tooltip="How to find the mask; for KSampler (Masked Latent).")
-            ],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
 
     @classmethod
@@ -165,7 +163,7 @@ class ELMaskFromImage(io.ComfyNode):
                     "latent's size by averaging.",
                 )
             ],
-            outputs=[Masking.Output(display_name="masking", tooltip="The mask; for KSampler (Masked Latent).")],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("The mask"))],
         )
 
     @classmethod
