@@ -51,7 +51,7 @@ def solve(record: Record, solver: str, polarity: str, progress: Progress) -> Ten
     reason = obstacle(record, derivative)
     if reason is not None:
         count = record.prediction[0].numel()
-        _, seconds = fastest_batch(record, polarity, progress)
+        _, seconds = fastest_batch(record, polarity, progress, together=1)
         raise ValueError(
             f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {count} backward "
             f"passes, about {duration(count * seconds)} here"
@@ -101,7 +101,7 @@ def aggregated(
 
 def exact(record: Record, polarity: str, progress: Progress) -> Tensor:
     """`brute_force` with the batch size that is fastest here; says how long it will take before it starts."""
-    batch, seconds = fastest_batch(record, polarity, progress)
+    batch, seconds = fastest_batch(record, polarity, progress, record.together)
     count = record.prediction[0].numel()
     estimate = f"exact solver: {count} backward passes, about {duration(count * seconds)}"
     log.info("Abs-Grad-SAM, %s", estimate)
@@ -109,11 +109,11 @@ def exact(record: Record, polarity: str, progress: Progress) -> Tensor:
     return brute_force(record.words, record.prediction, polarity, batch=batch, progress=progress)
 
 
-def fastest_batch(record: Record, polarity: str, progress: Progress) -> tuple[int, float]:
-    """The faster of 1 and many elements per backward pass, and its seconds per element, tried on a few elements."""
+def fastest_batch(record: Record, polarity: str, progress: Progress, together: int) -> tuple[int, float]:
+    """The faster of 1 and `together` elements per backward pass, and its seconds per element, tried on a few."""
     count = record.prediction[0].numel()
     times = {}
-    for batch in sorted({1, min(record.together, count)}):
+    for batch in sorted({1, min(together, count)}):
         for _ in range(2):  # the first time is slower than the rest will be
             progress(0, count)
             began = time.perf_counter()

@@ -85,6 +85,31 @@ def a_few_passes(record, polarity, progress):
     return record.prediction.detach().expand(record.words.columns.shape[1], *record.prediction.shape)
 
 
+@pytest.mark.parametrize("place", ["structured", "brute_force", "query_scores"])
+@pytest.mark.parametrize("error", [InterruptedError, torch.OutOfMemoryError])
+def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, monkeypatch, place, error):
+    model, start = random_unet("SD15", seed=1), {"samples": noise(1, (10, 12))}
+    solver = "exact" if place == "brute_force" else "structured"
+    options = {"definition": "aggregated"} if place == "query_scores" else {}
+    ended = []
+
+    def end(*args, **kwargs):
+        ended.append(place)
+        raise error
+
+    monkeypatch.setattr(solving, place, end)
+
+    def saliency() -> None:
+        with pytest.raises(error):
+            gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", solver, **options)
+
+    with torch.inference_mode():
+        most, left = memory(saliency)
+    assert ended
+    assert most > 1e6
+    assert left == 0
+
+
 def test_passes_share_what_memory_is_free(comfy, monkeypatch):
     import comfy.model_management
 
