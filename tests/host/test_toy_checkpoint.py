@@ -64,12 +64,14 @@ def _names(twin: TextEncoder) -> dict[str, str]:
     return {own: by_value[float(value.flatten()[0])] for own, value in marked.items()}
 
 
+@torch.inference_mode()
 def test_pictures_survive_the_autoencoder(parts):
     images = torch.stack([torch.from_numpy(random_picture(1_000_000 + i).image.copy()) for i in range(8)]).float() / 255
     errors = ((parts[2].decode(parts[2].encode(images)) - images) ** 2).mean((1, 2, 3))
     assert (-10 * errors.log10()).mean() >= 25.0
 
 
+@torch.inference_mode()
 def test_latents_have_about_the_scale_the_schedule_was_made_for(parts):
     images = (
         torch.stack([torch.from_numpy(random_picture(1_000_000 + i).image.copy()) for i in range(32)]).float() / 255

@@ -124,6 +124,7 @@ def generation_quality(
     return {k: statistics.mean(v) for k, v in right.items()}
 
 
+@torch.inference_mode()  # as the host runs its nodes: the pictures must not keep how they were made
 def main() -> None:
     """Print every number."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
