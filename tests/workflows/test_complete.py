@@ -1,4 +1,4 @@
-"""Nothing is left out: every node has its texts, help pages and pictures in every language."""
+"""Nothing is left out: every node has its texts, help pages and pictures in every language, and a workflow shows it."""
 
 from __future__ import annotations
 
@@ -119,3 +119,9 @@ def test_no_page_or_picture_is_of_a_node_that_is_gone(nodes):
     for language in LANGUAGES:
         assert {path.parent.name for path in DOCS.glob(f"*/{language}.md")} == set(nodes)
     assert {path.stem for path in DOCS.glob("*/*.md")} == set(LANGUAGES)
+
+
+def test_every_node_is_in_a_shipped_workflow(nodes):
+    graphs = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows" / "api").glob("*.json")]
+    shown = {node["class_type"] for graph in graphs for node in graph.values()}
+    assert sorted(set(nodes) - shown) == []
