@@ -81,10 +81,10 @@ class Tail:
 
         Whether it is also all that happens there, and in this order, the caller has to find out.
         """
-        to_out, norm, ff, *_, proj_out = self._parts[:_INSIDE]
-        first, _, second = ff.net
-        if len(self._parts) != _INSIDE + 1 or not isinstance(first, GEGLU):
+        if len(self._parts) != _INSIDE + 1 or not isinstance(self._parts[2].net[0], GEGLU):
             return None
+        to_out, norm, ff, proj_out, _ = self._parts
+        first, _, second = ff.net
         (out, _), (gamma, beta), (up, up_bias) = (self._weights[m] for m in (to_out[0], norm, first.proj))
         last = self._weights[proj_out][0].flatten(1)
         down = last @ self._weights[second][0]

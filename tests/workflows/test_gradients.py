@@ -101,6 +101,16 @@ def test_an_earlier_layer_by_the_exact_solver(client):
         client.run(graph(client, 7, size=96, layer="output"))
 
 
+def test_the_aggregated_definition_has_one_map_for_all_channels(client):
+    """One backward pass through the whole network, whose weights the host loaded in inference mode."""
+    graphs = [graph(client, seed=8) for _ in range(2)]
+    graphs[1]["saliency"]["inputs"]["definition"] = "aggregated"
+    published, aggregated = (maps(client.run(g)) for g in graphs)
+    for one, other in zip(published, aggregated, strict=True):
+        assert other.max() == 255
+        assert not np.array_equal(one, other)
+
+
 def test_words_of_another_prompt_are_an_error(client):
     with pytest.raises(ComfyError, match="lie outside the conditioning's 77 tokens"):
         client.run(graph(client, seed=4, text=" ".join(["very"] * 90) + " nice dog on the beach"))
