@@ -90,7 +90,9 @@ def test_dilation_only_grows_and_erosion_only_shrinks(maps):
     assert (dilate(erode(maps, 3, 1), 3, 1) <= maps).all()  # opening
 
 
-@given(maps_strategy, st.sampled_from(["mean", "mean + k·std", "otsu"]), st.sampled_from([0.25, 2.0, 1024.0]))
+@given(
+    maps_strategy, st.sampled_from(["mean", "mean + k·std", "quantile", "otsu"]), st.sampled_from([0.25, 2.0, 1024.0])
+)
 def test_a_scaled_map_has_the_same_mask(maps, rule, factor):
     if is_flat(maps):
         return
@@ -98,6 +100,14 @@ def test_a_scaled_map_has_the_same_mask(maps, rule, factor):
     assert torch.equal(
         threshold(maps, rule, 0.5, labels_of(maps)), threshold(maps * factor, rule, 0.5, labels_of(maps))
     )
+
+
+@given(maps_strategy, st.floats(0.01, 100))
+def test_the_level_of_log_mean_scales_with_the_map(maps, factor):
+    # its logarithms round, so the levels are compared and not the masks
+    maps = maps + 0.001
+    scaled = RULES["log-mean"](maps * factor, 0.2)
+    torch.testing.assert_close(scaled, RULES["log-mean"](maps, 0.2) * factor, rtol=1e-4, atol=0)
 
 
 @given(maps_strategy)
