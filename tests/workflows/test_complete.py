@@ -125,3 +125,9 @@ def test_every_node_is_in_a_shipped_workflow(nodes):
     graphs = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "workflows" / "api").glob("*.json")]
     shown = {node["class_type"] for graph in graphs for node in graph.values()}
     assert sorted(set(nodes) - shown) == []
+
+
+def test_the_readme_names_every_node(nodes):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = " ".join(line.split("|")[1] for line in readme.splitlines() if line.startswith("| "))
+    assert [node["display_name"] for node in nodes.values() if node["display_name"] not in rows] == []
