@@ -3,14 +3,15 @@
 `python -m tests.benchmarks.bench_saliency_masks` (part of `make bench`); about 2 minutes on one core. Held-out pictures
 are noised to a level, the subject's word is the prompt's, and every map goes through the same thresholds. Attention is
 read from all layers (as aggregated attention is published) and from the last one alone, which is the layer that the
-gradients are taken by. Maps of latent channels are averaged, as attention has none; the aggregated definition of the
-gradients has all layers and one map.
+gradients are taken by; `--layers output.0.0` adds gradients by an earlier one. Maps of latent channels are averaged, as
+attention has none; the aggregated definition of the gradients has all layers and one map.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 RANDOM = "random map"
 
 
-def saliencies(toy: Toy, picture: Picture, level: float, seed: int) -> dict[str, torch.Tensor]:
-    """Every method's map [1,1,h,w] of the picture's subject."""
+def saliencies(toy: Toy, picture: Picture, level: float, seed: int, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Every method's map [1,1,h,w] of the picture's subject; Abs-Grad-SAM by these layers too, by the exact solver."""
     from explainable_latents.nodes.core.parsing import parse
     from explainable_latents.nodes.host.gradients import gradient_saliency
     from explainable_latents.nodes.host.probe import probe
@@ -41,6 +42,9 @@ def saliencies(toy: Toy, picture: Picture, level: float, seed: int) -> dict[str,
         name: gradient_saliency(*asked, polarity, "structured").maps.mean(2)
         for name, polarity in (("Grad-SAM", "positive"), ("Abs-Grad-SAM", "absolute"))
     }
+    for layer in layers:
+        exact = gradient_saliency(*asked, "absolute", "exact", layer=layer)
+        gradients[f"Abs-Grad-SAM, {layer}"] = exact.maps.mean(2)
     gradients["aggregated gradients"] = gradient_saliency(*asked, "absolute", "structured", "aggregated").maps
     noise = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
     return attention | gradients | {RANDOM: noise}
@@ -50,7 +54,12 @@ def main() -> None:
     """Measure and print the table, with the winners."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100, help="pictures")
-    count = parser.parse_args().count
+    parser.add_argument("--levels", nargs="*", type=float, default=LEVELS, help="noise levels")
+    parser.add_argument(
+        "--layers", nargs="*", default=[], help="Abs-Grad-SAM by these layers too, some 5 s for each map"
+    )
+    asked = parser.parse_args()
+    count = asked.count
     load_comfyui()
     alias_pack()
     from explainable_latents.nodes.core.masks import Shaping, shape_mask
@@ -65,8 +74,8 @@ def main() -> None:
     with torch.inference_mode():
         for seed in tqdm(range(HELD_OUT, HELD_OUT + count)):
             picture = random_picture(seed)
-            for level in LEVELS:
-                for method, maps in saliencies(toy, picture, level, seed).items():
+            for level in asked.levels:
+                for method, maps in saliencies(toy, picture, level, seed, asked.layers).items():
                     for rule, shaping in rules.items():
                         mask = shape_mask(maps, shaping, (method,))[0].bool()
                         mask = mask.repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
@@ -79,7 +88,7 @@ def main() -> None:
     methods = list(dict.fromkeys(method for _, _, method in found))
     wins: Counter[str] = Counter()
     print(f"\n| noise level | method | {' | '.join(rules)} |\n|---|---|{'---|' * len(rules)}")
-    for level in LEVELS:
+    for level in asked.levels:
         best = {rule: max(methods, key=lambda m, r=rule: np.mean(found[level, r, m])) for rule in rules}
         wins.update(best.values())
         for method in methods:
