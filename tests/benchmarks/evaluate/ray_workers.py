@@ -97,19 +97,21 @@ def ray_workers(address: str | None, urls: Sequence[str | None], device: str, ti
     address: of a running cluster, None for one of this machine alone. Every machine needs this repository at the same
     path, set up with `make host`. ValueError when Ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before its import: nothing goes online
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # before its import: nothing goes online
+        os.environ.setdefault(name, "0")
     try:
         import ray
     except ModuleNotFoundError:
         raise ValueError("--ray needs the package ray: use `make evaluate-ray`, which sets it up") from None
     options = {"include_dashboard": False, "num_cpus": max(len(urls), 1)} if address is None else {}
-    ray.init(
-        address or "local",
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-        log_to_driver=False,
-        logging_level="error",
-        **options,
-    )
+    ray.init(address or "local", log_to_driver=False, logging_level="error", ignore_reinit_error=True, **options)
     gpus = 0 if device or any(urls) else 1
-    actor = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(RemoteWorker)
+    environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    where = {
+        "num_cpus": 0 if any(urls) else 1,
+        "num_gpus": gpus,
+        "scheduling_strategy": "SPREAD",
+        "runtime_env": environment,
+    }
+    actor = ray.remote(**where)(RemoteWorker)
     return [RayWorker(a) for a in [actor.remote(url, device, timeout) for url in urls]]
