@@ -122,16 +122,21 @@ def _write_sheet(
     chosen = list(rows.values())[::step]
     if not chosen:
         return
-    masking = [name for name in methods if store.masks(records[chosen[0][name].job.key])]
+    masking = {name for name in methods if store.masks(records[chosen[0][name].job.key])}
     lines = []
     for row in chosen:
         job = next(iter(row.values())).job
         pictures = [Image.fromarray(job.case.source.load().image)]
-        pictures += [store.result(records[row[name].job.key]) for name in methods]
-        masks = [store.masks(records[row[name].job.key]) for name in masking]
-        pictures += [Image.fromarray(found[-1]) if found else Image.new("L", pictures[0].size) for found in masks]
+        for name in methods:
+            record = records[row[name].job.key]
+            pictures.append(store.result(record))
+            masks = store.masks(record)
+            if name in masking:
+                pictures.append(Image.fromarray(masks[-1]) if masks else Image.new("L", pictures[0].size))
         lines.append((f"{job.case.prompt} ({job.case.category}, {job.case.source.name}, seed {job.seed})", pictures))
-    headings = ["reference", *methods, *(f"mask, {name}" for name in masking)]
+    headings = ["reference"]
+    for name in methods:
+        headings += [name, "its last mask"] if name in masking else [name]
     with whole_file(store.out / "contact_sheet.png") as part:
         contact_sheet(headings, lines).save(part)
 
