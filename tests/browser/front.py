@@ -1,0 +1,204 @@
+"""The ComfyUI front end in a browser page, as a user works with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator
+from playwright.sync_api import TimeoutError as Late
+
+from ..comfyui.base import PACK_NAME
+from ..comfyui.paths import ROOT
+from ..comfyui.server import ComfyServer
+
+SCREENSHOTS = ROOT / "output" / "browser"
+OURS = f"/extensions/{PACK_NAME}/"
+SLOW = 60_000  # milliseconds: far more than any machine needs
+TRIES = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # milliseconds until a click that brought nothing is repeated
+POLL, RUN_POLLS = 250, 2000  # milliseconds, and how often a run is asked for
+SIZE = {"width": 1600, "height": 1000}
+# What a first visit would otherwise put over the page.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
+READY = "!!window.app?.extensionManager && !!window.LiteGraph?.registered_node_types.ELParseSubjects"
+FIND = "title => app.graph.nodes.find(node => node.title === title)"
+
+
+class Front:
+    """A fresh page of the front end; `vue` chooses Nodes 2.0 instead of the classic renderer."""
+
+    def __init__(self, browser: Browser, server: ComfyServer, *, vue: bool = True, javascript: bool = True) -> None:
+        self.server = server
+        self.errors: list[str] = []
+        settings = {**SETTINGS, "Comfy.VueNodes.Enabled": vue}
+        requests.post(f"{server.url}/api/settings", json=settings, timeout=60).raise_for_status()
+        self.context = browser.new_context(viewport=SIZE)
+        self.context.set_default_timeout(SLOW)
+        if not javascript:
+            self.context.route(f"**{OURS}*.js", lambda route: route.abort())
+        self.page = self.context.new_page()
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", self._crash)
+        self.open()
+
+    def open(self) -> None:
+        """Load the page anew."""
+        self.page.goto(self.server.url)
+        self.page.wait_for_function(READY)
+        self.page.wait_for_function("app.vueAppReady && !!app.extensionManager.workflow.activeWorkflow?.changeTracker")
+
+    def close(self) -> None:
+        """Close the page and forget its cookies and storage."""
+        self.context.close()
+
+    def shot(self, name: str) -> Path:
+        """Save a screenshot for people to look at."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def until(self, act: Callable[[], object], seen: Locator | str) -> None:
+        """Do something until what it should bring is there (a JavaScript expression is true, an element is seen).
+
+        A page that has just changed loses clicks.
+        """
+        for limit in TRIES:
+            act()
+            try:
+                if isinstance(seen, str):
+                    self.page.wait_for_function(seen, timeout=limit)
+                else:
+                    seen.wait_for(timeout=limit)
+                break
+            except Late:
+                if limit == TRIES[-1]:
+                    raise
+
+    def run(self, script: str, argument: Any = None) -> Any:
+        """The value of a JavaScript expression or function."""
+        return self.page.evaluate(script, argument)
+
+    def wait(self, script: str, argument: Any = None) -> None:
+        """Return when a JavaScript expression or function gives something true."""
+        self.page.wait_for_function(script, arg=argument)
+
+    def load(self, graph: Mapping[str, Any]) -> None:
+        """Open a workflow, as dropping its file on the page does."""
+        self.run("graph => app.loadGraphData(graph)", graph)
+
+    def clear(self) -> None:
+        """Empty the graph."""
+        self.run("() => { app.graph.clear(); app.canvas.setDirty(true, true); }")
+
+    def add(self, node_class: str, title: str, place: tuple[int, int] = (100, 100)) -> None:
+        """Put a node on the graph."""
+        self.run(
+            """([type, title, pos]) => {
+                const node = LiteGraph.createNode(type);
+                Object.assign(node, { title, pos });
+                app.graph.add(node);
+            }""",
+            [node_class, title, place],
+        )
+
+    def link(self, source: str, output: int, target: str, name: str) -> None:
+        """Connect two nodes."""
+        self.run(
+            f"""([source, output, target, name]) => {{
+                const find = {FIND};
+                const slot = find(target).inputs.findIndex((input) => input.name === name);
+                find(source).connect(output, find(target), slot);
+            }}""",
+            [source, output, target, name],
+        )
+
+    def set(self, title: str, **values: Any) -> None:
+        """Set widgets of a node."""
+        self.run(
+            f"""([title, values]) => {{
+                for (const [name, value] of Object.entries(values)) {{
+                    const widget = ({FIND})(title).widgets.find((widget) => widget.name === name);
+                    widget.value = value;
+                    widget.callback?.(value);
+                }}
+            }}""",
+            [title, values],
+        )
+
+    def value(self, title: str, name: str) -> Any:
+        """The value of a node's widget."""
+        return self.run(
+            f"([title, name]) => ({FIND})(title).widgets.find((widget) => widget.name === name).value", [title, name]
+        )
+
+    def titles(self, node_class: str) -> list[str]:
+        """The titles of the nodes of a class."""
+        return self.run("type => app.graph.nodes.filter(n => n.type === type).map(n => n.title)", node_class)
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph in API format, as the Run button would send it."""
+        return self.run("async () => (await app.graphToPrompt()).output")
+
+    def press_run(self) -> dict[str, Any]:
+        """Click the Run button, wait for the end of the run and return its outputs by node id.
+
+        AssertionError with the server's words when it fails.
+        """
+        with self.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")) as answer:
+            self.page.get_by_test_id("queue-button").click()
+        queued = answer.value.json()
+        assert not queued.get("error"), json.dumps(queued, indent=1)
+        assert not queued.get("node_errors"), json.dumps(queued, indent=1)
+        prompt_id = queued["prompt_id"]
+        done = self._done(prompt_id)
+        assert done["status"]["status_str"] == "success", json.dumps(done["status"], indent=1)
+        return done["outputs"]
+
+    def look_at(self, title: str, scale: float = 1.0) -> None:
+        """Scroll the canvas so that the node stands at its upper left."""
+        self.run(
+            f"""([title, scale]) => {{
+                const [x, y] = ({FIND})(title).pos;
+                app.canvas.ds.scale = scale;
+                app.canvas.ds.offset = [160 / scale - x, 140 / scale - y];
+                app.canvas.setDirty(true, true);
+            }}""",
+            [title, scale],
+        )
+
+    def panel(self, title: str) -> Locator:
+        """Our panel on a node, when it is shown."""
+        self.run(
+            f"""title => {{
+                const widget = ({FIND})(title).widgets.find((widget) => widget.type === "el-panel");
+                widget.element.dataset.testid = `panel of ${{title}}`;
+            }}""",
+            title,
+        )
+        found = self.page.get_by_test_id(f"panel of {title}")
+        found.wait_for()
+        return found
+
+    def _done(self, prompt_id: str) -> dict[str, Any]:
+        """The history's entry of a run, once it has ended."""
+        for _ in range(RUN_POLLS):
+            history = requests.get(f"{self.server.url}/history/{prompt_id}", timeout=60).json()
+            if prompt_id in history:
+                return history[prompt_id]
+            self.page.wait_for_timeout(POLL)
+        raise Late(f"run {prompt_id} did not end")
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        where = message.location.get("url", "")
+        if f"{OURS}docs/" in where:
+            return  # the front end asks for help pages in the user's language first, which need not exist
+        if message.type in ("error", "warning") and OURS in f"{message.text} {where}":
+            self.errors.append(message.text)
+
+    def _crash(self, error: Error) -> None:
+        if OURS in f"{error.message} {error.stack}":
+            self.errors.append(f"{error.message}\n{error.stack}")

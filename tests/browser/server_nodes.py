@@ -1,0 +1,46 @@
+"""A node that gives as many maps as a long run does, without the run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+LABELS = ("dog", "cat", "house", "tree", "beach", "sky", "ball", "<img src=x onerror=alert(1)>")
+
+
+class TestSaliency(io.ComfyNode):
+    """For each step and word a round spot that wanders: word w at column w · width / words, row by step."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestSaliency",
+            category="tests",
+            inputs=[io.Int.Input("steps"), io.Int.Input("words", max=len(LABELS)), io.Int.Input("side")],
+            outputs=[io.Custom("EL_SALIENCY").Output()],
+        )
+
+    @classmethod
+    def execute(cls, steps: int, words: int, side: int) -> io.NodeOutput:
+        at = torch.arange(side, dtype=torch.float32)
+        maps = [
+            torch.exp(-((at[:, None] - side * (s + 0.5) / steps) ** 2 + (at - side * (w + 0.5) / words) ** 2) / side)
+            for s in range(steps)
+            for w in range(words)
+        ]
+        names = LABELS[:words]
+        labels = names if steps == 1 else tuple(f"{name}, step {s}" for s in range(steps) for name in names)
+        return io.NodeOutput(SimpleNamespace(maps=torch.stack(maps)[:, None], labels=labels, grid=(side, side)))
+
+
+class TestNodes(ComfyExtension):
+    """What ComfyUI loads."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [TestSaliency]
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return TestNodes()

@@ -1,0 +1,51 @@
+"""The shipped workflows filled in so that they run on the toy checkpoint in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from PIL import Image
+
+from ..comfyui.client import ComfyClient
+from ..comfyui.paths import ROOT, TOY_CHECKPOINT
+from ..toy_world.cases import keep_the_context
+from .front import Front
+
+NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+CASE = keep_the_context()[0]
+# Widgets that make a run long, and what they are while the browser is tested.
+SHORT = {"steps": 8, "manipulate_at": "2, 4"}
+
+
+def fill(front: Front, client: ComfyClient) -> None:
+    """Put the toy checkpoint and a toy picture into the open workflow, and shorten its run."""
+    buffer = io.BytesIO()
+    Image.fromarray(CASE.picture().image).save(buffer, format="PNG")
+    image = client.upload_image(buffer.getvalue(), "browser-reference.png")
+    front.run("async () => { await app.refreshComboInNodes(); }")
+    for title in front.titles("CheckpointLoaderSimple"):
+        front.set(title, ckpt_name=TOY_CHECKPOINT.name)
+    for title in front.titles("LoadImage"):
+        front.set(title, image=image)
+    front.run(
+        """short => {
+            for (const node of app.graph.nodes) {
+                for (const widget of node.widgets ?? []) {
+                    if (widget.name in short) widget.value = short[widget.name];
+                }
+            }
+        }""",
+        SHORT,
+    )
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """A workflow as it is shipped, in UI format."""
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shipped_prompt(name: str) -> dict[str, Any]:
+    """The same in API format."""
+    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
