@@ -6,7 +6,7 @@ import { Maps } from "./maps.js";
 import { addPanel, after, fit, keep, make } from "./panel.js";
 
 const KEY = "el_inspector"; // in the node's `ui`: { file, type }; in its properties also what is chosen
-const [EMPTY_HEIGHT, HEIGHT] = [54, 340];
+const [EMPTY_HEIGHT, HEIGHT, WIDTH] = [54, 340, 340];
 const SIDE = 512; // pixels of the canvas, longer side
 const PIXELS_PER_CELL = 8; // of a saved picture without a picture under it
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -104,7 +104,7 @@ class Inspector {
     this.opacity.input.max = 100;
     this.opacity.label.hidden = !this.pictures.length;
     this.view.hidden = this.controls.hidden = false;
-    fit(this.node, this.root, HEIGHT);
+    fit(this.node, this.root, HEIGHT, WIDTH);
     this.show({ ...START, ...this.node.properties[KEY] });
   }
 

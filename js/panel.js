@@ -38,11 +38,11 @@ export function addPanel(node, name, root, height) {
   return widget;
 }
 
-/** Makes room on the node after its panel's height has changed. */
-export function fit(node, root, height) {
+/** Makes room on the node after its panel's needs have changed. */
+export function fit(node, root, height, width = 0) {
   root.style.minHeight = `${height - 20}px`; // the classic renderer leaves 10 pixels around it
-  const wanted = node.computeSize();
-  if (node.size[1] < wanted[1]) node.setSize([node.size[0], wanted[1]]);
+  const wanted = [Math.max(node.size[0], width), Math.max(node.size[1], node.computeSize()[1])];
+  if (wanted.some((length, i) => length > node.size[i])) node.setSize(wanted);
   node.setDirtyCanvas(true, true);
 }
 

@@ -32,6 +32,7 @@ class Front:
 
     def __init__(self, browser: Browser, server: ComfyServer, *, vue: bool = True, javascript: bool = True) -> None:
         self.server = server
+        self.vue = vue
         self.errors: list[str] = []
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": vue}
         requests.post(f"{server.url}/api/settings", json=settings, timeout=60).raise_for_status()
@@ -85,6 +86,13 @@ class Front:
     def wait(self, script: str, argument: Any = None) -> None:
         """Return when a JavaScript expression or function gives something true."""
         self.page.wait_for_function(script, arg=argument)
+
+    def wait_until_kept(self, text: str) -> None:
+        """Return when the front end has stored the workflow, with this text in it, for the next time it opens."""
+        self.wait(
+            "text => Object.values({ ...sessionStorage, ...localStorage }).some((stored) => stored.includes(text))",
+            text,
+        )
 
     def load(self, graph: Mapping[str, Any]) -> None:
         """Open a workflow, as dropping its file on the page does."""

@@ -1,0 +1,157 @@
+"""Token chips under Parse Subjects, by mouse and by keyboard, in both renderers, and their rules against Python's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from explainable_latents.nodes.core.chips import chips
+from explainable_latents.nodes.core.parsing import parse
+from tests.browser.front import OURS, SLOW, Front
+from tests.comfyui.paths import TOY_CHECKPOINT
+
+WORDS = "Words"
+PROMPT = "a cat and a dog on the beach, a dog <img src=x onerror=alert(1)>"
+expect.set_options(timeout=SLOW)
+
+
+def parsed(front: Front, prompt: str = PROMPT) -> Locator:
+    """Run Parse Subjects and return its chips."""
+    front.clear()
+    front.add("CheckpointLoaderSimple", "Checkpoint")
+    front.set("Checkpoint", ckpt_name=TOY_CHECKPOINT.name)
+    front.add("ELParseSubjects", WORDS, (450, 60))
+    front.set(WORDS, text=prompt, parser="rules")
+    front.link("Checkpoint", 1, WORDS, "clip")
+    front.look_at("Checkpoint")
+    front.press_run()
+    panel = front.panel(WORDS)
+    expect(panel.get_by_role("button").first).to_be_visible()
+    return panel
+
+
+def roles(panel: Locator) -> dict[str, str]:
+    """Chip number and word -> role, for those that have one."""
+    found = panel.get_by_role("button").evaluate_all(
+        "all => all.map(b => [b.textContent.replace(/^. /, ''), b.dataset.role])"
+    )
+    return {f"{i} {word}": role for i, (word, role) in enumerate(found) if role}
+
+
+def test_mouse(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    assert {"1 cat": "subject", "4 dog": "subject", "7 beach": "scene"}.items() <= roles(panel).items()
+    panel.get_by_role("button", name="cat").click()
+    assert roles(panel)["1 cat"] == "scene"
+    assert "scene: cat" in front.value(WORDS, "override")
+    panel.get_by_role("button", name="cat").click()
+    assert "1 cat" not in roles(panel)
+    override = front.value(WORDS, "override")
+    assert "dog#1" in override
+    assert "scene: beach" in override
+    outputs = front.press_run()
+    (text,) = [output["text"][0] for output in outputs.values() if "el_chips" in output]
+    rows = [line.split(" | ")[:2] for line in text.splitlines()]
+    assert ["dog", "subject"] in rows
+    assert ["beach", "scene"] in rows
+    assert "cat" not in [row[0] for row in rows]
+    front.shot(f"chips-{'nodes2' if front.vue else 'classic'}")
+
+
+def test_keyboard(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    panel.get_by_role("button").first.focus()
+    for key in ("Tab", "Space"):
+        front.page.keyboard.press(key)
+    assert roles(panel)["1 cat"] == "scene"
+    assert front.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    expect(panel.get_by_role("button", name="cat: scene")).to_be_focused()
+    front.page.keyboard.press("Enter")
+    assert "1 cat" not in roles(panel)
+    assert front.run("app.graph.nodes.length") == 2
+
+
+def test_reload_and_a_saved_workflow_keep_the_chips(either_front: Front, open_front: Callable[..., Front]):
+    front = either_front
+    panel = parsed(front)
+    panel.get_by_role("button", name="cat").click()
+    before, override = roles(panel), front.value(WORDS, "override")
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    front.wait_until_kept("scene: cat")
+    front.open()
+    front.wait("app.graph.nodes.length === 2")
+    assert front.value(WORDS, "override") == override
+    expect(front.panel(WORDS).get_by_role("button", name="cat: scene")).to_be_visible()
+    assert roles(front.panel(WORDS)) == before
+    other = open_front(vue=not front.vue)
+    other.load(saved)
+    expect(other.panel(WORDS).get_by_role("button", name="cat: scene")).to_be_visible()
+    assert roles(other.panel(WORDS)) == before
+
+
+def test_words_are_text_and_an_old_prompt_is_told(front: Front):
+    panel = parsed(front)
+    assert panel.locator("img").count() == 0
+    front.set(WORDS, text="something else")
+    expect(panel.get_by_role("status")).to_contain_text("The prompt has changed")
+    front.set(WORDS, override="scene: dog")
+    assert roles(panel)["4 dog"] == "scene"
+
+
+def test_an_override_from_another_node_is_left_alone(front: Front):
+    panel = parsed(front)
+    front.add("PrimitiveString", "Mine", (450, 700))
+    front.link("Mine", 0, WORDS, "override")
+    expect(panel.get_by_role("button", name="cat")).to_be_disabled()
+
+
+PROMPTS = (
+    "a cat and a dog on the beach, a dog",
+    "(small:1.2) white dog in a forest near a river",
+    "masterpiece, 1girl, beach, embedding:my_cat",
+    "dog-house, a Dog on a road",
+)
+
+
+@pytest.fixture
+def rules(front: Front) -> Callable[..., object]:
+    """Calls a function of override.js."""
+
+    def call(name: str, *arguments: object) -> object:
+        script = f"async ([name, given]) => (await import('{OURS}override.js'))[name](...given)"
+        return front.run(script, [name, list(arguments)])
+
+    return call
+
+
+def test_roles_are_those_of_the_parser(rules: Callable[..., object]):
+    """Random toggles: after each, JavaScript's roles and written override mean the same to Python."""
+    chance = random.Random(7)
+    for prompt in PROMPTS:
+        found = parse(prompt, {}, "", "rules")
+        override = ""
+        for _ in range(12):
+            listed = chips(found, found)
+            index, role = chance.randrange(len(listed)), chance.choice(["subject", "scene", ""])
+            override = rules("withRole", listed, override, index, role)
+            meant = {(item.text.lower(), item.role) for item in parse(prompt, {}, override, "rules").items}
+            shown = rules("rolesOf", listed, override)
+            assert {(c["text"].lower(), r) for c, r in zip(listed, shown, strict=True) if r} == meant, (
+                prompt,
+                override,
+            )
+            if role:
+                assert shown[index] == role, (prompt, override)
+
+
+def test_what_names_no_chip_stays(rules: Callable[..., object]):
+    found = parse("a red car on a road", {}, "", "rules")
+    listed = chips(found, found)
+    car = [chip["text"] for chip in listed].index("car")
+    assert rules("withRole", listed, "red car, SCENE: road", car, "subject") == "red car, car, scene: road"
+    assert rules("withRole", listed, "", car, "scene") == "scene: car, scene: road"
