@@ -24,6 +24,7 @@ from tests.benchmarks.evaluate.report import write_report
 from tests.benchmarks.evaluate.store import Store
 from tests.benchmarks.evaluate.workers import Failed, Lost, Made, ServerWorker, Stopped
 from tests.comfyui.server import ComfyServer
+from tests.toy_world.pictures import Kind, make_picture
 from tests.workflows.graphs import API, ROOT
 
 from .conftest import AGGREGATED, BASELINE, close_gate, gated, new_server, toy_description
@@ -249,6 +250,27 @@ def test_ctrl_c_leaves_a_partial_result_that_can_be_finished(finished, tmp_path)
         close_gate(mine, "nothing")
         finish(file, mine, tmp_path / "out")
     assert table(tmp_path / "out") == table(out)
+
+
+def test_pictures_and_masks_from_files(describe, server, tmp_path):
+    """As users have them: another size, an odd one, a camera's orientation; a further method from the command line."""
+    drawn = make_picture(Kind("dog", "beach", "brown"), 1_000_400)
+    photo, mask = (Image.fromarray(x).resize((201, 134)) for x in (drawn.image, drawn.mask))
+    (tmp_path / "masks").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown a quarter turn clockwise
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "dog.jpg", exif=turned)
+    mask.save(tmp_path / "masks" / "dog.png")
+    entry = {"files": "*.jpg", "masks": "masks/{stem}.png", "scenes": "forest", "subjects": "dog"}
+    file = describe(categories={"animal": {"pictures": [entry]}}, size=[128, 96], keep="subject", features=None)
+    arguments = ["--server", server.url, "--method", "ours=02_aggregated_attention", "--only", "ours"]
+    done = evaluate(file, *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "No feature network: FID, KID and IS are left out." in done.stdout
+    assert "| PSNR, kept part (dB) ↑ | mean |" in done.stdout
+    assert "| mask IoU, reference ↑ | mean | 0." in done.stdout
+    (result,) = (tmp_path / "out" / "runs" / "ours").glob("*-5.png")
+    assert Image.open(result).size == (128, 96)
 
 
 class TestMistakes:
