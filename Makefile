@@ -8,7 +8,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows blueprint thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -54,6 +54,9 @@ toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
 
 workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 	$(RUN) -m tests.workflows.layout
+
+blueprint: browser ## make subgraphs/*.json from the workflow, in the real front end
+	$(RUN) -m tests.browser.blueprint
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 	$(RUN) -m tests.workflows.thumbnails

@@ -6,24 +6,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.front import Front
+from tests.browser.front import FLAGS, Front
 from tests.browser.install import find
 from tests.comfyui.client import ComfyClient
 from tests.comfyui.errors import InstallError
 from tests.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
-# No sandbox, because containers run as root; the rest keeps the browser off the network and the graphics card.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 FAILED = pytest.StashKey[bool]()
 
 

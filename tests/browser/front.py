@@ -15,6 +15,17 @@ from ..comfyui.base import PACK_NAME
 from ..comfyui.paths import ROOT
 from ..comfyui.server import ComfyServer
 
+# No sandbox, because containers run as root; the rest keeps the browser off the network and the graphics card.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
 SCREENSHOTS = ROOT / "output" / "browser"
 OURS = f"/extensions/{PACK_NAME}/"
 SLOW = 60_000  # milliseconds: far more than any machine needs

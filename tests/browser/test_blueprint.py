@@ -1,0 +1,43 @@
+"""The subgraph blueprint: found in the search as one node, wired up, run."""
+
+from __future__ import annotations
+
+import json
+
+from tests.browser.blueprint import FILE, NAME, SOURCE, make
+from tests.browser.front import Front
+from tests.browser.templates import fill
+from tests.comfyui.client import ComfyClient
+
+
+def test_it_is_one_node_that_runs(front: Front, client: ComfyClient):
+    assert FILE.is_file()
+    front.clear()
+    search = front.page.get_by_role("combobox")
+    front.until(lambda: front.page.mouse.dblclick(500, 500), search)
+    search.fill(NAME)
+    front.page.get_by_role("option").filter(has_text=NAME).first.click()
+    front.wait("name => app.graph.nodes.some((node) => node.title === name)", NAME)
+    front.until(lambda: front.page.mouse.click(500, 480), "!app.graph.nodes[0].flags.ghost")
+    front.add("CheckpointLoaderSimple", "Checkpoint")
+    front.add("LoadImage", "Picture")
+    front.add("PreviewImage", "Result")
+    for output, name in enumerate(("model", "clip", "vae")):
+        front.link("Checkpoint", output, NAME, name)
+    front.link("Picture", 0, NAME, "pixels")
+    outputs = front.run("name => app.graph.nodes.find((node) => node.title === name).outputs.map((o) => o.name)", NAME)
+    front.link(NAME, outputs.index("IMAGE"), "Result", "images")
+    fill(front, client)
+    made = front.press_run()
+    assert [len(output["images"]) for output in made.values() if "images" in output] == [1]
+    front.shot("blueprint")
+
+
+def test_it_is_what_the_workflow_would_give_now(front: Front):
+    """Making it again gives the same nodes with the same values; ids and places are new each time."""
+
+    def core(made: dict) -> list:
+        (subgraph,) = made["definitions"]["subgraphs"]
+        return sorted((node["title"], node["type"], str(node.get("widgets_values"))) for node in subgraph["nodes"])
+
+    assert core(json.loads(FILE.read_text(encoding="utf-8"))) == core(make(front)), f"run `make blueprint` ({SOURCE})"
