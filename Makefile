@@ -8,7 +8,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows blueprint thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -57,6 +57,9 @@ workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 
 blueprint: browser ## make subgraphs/*.json from the workflow, in the real front end
 	$(RUN) -m tests.browser.blueprint
+
+ui-pictures: browser ## make the screenshots js/docs/images/ui_*.jpg in the real front end
+	$(RUN) -m tests.browser.pictures
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 	$(RUN) -m tests.workflows.thumbnails

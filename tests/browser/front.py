@@ -41,12 +41,20 @@ FIND = "title => app.graph.nodes.find(node => node.title === title)"
 class Front:
     """A fresh page of the front end; `vue` chooses Nodes 2.0 instead of the classic renderer."""
 
-    def __init__(self, browser: Browser, server: ComfyServer, *, vue: bool = True, javascript: bool = True) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        server: ComfyServer,
+        *,
+        vue: bool = True,
+        javascript: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.server = server
         self.vue = vue
         self.errors: list[str] = []
-        settings = {**SETTINGS, "Comfy.VueNodes.Enabled": vue}
-        requests.post(f"{server.url}/api/settings", json=settings, timeout=60).raise_for_status()
+        wanted = {**SETTINGS, "Comfy.VueNodes.Enabled": vue, **(settings or {})}
+        requests.post(f"{server.url}/api/settings", json=wanted, timeout=60).raise_for_status()
         self.context = browser.new_context(viewport=SIZE)
         self.context.set_default_timeout(SLOW)
         if not javascript:
