@@ -82,8 +82,8 @@ def tools_only(folder: Path) -> str:
     return str(tools)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="apt-get is for root")
-def test_root_on_debian_gets_it_from_apt(bare: dict[str, str], tmp_path: Path):
+def test_root_on_debian_gets_it_from_apt(bare: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     body = 'echo "$@" "$DEBIAN_FRONTEND" >>"$DIR/said"; [ "$1" = install ] && cp "$DIR/chrome" "$DIR/bin/chromium"'
     program(tmp_path / "chrome")
     program(tmp_path / "bin" / "apt-get", body)
@@ -94,6 +94,14 @@ def test_root_on_debian_gets_it_from_apt(bare: dict[str, str], tmp_path: Path):
     assert done.startswith("install --no-install-recommends -y")
     assert "chromium" in done.split()
     assert done.endswith("noninteractive")
+
+
+def test_others_on_debian_do_not_try_apt(bare: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    program(tmp_path / "bin" / "apt-get", 'echo "$@" >>"$DIR/said"')
+    with pytest.raises(InstallError, match=r"Playwright's download failed\. Install"):
+        install(bare, tmp_path, os_release(tmp_path))
+    assert not (tmp_path / "said").exists()
 
 
 def test_the_error_says_what_was_tried_and_the_way_out(bare: dict[str, str], tmp_path: Path):
