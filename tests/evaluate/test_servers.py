@@ -330,8 +330,12 @@ class TestMistakes:
         assert "--method: 'mine' must be NAME=WORKFLOW" in self.refused(describe(), "--method", "mine")
 
     def test_ray_that_is_not_installed(self, describe, server, tmp_path):
-        told = self.refused(describe(), "--server", server.url, "--ray", "--out", tmp_path / "out")
-        assert "--ray needs the package ray: use `make evaluate-ray`" in told
+        without = "import runpy, sys; sys.modules['ray'] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+        arguments = [describe(), "--server", server.url, "--ray", "--out", tmp_path / "out"]
+        start = [sys.executable, "-c", without, "tests.benchmarks.evaluate", *map(str, arguments)]
+        done = subprocess.run(start, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE, check=False)
+        assert done.returncode == 1
+        assert "error: --ray needs the package ray: use `make evaluate-ray`" in done.stderr
 
     def test_checking_alone(self, describe, server, tmp_path):
         done = evaluate(describe(), "--server", server.url, "--check", "--out", tmp_path / "out")
