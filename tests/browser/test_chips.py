@@ -103,6 +103,17 @@ def test_words_are_text_and_an_old_prompt_is_told(front: Front):
     assert roles(panel)["4 dog"] == "scene"
 
 
+def test_a_mistake_is_told_on_the_page_as_text(front: Front):
+    parsed(front)
+    front.set(WORDS, override="<img src=x onerror=alert(2)>")
+    with front.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")):
+        front.page.get_by_test_id("queue-button").click()
+    front.page.get_by_test_id("error-overlay-see-errors").click()
+    expect(front.page.get_by_text("is not in the prompt").first).to_be_visible()
+    assert front.page.locator("img[src=x]").count() == 0
+    front.shot("mistake")
+
+
 def test_an_override_from_another_node_is_left_alone(front: Front):
     panel = parsed(front)
     front.add("PrimitiveString", "Mine", (450, 700))
