@@ -29,6 +29,7 @@ def test_refreshes_links_and_keeps_what_is_the_users(tmp_path: Path):
     users.write_text("weights")
     (pack / "nodes").unlink()
     (pack / "nodes").symlink_to(tmp_path / "elsewhere")
+    (pack / "subgraphs").unlink(missing_ok=True)
     (pack / "subgraphs").symlink_to(tmp_path / "gone")
     extra = tmp_path / "extra.py"
     extra.touch()
