@@ -1,4 +1,4 @@
-/** Token chips under Parse Subjects: the prompt's words, each a button that makes it a subject, the scene, or neither. */
+/** Token chips under Parse Subjects: the prompt's words, each a button that makes it subject, scene, or neither. */
 
 import { app } from "../../scripts/app.js";
 import { rolesOf, withRole } from "./override.js";
@@ -50,7 +50,9 @@ class Chips {
 
   /** Lay the chips out anew. */
   show() {
-    this.buttons = this.words.map((word, index) => make("button", { type: "button", on: { click: () => this.toggle(index) } }));
+    this.buttons = this.words.map((word, index) => {
+      return make("button", { type: "button", on: { click: () => this.toggle(index) } });
+    });
     this.list.replaceChildren(...this.buttons);
     this.update();
   }
@@ -74,8 +76,9 @@ class Chips {
   advice(fixed) {
     if (!this.buttons.length) return "Run once, then choose words here.";
     const typed = this.linked("text") ? undefined : this.widget("text")?.value;
-    if (typed !== undefined && typed !== this.node.properties[KEY].prompt) return "The prompt has changed: run to see its words.";
-    return fixed ? "● subject  ▲ scene (the override comes from another node)" : "● subject  ▲ scene; click a word to change it";
+    const changed = typed !== undefined && typed !== this.node.properties[KEY].prompt;
+    if (changed) return "The prompt has changed: run to see its words.";
+    return `● subject  ▲ scene; ${fixed ? "the override comes from another node" : "click a word to change it"}`;
   }
 
   toggle(index) {

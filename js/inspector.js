@@ -12,6 +12,9 @@ const PIXELS_PER_CELL = 8; // of a saved picture without a picture under it
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const START = { word: "", frame: 0, item: 0, opacity: 0.6, x: 0.5, y: 0.5 };
 
+/** The nearest whole number from 0 to count - 1; 0 for what is no number, as a workflow file may hold anything. */
+const within = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value) || 0));
+
 class Inspector {
   constructor(node) {
     this.node = node;
@@ -36,7 +39,7 @@ class Inspector {
         keydown: (event) => this.move(event),
       },
     });
-    this.list = make("div", { class: "el-words", role: "group", "aria-label": "Words, the strongest at the place first" });
+    this.list = make("div", { class: "el-words", role: "group", "aria-label": "Words, the strongest first" });
     this.list.dataset.captureWheel = "true"; // or Nodes 2.0 zooms instead of scrolling
     this.frame = this.slider("step", (value) => ({ frame: value }));
     this.item = this.slider("picture", (value) => ({ item: value }));
@@ -71,11 +74,16 @@ class Inspector {
     const query = new URLSearchParams({ filename: kept.file, type: kept.type });
     const answer = await api.fetchApi(`/view?${query}`);
     if (!answer.ok) return this.empty("The maps of the last run are gone: run again.");
-    const maps = new Maps(await answer.arrayBuffer());
-    const pictures = await Promise.all(maps.pictures.map((picture) => createImageBitmap(picture)));
-    if (this.node.properties[KEY].file !== kept.file) return; // another run was faster
-    this.maps = maps;
-    this.pictures = pictures;
+    try {
+      const maps = new Maps(await answer.arrayBuffer());
+      const pictures = await Promise.all(maps.pictures.map((picture) => createImageBitmap(picture)));
+      if (this.node.properties[KEY].file !== kept.file) return; // another run was faster
+      this.maps = maps;
+      this.pictures = pictures;
+    } catch (error) {
+      console.warn("explainable-latents: these are no maps:", kept.file, error);
+      return this.empty("The maps cannot be read: run again.");
+    }
     this.ready();
   }
 
@@ -91,7 +99,8 @@ class Inspector {
     const { words, frames, batch, width, height } = this.maps;
     this.buttons = words.map((word) => {
       const value = make("span");
-      const button = make("button", { type: "button", on: { click: () => this.pick(word) } }, make("span", { text: word }), value);
+      const name = make("span", { text: word });
+      const button = make("button", { type: "button", on: { click: () => this.pick(word) } }, name, value);
       return { button, value };
     });
     const scale = SIDE / Math.max(width, height);
@@ -113,8 +122,9 @@ class Inspector {
     const { words, frames, batch } = this.maps;
     this.chosen = { ...this.chosen, ...change };
     if (!words.includes(this.chosen.word)) this.chosen.word = words[0];
-    this.chosen.frame = Math.min(this.chosen.frame, frames.length - 1);
-    this.chosen.item = Math.min(this.chosen.item, batch - 1);
+    this.chosen.frame = within(this.chosen.frame, frames.length);
+    this.chosen.item = within(this.chosen.item, batch);
+    this.chosen.opacity = within(Math.round(100 * this.chosen.opacity), 101) / 100;
     const { word, frame, item, opacity } = this.chosen;
     words.forEach((each, i) => this.buttons[i].button.setAttribute("aria-pressed", each === word));
     this.label(this.frame, frame, frames[frame] || "all steps");
@@ -141,20 +151,21 @@ class Inspector {
   /** The chosen place as [column, row]. */
   get cell() {
     const { width, height } = this.maps;
-    return [Math.floor(this.chosen.x * width), Math.floor(this.chosen.y * height)];
+    return [within(this.chosen.x * width, width), within(this.chosen.y * height, height)];
   }
 
   /** The cell under the pointer; the canvas may be scaled by the page and letter-boxed by its own box. */
   cellAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const scale = Math.min(box.width / this.canvas.width, box.height / this.canvas.height);
-    const place = [(event.clientX - box.left) / scale / this.canvas.width, (event.clientY - box.top) / scale / this.canvas.height];
-    return this.inside([Math.floor(place[0] * this.maps.width), Math.floor(place[1] * this.maps.height)]);
+    const x = (event.clientX - box.left) / scale / this.canvas.width;
+    const y = (event.clientY - box.top) / scale / this.canvas.height;
+    return this.inside([x * this.maps.width, y * this.maps.height]);
   }
 
   inside([column, row]) {
     const { width, height } = this.maps;
-    return [Math.max(0, Math.min(width - 1, column)), Math.max(0, Math.min(height - 1, row))];
+    return [within(column, width), within(row, height)];
   }
 
   /** Keep a place. */
