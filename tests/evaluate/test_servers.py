@@ -16,6 +16,7 @@ import requests
 import yaml
 from PIL import Image
 
+from tests.benchmarks.evaluate.__main__ import main
 from tests.benchmarks.evaluate.description import Overrides, read_description
 from tests.benchmarks.evaluate.fleet import Ended, Fleet, Gone
 from tests.benchmarks.evaluate.jobs import all_jobs
@@ -119,11 +120,11 @@ def test_resuming_what_is_finished_does_nothing_and_prints_the_same(finished, se
     assert {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*")} == changed
 
 
-def test_what_is_there_is_not_overwritten_unasked(finished, server):
+def test_what_is_there_is_not_overwritten_unasked(finished, server, monkeypatch):
     file, out, _ = finished
-    done = evaluate(file, "--server", server.url, "--out", out)
-    assert done.returncode == 1
-    assert "holds results already: go on with them (--resume)" in done.stderr
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(file), "--server", server.url, "--out", str(out)])
+    with pytest.raises(ValueError, match=r"holds results already: go on with them \(--resume\)"):
+        main()
 
 
 def test_only_what_is_missing_is_made(finished, server, tmp_path):
@@ -282,64 +283,75 @@ class TestMistakes:
         yield
         assert runs_of(server) == before
 
-    def refused(self, *arguments: object) -> str:
-        done = evaluate(*arguments)
-        assert done.returncode == 1, done.stdout
-        assert done.stderr.startswith("error: ")
-        return done.stderr
+    @pytest.fixture
+    def refused(self, monkeypatch):
+        """Run the command in this process, which spares its imports, and return what it says."""
 
-    def test_a_server_that_is_not_there(self, describe, server, tmp_path):
-        told = self.refused(describe(), "--server", server.url, "--server", NOWHERE, "--out", tmp_path / "out")
+        def run(*arguments: object) -> str:
+            monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+            with pytest.raises(ValueError, match="problem|evaluate-ray|neither") as caught:
+                main()
+            return str(caught.value)
+
+        return run
+
+    def test_the_command_ends_with_one_sentence_and_code_1(self, tmp_path):
+        done = evaluate(tmp_path / "nowhere.yaml")
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {tmp_path / 'nowhere.yaml'} is neither a description file nor")
+
+    def test_a_server_that_is_not_there(self, describe, server, tmp_path, refused):
+        told = refused(describe(), "--server", server.url, "--server", NOWHERE, "--out", tmp_path / "out")
         assert f"1 problem, nothing was queued:\n  --server {NOWHERE}: no connection to ComfyUI at {NOWHERE}" in told
 
-    def test_an_address_that_is_none(self, describe, tmp_path):
-        told = self.refused(describe(), "--server", "localhost:8188", "--out", tmp_path / "out")
+    def test_an_address_that_is_none(self, describe, tmp_path, refused):
+        told = refused(describe(), "--server", "localhost:8188", "--out", tmp_path / "out")
         assert "--server: 'localhost:8188' must begin with http:// or https://" in told
 
-    def test_a_checkpoint_that_the_server_lacks(self, describe, server, tmp_path):
-        told = self.refused(
-            describe(), "--server", server.url, "--checkpoint", "sd.safetensors", "--out", tmp_path / "out"
-        )
+    def test_a_checkpoint_that_the_server_lacks(self, describe, server, tmp_path, refused):
+        told = refused(describe(), "--server", server.url, "--checkpoint", "sd.safetensors", "--out", tmp_path / "out")
         assert f"server {server.url}: 'baseline': Checkpoint.ckpt_name 'sd.safetensors' is not there; " in told
         assert "toy.safetensors" in told
 
-    def test_a_node_and_a_choice_that_the_server_lacks(self, describe, server, tmp_path):
+    def test_a_node_and_a_choice_that_the_server_lacks(self, describe, server, tmp_path, refused):
         graph = json.loads((API / "01_baseline.json").read_text())
         graph["8"]["class_type"] = "NoSuchNode"
         (tmp_path / "mine.json").write_text(json.dumps(graph))
         methods = {"mine": "mine.json", "other": {**BASELINE, "set": {"Sampler.sampler_name": "runge"}}}
-        told = self.refused(describe(methods=methods), "--server", server.url, "--out", tmp_path / "out")
+        told = refused(describe(methods=methods), "--server", server.url, "--out", tmp_path / "out")
         assert "2 problems" in told
         assert f"server {server.url}: has no node NoSuchNode, which 'mine' needs" in told
         assert "'other': Sampler.sampler_name 'runge' is not there; there is euler" in told
 
-    def test_a_workflow_without_the_slot(self, describe, server, tmp_path):
+    def test_a_workflow_without_the_slot(self, describe, server, tmp_path, refused):
         methods = {"mine": {**BASELINE, "slots": {"picture": "Picture.image"}}}
-        told = self.refused(describe(methods=methods), "--server", server.url, "--out", tmp_path / "out")
+        told = refused(describe(methods=methods), "--server", server.url, "--out", tmp_path / "out")
         assert "methods.mine.slots.picture: " in told
         assert "01_baseline.json has 0 nodes called 'Picture' for slot 'picture'; its nodes are called" in told
 
-    def test_a_feature_network_that_is_none(self, describe, server, tmp_path):
+    def test_a_feature_network_that_is_none(self, describe, server, tmp_path, refused):
         (tmp_path / "network.pt").write_text("no")
-        told = self.refused(
+        told = refused(
             describe(), "--server", server.url, "--features", tmp_path / "network.pt", "--out", tmp_path / "out"
         )
         assert "network.pt is neither a TorchScript feature network nor torch-fidelity's Inception weights" in told
 
-    def test_a_method_without_a_file(self, describe, tmp_path):
-        assert "--method: 'mine' must be NAME=WORKFLOW" in self.refused(describe(), "--method", "mine")
+    def test_a_method_without_a_file(self, describe, tmp_path, refused):
+        assert "--method: 'mine' must be NAME=WORKFLOW" in refused(describe(), "--method", "mine")
 
-    def test_ray_that_is_not_installed(self, describe, server, tmp_path):
-        without = "import runpy, sys; sys.modules['ray'] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
-        arguments = [describe(), "--server", server.url, "--ray", "--out", tmp_path / "out"]
-        start = [sys.executable, "-c", without, "tests.benchmarks.evaluate", *map(str, arguments)]
-        done = subprocess.run(start, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE, check=False)
-        assert done.returncode == 1
-        assert "error: --ray needs the package ray: use `make evaluate-ray`" in done.stderr
+    def test_ray_that_is_not_installed(self, describe, server, tmp_path, refused, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        told = refused(describe(), "--server", server.url, "--ray", "--out", tmp_path / "out")
+        assert "--ray needs the package ray: use `make evaluate-ray`" in told
 
-    def test_checking_alone(self, describe, server, tmp_path):
-        done = evaluate(describe(), "--server", server.url, "--check", "--out", tmp_path / "out")
-        assert (done.returncode, done.stdout) == (0, "small: everything is there for 4 pictures\n")
+    def test_checking_alone(self, describe, server, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["evaluate", str(describe()), "--server", server.url, "--check", "--out", str(tmp_path / "out")],
+        )
+        assert main() == 0
+        assert capsys.readouterr().out == "small: everything is there for 4 pictures\n"
         assert not (tmp_path / "out").exists()
 
 
