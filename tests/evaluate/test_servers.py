@@ -289,7 +289,7 @@ class TestMistakes:
 
         def run(*arguments: object) -> str:
             monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-            with pytest.raises(ValueError, match="problem|evaluate-ray|neither") as caught:
+            with pytest.raises(ValueError, match=r"problem|evaluate-ray|neither") as caught:
                 main()
             return str(caught.value)
 
