@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests import demo
 from tests.comfyui.paths import ROOT
+from tests.foreground import foreground
 
 Demo = Callable[..., subprocess.Popen]
 
@@ -27,7 +28,7 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     started: list[subprocess.Popen] = []
 
     def run(*arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "tests.demo", "--out", str(tmp_path / "out"), *arguments]
+        command = foreground("-m", "tests.demo", "--out", str(tmp_path / "out"), *arguments)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         started.append(process)
         return process

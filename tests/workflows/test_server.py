@@ -17,6 +17,7 @@ from tests.comfyui.errors import ServerError
 from tests.comfyui.install import install, installed
 from tests.comfyui.paths import ROOT
 from tests.comfyui.server import ComfyServer
+from tests.foreground import foreground
 
 from .conftest import SERVER_NODES
 
@@ -53,12 +54,8 @@ class Command:
     """A command of this repository as a child process, started as from a terminal, and the server under it."""
 
     def __init__(self, *arguments: str) -> None:
-        # a shell in the background would have told us, and so our children, to ignore Ctrl-C
-        restore = (
-            "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-        )
         self.process = subprocess.Popen(
-            [sys.executable, "-c", restore, sys.executable, *arguments],
+            foreground(*arguments),
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
@@ -151,6 +148,7 @@ from pathlib import Path
 from tests.comfyui.client import ComfyClient
 from tests.comfyui.command import run_main
 from tests.comfyui.server import ComfyServer
+from tests.foreground import foreground
 
 def main():
     with ComfyServer(custom_nodes=[Path({str(SERVER_NODES)!r})]) as server, ComfyClient(server) as client:
