@@ -25,6 +25,7 @@ from tests.benchmarks.evaluate.report import write_report
 from tests.benchmarks.evaluate.store import Store
 from tests.benchmarks.evaluate.workers import Failed, Lost, Made, ServerWorker, Stopped
 from tests.comfyui.server import ComfyServer
+from tests.foreground import foreground
 from tests.toy_world.pictures import Kind, make_picture
 from tests.workflows.graphs import API, ROOT
 
@@ -36,7 +37,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "tests.benchmarks.evaluate", *map(str, arguments)]
+    return foreground("-m", "tests.benchmarks.evaluate", *map(str, arguments))
 
 
 def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
