@@ -79,7 +79,7 @@ def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
 
 @pytest.mark.parametrize("sampler", MULTISTEP)
 def test_samplers_with_a_memory_stay_close_under_a_mask_of_ones(toy, sampler):
-    """As published: the last 35 of 50 steps, three of them manipulated."""
+    """As published: the last 35 of 50 steps, three of them manipulated. The limits hold for this start, not for any."""
     start = latent()
     how = {"scheduler": "normal", "steps": 35, "cfg": 3.0}
     masked, _, _ = masked_run(
