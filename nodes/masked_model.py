@@ -9,8 +9,8 @@ from comfy_api.latest import io, ui
 from .core.replacement import Policy
 from .host.node_text import show_on_node
 from .host.sampling import MaskedLatent
-from .sampling import plan_inputs
-from .sockets import Report, Saliency
+from .sampling import plan_inputs, report_outputs
+from .sockets import Report
 
 CATEGORY = "explainable latents"
 
@@ -92,16 +92,7 @@ class ELMaskedLatentReport(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Mask.Output(
-                    display_name="masks",
-                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 "
-                    "inside.",
-                ),
-                Saliency.Output(
-                    display_name="saliency",
-                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
-                    "Saliency Overlay.",
-                ),
+                *report_outputs(),
                 io.String.Output(
                     display_name="text", tooltip="Number, noise level (sigma) and share inside the mask of each step."
                 ),

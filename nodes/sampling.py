@@ -60,6 +60,21 @@ def plan_inputs() -> list[io.Input]:
     ]
 
 
+def report_outputs() -> list[io.Output]:
+    """What the manipulated steps leave behind."""
+    return [
+        io.Mask.Output(
+            display_name="masks",
+            tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 inside.",
+        ),
+        Saliency.Output(
+            display_name="saliency",
+            tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
+            "Saliency Overlay.",
+        ),
+    ]
+
+
 class ELMaskedLatentKSampler(io.ComfyNode):
     """Samples like the stock KSampler and overwrites part of the latent with the noised reference at a few steps."""
 
@@ -148,16 +163,7 @@ class ELMaskedLatentKSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                io.Mask.Output(
-                    display_name="masks",
-                    tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 "
-                    "inside.",
-                ),
-                Saliency.Output(
-                    display_name="saliency",
-                    tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
-                    "Saliency Overlay.",
-                ),
+                *report_outputs(),
             ],
         )
 
