@@ -30,7 +30,7 @@ def loader(name: str) -> dict:
 
 def test_pack_and_toy_model_load(server: ComfyServer, client: ComfyClient):
     log = server.log.read_text()
-    assert "IMPORT FAILED" not in log
+    assert "(IMPORT FAILED)" not in log  # of custom nodes; a ComfyUI may lack libraries for nodes of its own
     assert "custom_nodes/explainable-latents" in log
     assert [name for name in client.object_info() if name.startswith("EL")]
     assert client.object_info("TestSlow")["category"] == "tests"
