@@ -36,10 +36,7 @@ COLUMNS = ("reference", "baseline", "aggregated attention", "heat map, step 28",
 
 
 def run(client: ComfyClient, judge: Judge, case: Case) -> tuple[list[Image.Image], tuple[Measured, Measured]]:
-    """Run both pipelines on a case: the pictures of its row.
-
-    And the measurements of baseline and aggregated attention.
-    """
+    """Run both pipelines on a case: the pictures of its row, and what baseline and aggregated attention measure."""
     plain = run_case(client, BASELINE, case).images(BASELINE.node("Result"))[0]
     made = run_case(client, AGGREGATED, case)
     ours = made.images(AGGREGATED.node("Result"))[0]

@@ -85,10 +85,7 @@ class ImageSource:
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
-    """Return the source for `masking`, installing on `patcher` (in place.
-
-    Pass a clone) what it needs to watch the model.
-    """
+    """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
         return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
     if isinstance(masking, GradientMasking):

@@ -49,10 +49,7 @@ def test_the_replaced_state_is_the_noised_reference_at_that_steps_noise_level(to
 
 
 def test_the_cached_reference_is_what_the_network_would_see_at_its_own_timestep(toy):
-    """With everything replaced by the reference of timestep 80.
-
-    The network's input at step j is its input at timestep 80.
-    """
+    """When everything is replaced by the reference of timestep 80, the network sees at step j what it sees there."""
     import comfy.sample
 
     start, seen = latent(), []

@@ -17,7 +17,7 @@ log = logging.getLogger("toy_world")
 class Verdict(NamedTuple):
     """Logits over `SUBJECT_NAMES` [B,7] and `SCENE_NAMES` [B,7], the subject's mask logits [B,128,128].
 
-    Features [B,192].
+    And the features [B,192].
     """
 
     subject: Tensor
@@ -72,10 +72,7 @@ def _batch(seeds: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
-    """Return `images` as the checkpoint would show them (an eighth through the autoencoder).
-
-    With noise and colour changes.
-    """
+    """Return `images` as the checkpoint would show them (an eighth through the autoencoder), noisy and recoloured."""
     part = len(images) // 8
     with torch.no_grad():
         decoded = vae.taesd_decoder(vae.taesd_encoder(images[:part])).float().clamp(0, 1)

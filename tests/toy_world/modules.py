@@ -1,7 +1,4 @@
-"""The toy model's parts: the host's own UNet and TAESD classes with fresh weights.
-
-And a trainable twin of its CLIP text model.
-"""
+"""The toy model's parts: the host's own UNet and TAESD classes with fresh weights, and a trainable CLIP text model."""
 
 import math
 

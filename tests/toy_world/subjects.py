@@ -1,6 +1,6 @@
-"""The seven subjects of the toy world, drawn as polygons and ellipses in a unit square (x right, y down.
+"""The seven subjects of the toy world, drawn as polygons and ellipses in a unit square (x right, y down).
 
-Facing right).
+They face right.
 """
 
 from collections.abc import Callable

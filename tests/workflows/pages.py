@@ -29,6 +29,20 @@ _BASE_GROUPS: dict[str, Box] = {
     "1 · Model and reference": (-20, -20, 380, 840),
     "2 · Prompt": (400, -20, 440, 660),
 }
+# What the two workflows with KSampler (Masked Latent) share.
+_MASKED: dict[str, Box] = {
+    "Sampler": (900, 60, 400, 560),
+    "Decode": (900, 720, 400, 80),
+    "Result": (1380, 60, 420, 480),
+    "Masks as pictures": (900, 880, 400, 80),
+    "Masks": (1380, 620, 420, 340),
+    "Heat maps": (900, 1040, 400, 780),
+}
+_MASKED_GROUPS: dict[str, Box] = {
+    "4 · Sample and replace": (880, -20, 440, 660),
+    "5 · Look": (880, 660, 440, 1180),
+    "6 · Results": (1360, -20, 460, 1500),
+}
 
 PAGES: dict[str, Page] = {
     "01_baseline": Page(
@@ -62,21 +76,13 @@ Manipulation* (baseline).""",
             **_BASE,
             "Words": (420, 720, 400, 440),
             "Where the subject is": (420, 1240, 400, 400),
-            "Sampler": (900, 60, 400, 560),
-            "Decode": (900, 720, 400, 80),
-            "Result": (1380, 60, 420, 480),
-            "Masks as pictures": (900, 880, 400, 80),
-            "Masks": (1380, 620, 420, 340),
-            "Heat maps": (900, 1040, 400, 780),
+            **_MASKED,
             "What the words attend to": (1380, 1040, 420, 420),
         },
         {
-            "1 · Model and reference": (-20, -20, 380, 840),
-            "2 · Prompt": (400, -20, 440, 660),
+            **_BASE_GROUPS,
             "3 · Which words, and where": (400, 660, 440, 1000),
-            "4 · Sample and replace": (880, -20, 440, 660),
-            "5 · Look": (880, 660, 440, 1180),
-            "6 · Results": (1360, -20, 460, 1500),
+            **_MASKED_GROUPS,
         },
         """## Aggregated attention: keep the reference's surroundings
 
@@ -112,8 +118,7 @@ Manipulation*, Experiment 1.""",
             "What the words attend to": (1380, 1040, 420, 420),
         },
         {
-            "1 · Model and reference": (-20, -20, 380, 840),
-            "2 · Prompt": (400, -20, 440, 660),
+            **_BASE_GROUPS,
             "3 · Which words, and where": (400, 660, 440, 1000),
             "4 · Patch the model, and sample": (880, -20, 440, 1100),
             "5 · Look": (880, 1120, 440, 1260),
@@ -145,21 +150,13 @@ Manipulation*, Experiment 2.""",
             **_BASE,
             "Words": (420, 720, 400, 440),
             "What the subject depends on": (420, 1240, 400, 480),
-            "Sampler": (900, 60, 400, 560),
-            "Decode": (900, 720, 400, 80),
-            "Result": (1380, 60, 420, 480),
-            "Masks as pictures": (900, 880, 400, 80),
-            "Masks": (1380, 620, 420, 340),
-            "Heat maps": (900, 1040, 400, 780),
+            **_MASKED,
             "What the words act on": (1380, 1040, 420, 420),
         },
         {
-            "1 · Model and reference": (-20, -20, 380, 840),
-            "2 · Prompt": (400, -20, 440, 660),
+            **_BASE_GROUPS,
             "3 · Which words, and where": (400, 660, 440, 1080),
-            "4 · Sample and replace": (880, -20, 440, 660),
-            "5 · Look": (880, 660, 440, 1180),
-            "6 · Results": (1360, -20, 460, 1500),
+            **_MASKED_GROUPS,
         },
         """## Abs-Grad-SAM: the model's own gradients say where the subject is
 

@@ -35,17 +35,14 @@ def sampler_settings(strength: float) -> dict[str, float | int]:
 def fill_case(workflow: Workflow, case: Case, image: str, **sampler: float) -> Workflow:
     """Put a case into a shipped workflow that samples: toy checkpoint, uploaded reference `image`, prompt, seed.
 
-    Inputs.
+    sampler: further inputs of the sampler.
     """
     filled = fill_picture(workflow, case.prompt, "Reference picture", image)
     return filled.fill("Sampler", seed=case.seed, **sampler)
 
 
 def fill_picture(workflow: Workflow, prompt: str, loader: str, image: str) -> Workflow:
-    """Put the toy checkpoint.
-
-    A prompt and an uploaded `image` (into the node called `loader`) into a shipped workflow.
-    """
+    """Put the toy checkpoint, a prompt and an uploaded `image` (at the node `loader`) into a shipped workflow."""
     filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Prompt", value=prompt)
     return filled.fill(loader, image=image)
 

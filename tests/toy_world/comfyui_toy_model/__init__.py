@@ -67,9 +67,9 @@ class ToyModel(supported_models_base.BASE):
     memory_usage_factor = 1.0
 
     def process_clip_state_dict(self, state_dict):
-        """Rename the text encoder's weights and expand its compact table (row 0.
+        """Rename the text encoder's weights and expand its compact table to the CLIP vocabulary.
 
-        Every other token) to the CLIP vocabulary.
+        Row 0 stands for every token that the toy world does not use.
         """
         clip = utils.state_dict_prefix_replace(state_dict, {"cond_stage_model.": "clip_l."}, filter_keys=True)
         ids = clip.pop("clip_l.token_ids")
