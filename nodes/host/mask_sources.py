@@ -87,7 +87,7 @@ class ImageSource:
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
-        return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers))
+        return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers, asides=True))
     if isinstance(masking, GradientMasking):
         probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, layer=masking.layer)
         return GradientSource(masking, probe)

@@ -12,6 +12,16 @@ from torch import Tensor
 from ..core.attention import Piece, compose, resize
 from .conditionings import Positives, Rows
 
+# In transformer_options: the model is asked for a mask, this call is no step of the sampler.
+ASIDE = "explainable_latents.aside"
+
+
+def aside(extra_args: dict) -> dict:
+    """A sampler's `extra_args` for a model call that is no step of it."""
+    options = extra_args.get("model_options", {})
+    marked = {**options.get("transformer_options", {}), ASIDE: True}
+    return {**extra_args, "model_options": {**options, "transformer_options": marked}}
+
 
 class Evaluation(Protocol):
     """What is known of a model call while the host evaluates its lists of conditionings.

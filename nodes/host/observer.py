@@ -24,7 +24,7 @@ from ..core.subjects import Subjects
 from .captured import CapturedRun
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
-from .model_call import ModelCall, evaluating, step_of
+from .model_call import ASIDE, ModelCall, evaluating, step_of
 from .recorder import Recorder
 from .runs import keep, run_of
 
@@ -60,9 +60,10 @@ class AttentionCapture:
     subjects: whose attention is captured. It holds sums per subject only, never a whole attention matrix.
     """
 
-    def __init__(self, subjects: Subjects, watch: Watch) -> None:
+    def __init__(self, subjects: Subjects, watch: Watch, asides: bool) -> None:
         self.subjects = subjects
         self._watch = watch
+        self._asides = asides
         self._runs: list[CapturedRun] = []
         self._run: CapturedRun | None = None
         self._call: ModelCall | None = None
@@ -118,7 +119,8 @@ class AttentionCapture:
     ) -> Tensor:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
         run = self._run
-        call = None if run is None else self._begin(executor.class_obj, x, timestep, model_options)
+        counts = self._asides or ASIDE not in model_options.get("transformer_options", {})
+        call = self._begin(executor.class_obj, x, timestep, model_options) if run is not None and counts else None
         outer, self._call = self._call, call
         try:
             out = executor(x, timestep, model_options, *args)
@@ -193,6 +195,7 @@ def observe(
     positive: list | None = None,
     resize: str = "nearest",
     share: str = "all tokens",
+    asides: bool = False,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
@@ -200,7 +203,8 @@ def observe(
     at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined.
     resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding keep their
-    share), `prompt words` the probability renormalised over the prompt's own tokens.
+    share), `prompt words` the probability renormalised over the prompt's own tokens. asides: also see calls that are
+    made for a mask and are no step of the sampler, see `model_call.aside`.
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
     """
@@ -218,7 +222,9 @@ def observe(
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    capture = AttentionCapture(subjects, Watch(tokens, words, prompt, selection, start_percent, end_percent, resize))
+    capture = AttentionCapture(
+        subjects, Watch(tokens, words, prompt, selection, start_percent, end_percent, resize), asides
+    )
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, capture.around_run),
         (WrappersMP.PREDICT_NOISE, capture.around_step),

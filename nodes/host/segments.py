@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .model_call import aside
 from .noise_source import shared_noise_source
 
 
@@ -62,7 +63,9 @@ class Segments:
             for start, end in self._segments(total):
                 for steps, change in self._changes:
                     if start in steps:
-                        x = change(start, x, sigmas[start], partial(model, x, sigmas[start] * ones, **extra_args))
+                        x = change(
+                            start, x, sigmas[start], partial(model, x, sigmas[start] * ones, **aside(extra_args))
+                        )
                 if start < end:
                     progress = _from_step(start, callback, bar)
                     part = sigmas[start : end + 1].clone()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from explainable_latents.nodes.core.masking import AttentionMasking, ImageMasking
+from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.core.masks import Shaping
+from explainable_latents.nodes.host.observer import observe
 from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.host.patches import PATCHES
 from tests.host.toy_sampling import KEEP, REFERENCE, given, latent
@@ -231,3 +232,18 @@ def test_a_report_of_several_runs_needs_the_latent_that_is_meant(toy):
             toy.stock(latent(), "euler", model=model, seed=int(node), **HOW)
     with pytest.raises(ValueError, match="2 samplers ran the model of Masked Latent"):
         report.outputs(latent()["samples"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
+@pytest.mark.parametrize("at", ["0", "1"])
+def test_a_capture_beside_it_sees_each_step_once(comfy, at, kind, first):
+    """The model call that is made for a mask is no step of the sampler, whichever node comes first."""
+    model = random_unet().clone()
+    capture = observe(model, SUBJECTS) if first else None
+    masking = kind(SUBJECTS.with_role("subject"), Shaping())
+    report = MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(model)
+    capture = capture or observe(model, SUBJECTS)
+    made = sample(model)
+    assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1", "dog, step 2")
+    assert [m.step for m in report.manipulations(made)] == [int(at)]
