@@ -7,8 +7,9 @@
 PYTHON ?= python3
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
+TEST = $(RUN) -m pytest -q -m "not matrix"
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -23,25 +24,28 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(RUN) -m pytest -q tests/core tests/comfyui tests/toy_world
+	$(TEST) tests/core tests/comfyui tests/toy_world
 
 test-host: host ## tests of nodes/host, ComfyUI in the same process
-	$(RUN) -m pytest -q tests/host
+	$(TEST) tests/host
 
 test-workflows: host ## tests that queue workflows on the real server
-	$(RUN) -m pytest -q tests/workflows
+	$(TEST) tests/workflows
 
 test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
-	$(RUN) -m pytest -q tests/evaluate
+	$(TEST) tests/evaluate
 
 test-ray: host ## tests of the evaluation on Ray, an optional extra with an environment of its own
 	$(HOST) run --with=ray -m pytest -q tests/ray
+
+test-matrix: host ## every sampler with every scheduler, of which `make test` runs a sample
+	$(RUN) -m pytest -q -m matrix tests/host tests/workflows
 
 browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.browser.install
 
 test-browser: browser ## tests in a real browser on the real server; screenshots in output/browser
-	$(RUN) -m pytest -q tests/browser
+	$(TEST) tests/browser
 
 demo: host ## make the pictures of the pack's main job and print their path
 	$(RUN) -m tests.demo
