@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import torch
 from comfy_execution.utils import get_executing_context
@@ -11,6 +11,8 @@ from torch import Tensor
 
 # A sampler node fed with a list runs several times; more than these are forgotten, oldest first.
 _KEPT = 16
+
+Kept = TypeVar("Kept", bound="SamplerRun")
 
 
 @dataclass
@@ -26,7 +28,7 @@ class SamplerRun:
     samples: Tensor | None = None
 
     @classmethod
-    def start(cls) -> Self:
+    def start(cls: type[Kept]) -> Kept:
         """A run of the node that the host executes now."""
         context = get_executing_context()
         return cls(None, None) if context is None else cls(context.node_id, context.prompt_id)
@@ -34,9 +36,6 @@ class SamplerRun:
     def finish(self, samples: Tensor) -> None:
         """Keep the result as the run's mark."""
         self.samples = samples.detach().to("cpu", copy=True)
-
-
-Kept = TypeVar("Kept", bound=SamplerRun)
 
 
 def keep(runs: list[Kept], run: Kept) -> list[Kept]:

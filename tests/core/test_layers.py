@@ -1,12 +1,10 @@
 """The layers hold: `nodes/core` and the package itself run where there is no ComfyUI, and the linter guards it."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = sorted(p.stem for p in (ROOT / "nodes" / "core").glob("*.py") if p.stem != "__init__")
@@ -63,14 +61,3 @@ def test_linter_bans_comfyui_in_core_only(layer: str, banned: bool, line: str):
     done = subprocess.run(command, input=line + "\n", capture_output=True, text=True, cwd=ROOT, check=False)
     assert ("TID251" in done.stdout) is banned
     assert done.returncode == int(banned)
-
-
-def test_registry_metadata():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    requirements = re.sub(r"#.*", "", (ROOT / "requirements.txt").read_text()).split()
-    assert settings["project"]["dependencies"] == requirements
-    assert settings["project"]["name"] == "explainable-latents"
-    assert settings["tool"]["comfy"]["PublisherId"]
-    for key in ("readme", "license"):
-        file = settings["project"][key]
-        assert (ROOT / (file["file"] if isinstance(file, dict) else file)).is_file()
