@@ -8,7 +8,6 @@ import { addPanel, after, fit, keep, make } from "./panel.js";
 const KEY = "el_inspector"; // in the node's `ui`: { file, type }; in its properties also what is chosen
 const [EMPTY_HEIGHT, HEIGHT, WIDTH] = [54, 340, 340];
 const SIDE = 512; // pixels of the canvas, longer side
-const PIXELS_PER_CELL = 8; // of a saved picture without a picture under it
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const START = { word: "", frame: 0, item: 0, opacity: 0.6, x: 0.5, y: 0.5 };
 
@@ -238,8 +237,8 @@ class Inspector {
   save() {
     const under = this.pictures[this.chosen.item % this.pictures.length];
     const canvas = document.createElement("canvas");
-    canvas.width = under?.width ?? this.maps.width * PIXELS_PER_CELL;
-    canvas.height = under?.height ?? this.maps.height * PIXELS_PER_CELL;
+    canvas.width = under?.width ?? this.maps.width * this.maps.spatialScale;
+    canvas.height = under?.height ?? this.maps.height * this.maps.spatialScale;
     this.draw(canvas);
     const name = [this.chosen.word, this.maps.frames[this.chosen.frame]].filter(Boolean).join(" ");
     canvas.toBlob((blob) => {

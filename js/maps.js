@@ -13,6 +13,7 @@ export class Maps {
     this.index = header.maps;
     this.peaks = header.peaks;
     this.shared = header.shared;
+    this.spatialScale = header.spatial_scale;
     this.levels = new Uint8Array(buffer, 4 + length, header.shape.reduce((a, b) => a * b));
     this.colours = Uint8Array.from(header.colours.match(/../g), (pair) => parseInt(pair, 16));
     let start = 4 + length + this.levels.length;

@@ -173,4 +173,4 @@ class ELSaliencyToMask(io.ComfyNode):
     ) -> io.NodeOutput:
         """Divide the maps of the words."""
         masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels)
-        return io.NodeOutput(picture_pixels(masks))
+        return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))

@@ -38,6 +38,7 @@ def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes
         "peaks": peaks.tolist(),
         "colours": bytes(colours.flatten().tolist()).hex(),
         "shared": shared,
+        "spatial_scale": saliency.spatial_scale,
         "pictures": [len(picture) for picture in pictures],
     }
     text = json.dumps(header, ensure_ascii=False).encode()

@@ -22,6 +22,7 @@ class Saliency:
     sigma: noise level of the model call the maps come from, in the model's own units; the last one's of several.
     step: index in the sampler's schedule, None for a map of no single step (a mean, a probe).
     grid: (h, w) of the latent.
+    spatial_scale: picture pixels per latent pixel, along each side; 8 for Stable Diffusion, more for some later models.
     Raises ValueError when the shapes contradict each other.
     """
 
@@ -30,6 +31,7 @@ class Saliency:
     sigma: float
     step: int | None
     grid: tuple[int, int]
+    spatial_scale: int = 8
 
     def __post_init__(self) -> None:
         shape = tuple(self.maps.shape)

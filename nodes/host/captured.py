@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -40,4 +40,4 @@ class CapturedRun(SamplerRun):
         last = self.saliencies[-1].select(subjects)
         maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
-        return Saliency(torch.cat(maps), labels, last.sigma, None, last.grid)
+        return replace(last, maps=torch.cat(maps), labels=labels, step=None)

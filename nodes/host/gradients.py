@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.samplers
@@ -84,6 +84,7 @@ class GradientProbe:
         self._polarity = polarity
         self._solver = solver
         self._network = patcher.get_model_object("diffusion_model")
+        self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else (one_layer(layers, layer),)
         self._aggregated = definition == AGGREGATED
@@ -117,7 +118,7 @@ class GradientProbe:
         maps = _framed(done)
         if self._aggregated:
             maps = normalise(maps.squeeze(2))
-        return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid)
+        return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid, self._spatial_scale)
 
     def _around_loading(
         self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
@@ -221,7 +222,7 @@ def gradient_saliency(
     patcher = model.clone()
     probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
-    return Saliency(saliency.maps.cpu(), saliency.labels, saliency.sigma, None, saliency.grid)
+    return replace(saliency, maps=saliency.maps.cpu(), step=None)
 
 
 def _prediction_scale(sampling: Any, sigma: Tensor) -> float:

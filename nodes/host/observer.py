@@ -129,7 +129,8 @@ class AttentionCapture:
         if call is not None and call.pieces:
             layers = call.layers()
             maps = aggregate(list(layers.values()), call.grid, self._watch.resize)
-            run.add(Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid), layers)
+            scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
+            run.add(Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale), layers)
         return out
 
     def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:

@@ -14,7 +14,6 @@ from ..core.colormap import colourise
 from ..core.masks import enlarge
 from ..core.saliency import Saliency, intensity, smooth_upsample
 
-LATENT_PIXEL = 8
 SCALES = ("each map", "shared")
 _TILE = 256
 _PAPER, _INK = (24, 24, 28), (236, 236, 236)
@@ -25,14 +24,14 @@ def overlays(
 ) -> tuple[Tensor, list[tuple[float, float]]]:
     """One picture per map and latent, and the range its colours span.
 
-    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the heat alone at 8 pixels per latent
-    pixel.
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the heat alone, a latent pixel as
+    many picture pixels as the model's latents have.
     scale: `each map` colours from its own lowest to its own highest value, `shared` from the lowest to the highest of
     all. Returns IMAGE [S·B,H,W,3] and per picture (lowest, highest) in multiples of the map's mean.
     Raises ValueError when the image is not of the latent's shape.
     """
     values = intensity(saliency).cpu()
-    size = (saliency.grid[0] * LATENT_PIXEL, saliency.grid[1] * LATENT_PIXEL)
+    size = (saliency.grid[0] * saliency.spatial_scale, saliency.grid[1] * saliency.spatial_scale)
     if image is not None:
         size = _matching_size(image, saliency.grid)
     dims = (-2, -1) if scale == "each map" else (0, 1, 2, 3)
@@ -56,9 +55,9 @@ def raw_masks(saliency: Saliency) -> Tensor:
     return values / values.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def picture_pixels(masks: Tensor) -> Tensor:
-    """Masks of the latent grid [N,h,w] as MASK [N,8·h,8·w] where the host keeps what crosses nodes."""
-    return enlarge(masks, LATENT_PIXEL).to(intermediate_device())
+def picture_pixels(masks: Tensor, scale: int) -> Tensor:
+    """Masks of the latent grid [N,h,w] as MASK [N,scale·h,scale·w] where the host keeps what crosses nodes."""
+    return enlarge(masks, scale).to(intermediate_device())
 
 
 def sheet(pictures: Tensor, saliency: Saliency, ranges: list[tuple[float, float]], colors: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import comfy.sample
@@ -61,7 +62,7 @@ def probe(
             f"read: the "
             "positive conditioning is not active there (a timestep range), or another node hides it (see the log)"
         )
-    return Saliency(saliency.maps, saliency.labels, saliency.sigma, None, saliency.grid)
+    return replace(saliency, step=None)
 
 
 def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:

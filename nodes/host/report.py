@@ -106,7 +106,7 @@ def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | Executi
         return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")
     maps = torch.cat([entry.saliency.maps for entry in found]).cpu()
     labels = tuple(f"{label}, step {entry.step}" for entry in found for label in entry.saliency.labels)
-    return Saliency(maps, labels, found[-1].sigma, None, found[-1].saliency.grid)
+    return replace(found[-1].saliency, maps=maps, labels=labels, sigma=found[-1].sigma, step=None)
 
 
 def described(manipulations: Sequence[Manipulation]) -> str:

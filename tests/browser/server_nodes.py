@@ -32,7 +32,9 @@ class TestSaliency(io.ComfyNode):
         ]
         names = LABELS[:words]
         labels = names if steps == 1 else tuple(f"{name}, step {s}" for s in range(steps) for name in names)
-        return io.NodeOutput(SimpleNamespace(maps=torch.stack(maps)[:, None], labels=labels, grid=(side, side)))
+        return io.NodeOutput(
+            SimpleNamespace(maps=torch.stack(maps)[:, None], labels=labels, grid=(side, side), spatial_scale=8)
+        )
 
 
 class TestNodes(ComfyExtension):

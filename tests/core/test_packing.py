@@ -33,6 +33,7 @@ def test_values_come_back():
     assert (header["words"], header["frames"]) == (["dog", "Strand 🏖"], ["step 5", "step 18"])
     assert header["maps"] == [[0, 1], [2, 3]]
     assert header["shared"] is True
+    assert header["spatial_scale"] == 8
     error = np.abs(maps / 255 * peaks[..., None, None] - intensity(given).numpy())
     assert (error <= peaks[..., None, None] / 510 + 1e-6).all()
     assert maps.max(axis=(2, 3)).min() == 255

@@ -172,6 +172,35 @@ def test_the_picture_may_be_larger_but_not_of_another_shape(nodes):
         overlay.execute(bump(), "fire", 0.5, "each map", torch.zeros(1, 64, 64, 3))
 
 
+def test_pictures_have_the_size_of_the_models_own_pixels(nodes, toy):
+    """A model whose latent pixels are 16 picture pixels wide: heat maps and masks are as large as its pictures."""
+    import comfy.latent_formats
+    import nodes as host
+
+    from explainable_latents.nodes.gradients import ELGradientSaliency
+    from explainable_latents.nodes.masks import ELSaliencyToMask
+
+    class Coarse(comfy.latent_formats.SD15):
+        spacial_downscale_ratio = 16
+
+    model = toy.model.clone()
+    model.add_object_patch("latent_format", Coarse())
+    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+    watched, attention = nodes["ELCaptureAttention"].execute(model, toy.subjects, 0, 1, "all", "nearest", "all tokens")
+    made = host.common_ksampler(watched, 1, 1, 1.0, "euler", "normal", toy.positive, toy.negative, latent)[0]
+    probed = (model, toy.positive, latent, toy.subjects, 0.5, 3)
+    found = [
+        nodes["ELAttentionSaliency"].execute(attention, made, "all", "mean", each_layer)[0]
+        for each_layer in (False, True)
+    ]
+    found.append(nodes["ELProbeAttention"].execute(*probed, "all", "nearest", "all tokens")[0])
+    found.append(ELGradientSaliency.execute(*probed, "absolute", "Abs-Grad-SAM", "structured", "last")[0])
+    for saliency in found:
+        assert saliency.spatial_scale == 16
+        assert nodes["ELSaliencyOverlay"].execute(saliency, "fire", 0.5, "each map")[1].shape[1:] == (256, 256, 3)
+        assert ELSaliencyToMask.execute(saliency, "", "mean", 0.0, "union", False, "together")[0].shape == (1, 256, 256)
+
+
 def test_pictures_of_a_batch_lie_under_their_own_maps(nodes):
     images = torch.stack([torch.full((64, 96, 3), value) for value in (0.1, 0.9)])
     pictures = nodes["ELSaliencyOverlay"].execute(bump(2), "fire", 0.0, "each map", images).result[1]
