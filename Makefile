@@ -9,7 +9,7 @@ HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 TEST = $(RUN) -m pytest -q -m "not matrix"
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -32,7 +32,10 @@ test-host: host ## tests of nodes/host, ComfyUI in the same process
 test-workflows: host ## tests that queue workflows on the real server
 	$(TEST) tests/workflows
 
-test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
+test-same-pictures: host ## run the workflows of an older version on it and on this one, bit for bit (OLD=revision)
+	$(RUN) -m tests.workflows.same_pictures $(if $(OLD),--old $(OLD))
+
+evaluate: host ## tests of the evaluation, on real servers of which some are killed
 	$(TEST) tests/evaluate
 
 test-ray: host ## tests of the evaluation on Ray, an optional extra with an environment of its own
@@ -70,6 +73,9 @@ thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 
 help-pictures: host ## make the pictures of the help pages from one real run
 	$(RUN) -m tests.workflows.help_pictures
+
+same-pictures: host ## run the workflows of an older version on it and on this one, bit for bit (OLD=revision)
+	$(RUN) -m tests.workflows.same_pictures $(if $(OLD),--old $(OLD))
 
 evaluate: host ## compare methods on a set of pictures (ARGS=--help tells what it can do)
 	$(RUN) -m tests.benchmarks.evaluate $(ARGS)

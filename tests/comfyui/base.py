@@ -32,8 +32,8 @@ PACK_ENTRIES = (
 FOLDERS = ("custom_nodes", "models/checkpoints", "input", "output", "temp", "user")
 
 
-def prepare_base(base: Path, custom_nodes: Sequence[Path] = ()) -> Path:
-    """Make or refresh a base directory with the pack, the toy model and further `custom_nodes`.
+def prepare_base(base: Path, custom_nodes: Sequence[Path] = (), source: Path = ROOT) -> Path:
+    """Make or refresh a base directory with the pack in `source`, the toy model and further `custom_nodes`.
 
     What a user keeps in it stays.
     """
@@ -42,7 +42,7 @@ def prepare_base(base: Path, custom_nodes: Sequence[Path] = ()) -> Path:
     pack = base / "custom_nodes" / PACK_NAME
     pack.mkdir(exist_ok=True)
     for entry in PACK_ENTRIES:
-        _link(pack / entry, ROOT / entry)
+        _link(pack / entry, source / entry)
     for node in (TOY_NODE, *custom_nodes):
         _link(base / "custom_nodes" / node.name, node)
     _link(base / "models" / "checkpoints" / TOY_CHECKPOINT.name, TOY_CHECKPOINT)

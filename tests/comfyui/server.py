@@ -22,7 +22,7 @@ from types import TracebackType
 from .base import model_paths, prepare_base, temporary_base
 from .errors import ServerError
 from .install import Host, installed
-from .paths import HOME
+from .paths import HOME, ROOT
 
 START_SECONDS = 300.0  # about 7 s on an idle machine
 STOP_SECONDS = 3.0
@@ -39,8 +39,9 @@ class ComfyServer:
     """A ComfyUI server for the time of a `with` block (or between `start` and `stop`).
 
     `port` None picks a free one. `base` None makes a base directory for this run only, which is removed at the end;
-    otherwise `base` is prepared and kept. `custom_nodes` are further files or packages to load beside the pack. The log
-    stays in `.comfyui/logs/`. Start it from a thread that lives as long as the server should: on Linux it dies with it.
+    otherwise `base` is prepared and kept. `pack` is the folder of the pack; `custom_nodes` are further files or
+    packages to load beside it. The log stays in `.comfyui/logs/`. Start it from a thread that lives as long as the
+    server should: on Linux it dies with it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ComfyServer:
         device: str = "--cpu",
         arguments: Sequence[str] = (),
         custom_nodes: Sequence[Path] = (),
+        pack: Path = ROOT,
         host: Host | None = None,
         home: Path = HOME,
     ) -> None:
@@ -61,6 +63,7 @@ class ComfyServer:
         self.base = base
         self._arguments = [*([device] if device else []), *arguments]
         self._custom_nodes = custom_nodes
+        self._pack = pack
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self.log = home / "logs" / f"comfyui-{os.getpid()}-{next(_numbers)}.log"
@@ -87,7 +90,7 @@ class ComfyServer:
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start it and return when it answers; ServerError (and nothing left running) when it does not."""
         self.base = self._given_base or temporary_base(self._home)
-        prepare_base(self.base, self._custom_nodes)
+        prepare_base(self.base, self._custom_nodes, self._pack)
         atexit.register(self.stop)
         try:
             self._spawn()
