@@ -32,10 +32,7 @@ test-host: host ## tests of nodes/host, ComfyUI in the same process
 test-workflows: host ## tests that queue workflows on the real server
 	$(TEST) tests/workflows
 
-test-same-pictures: host ## run the workflows of an older version on it and on this one, bit for bit (OLD=revision)
-	$(RUN) -m tests.workflows.same_pictures $(if $(OLD),--old $(OLD))
-
-evaluate: host ## tests of the evaluation, on real servers of which some are killed
+test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
 	$(TEST) tests/evaluate
 
 test-ray: host ## tests of the evaluation on Ray, an optional extra with an environment of its own

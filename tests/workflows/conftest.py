@@ -1,11 +1,13 @@
 """Workflow tests talk to one real ComfyUI server, which runs for the whole session."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
+from tests.comfyui.archive import write_archive
 from tests.comfyui.client import ComfyClient
 from tests.comfyui.server import ComfyServer
 
@@ -13,9 +15,11 @@ SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ComfyServer]:
-    """A running server with this pack, the toy model and the nodes in `server_nodes.py`."""
-    with ComfyServer(custom_nodes=[SERVER_NODES]) as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running server with the pack as users get it, the toy model and the nodes in `server_nodes.py`."""
+    folder = tmp_path_factory.mktemp("archive")
+    shutil.unpack_archive(write_archive(folder / "node.zip"), folder / "pack")
+    with ComfyServer(custom_nodes=[SERVER_NODES], pack=folder / "pack") as running:
         yield running
 
 
