@@ -76,3 +76,10 @@ def test_who_reports_a_fault_is_asked_for_log_workflow_and_versions():
     assert form["description"]
     required = {field["id"] for field in form["body"] if field["validations"]["required"] == "true"}
     assert {"log", "workflow", "versions"} <= required
+
+
+def test_make_test_runs_every_folder_of_tests():
+    done = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folders = {file.parent.relative_to(ROOT).as_posix() for file in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= set(done.stdout.split())
