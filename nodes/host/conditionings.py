@@ -10,19 +10,33 @@ import torch
 from torch import Tensor
 
 from ..core.attention import token_columns
+from .patch_names import of_other_nodes
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt that subjects come from. context: [B or 1,T,d]. columns: [T,S], the subjects' positions in it. words:
+    [T], its own tokens, or None."""
+
+    context: Tensor
+    columns: Tensor
+    words: Tensor | None
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of the network's batch that one positive conditioning fills.
 
-    rows: where. columns: [T,S], the subjects' positions in the context. words: [T], the prompt's own tokens, or None.
-    size, offset: its area in the latent, (a, b) at (y, x). weight: how much it counts there, a number or [B or 1,a,b].
+    rows: where. texts: what their keys may be made from. own: whether the first text is the conditioning's own; else
+    only another node can put one of them there. length: tokens of the context in this call, where a text may be
+    repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it counts there, a number or
+    [B or 1,a,b].
     """
 
     rows: slice
-    columns: Tensor
-    words: Tensor | None
+    texts: tuple[Text, ...]
+    own: bool
+    length: int
     size: tuple[int, int]
     offset: tuple[int, int]
     weight: Tensor | float
@@ -39,17 +53,19 @@ class Positives:
     """
 
     def __init__(self, listed: list[dict], prompt: Sequence[Tensor] | None, warn: Callable[[str], None]) -> None:
-        """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's."""
+        """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
+
+        Where none of them holds that prompt, another node may put it into their rows while the network runs.
+        """
         self.listed = listed
         self._warn = warn
         text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
         wanted = [_context(cond) for cond in text[:1]] if prompt is None else prompt
         chosen = [cond for cond in text if any(_equal(_context(cond), context) for context in wanted)]
-        self._by_uuid = {cond["uuid"]: cond for cond in chosen}
+        self._elsewhere = () if chosen else tuple(wanted)
+        self._by_uuid = {cond["uuid"]: cond for cond in chosen or text}
         if not text:
             warn("the sampler's guider has no positive text conditioning: no attention is captured")
-        elif not chosen:
-            warn("none of the positive conditionings holds the chosen prompt: no attention is captured")
         elif prompt is None and len(chosen) < len(text):
             warn(
                 f"{len(text)} positive conditionings are combined; attention is captured for the first one's prompt "
@@ -62,20 +78,24 @@ class Positives:
     def rows(
         self,
         x: Tensor,
+        context: Tensor,
         options: dict,
         index: int,
         batch: int,
         grid: tuple[int, int],
         tokens: Sequence[Sequence[int]],
         words: Sequence[int] | None,
-        length: int,
     ) -> list[Rows]:
         """Where the chosen conditionings lie in a call of the network with input `x` [rows,C,h,w].
 
-        options: the host's transformer options. index: of the positive list among the lists it evaluates. batch, grid:
-        of the latent. tokens, words: positions in the prompt's context. length: tokens of the context in this call.
+        context: [rows,T,d], what the network attends to in this call. options: the host's transformer options. index:
+        of the positive list among the lists it evaluates. batch, grid: of the latent. tokens, words: positions in the
+        prompt's own context.
         """
         kinds, uuids = options["cond_or_uncond"], options["uuids"]
+        if self._elsewhere and not of_other_nodes(options.get("patches", {}).get("attn2_patch", [])):
+            self._warn("none of the positive conditionings holds the chosen prompt: no attention is captured")
+            return []
         if x.shape[0] != batch * len(kinds):
             self._warn(
                 f"the network was called with {x.shape[0]} rows instead of {len(kinds)} conditionings of {batch} "
@@ -95,16 +115,33 @@ class Positives:
                     "into tiles; such calls are not captured"
                 )
                 continue
-            own = _context(cond).shape[1]
-            columns = token_columns(tokens, length, own).to(x.device)
-            real = None if words is None else token_columns([words], length, own)[:, 0].to(x.device)
-            rows = slice(j * batch, (j + 1) * batch)
-            found.append(Rows(rows, columns, real, size, offset, _weight(cond, size, offset)))
+            rows, length = slice(j * batch, (j + 1) * batch), context.shape[1]
+            if self._elsewhere:
+                texts = tuple(_text(each, each.shape[1], tokens, words, x.device) for each in self._elsewhere)
+            else:
+                own = context[rows, : _context(cond).shape[1]]
+                texts = (_text(own, length, tokens, words, x.device),)
+            weight = _weight(cond, size, offset)
+            found.append(Rows(rows, texts, not self._elsewhere, length, size, offset, weight))
         return found
 
 
 def _context(cond: dict) -> Tensor:
     return cond["model_conds"]["c_crossattn"].cond
+
+
+def _text(
+    context: Tensor,
+    length: int,
+    tokens: Sequence[Sequence[int]],
+    words: Sequence[int] | None,
+    device: torch.device,
+) -> Text:
+    """The text [B or 1,T,d] that stands in a context of `length` tokens, repeated where that is longer."""
+    own = context.shape[1]
+    columns = token_columns(tokens, length, own)[:own].to(device)
+    real = None if words is None else token_columns([words], own, own)[:, 0].to(device)
+    return Text(context.to(device), columns, real)
 
 
 def _equal(context: Tensor, other: Tensor) -> bool:

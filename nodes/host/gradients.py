@@ -170,11 +170,10 @@ class GradientProbe:
         """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve."""
         call, rows = self._call, []
         if call is not None:
-            length = context.shape[1]
-            rows = call.positives.rows(x, transformer_options, 0, call.batch, call.grid, self._tokens, None, length)
+            rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid, self._tokens, None)
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        leaf = Leaf(rows, self._layers, x.shape[0])
+        leaf = Leaf(rows, self._layers)
         with torch.inference_mode(False), torch.no_grad(), Tail(self._network, self._layers[0], x.device) as tail:
             out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
             if not leaf.words:

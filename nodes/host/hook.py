@@ -7,20 +7,30 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .arrangement import Arranger
+from .conditionings import Rows
+
 
 class CrossAttentionHook(ABC):
-    """Finds every cross-attention that the network computes; subclasses say what happens there."""
+    """Finds every cross-attention that the network computes; subclasses say what happens there.
 
-    def __init__(self) -> None:
+    rows: the conditionings whose attention is meant.
+    """
+
+    def __init__(self, rows: list[Rows]) -> None:
+        self._rows = rows
         # The cross-attention that the network computes next. Shapes cannot tell it from self-attention: 77 query
         # positions exist as well as 77 tokens, and other nodes change the number of either.
         self._next: dict | None = None
+        self._arranger = Arranger(rows, ())
 
     def install(self, options: dict) -> dict:
         """A copy of the host's transformer options with the hook in it; what is installed there stays in effect."""
         options = dict(options)
         patches = dict(options.get("patches", {}))
-        patches["attn2_patch"] = [*patches.get("attn2_patch", []), self._announce]
+        others = patches.get("attn2_patch", [])
+        self._arranger = Arranger(self._rows, [*others, *patches.get("attn2_output_patch", [])])
+        patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce]
         options["patches"] = patches
         options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
         replacers = options.get("patches_replace", {})
@@ -29,11 +39,17 @@ class CrossAttentionHook(ABC):
             options["patches_replace"] = {**replacers, "attn2": around}
         return options
 
+    def _enter(self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """The first attn2 patch, in front of other nodes'."""
+        self._arranger.enter(n, context)
+        return n, context, value
+
     def _announce(
         self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The last attn2 patch: the next attention is this block's cross-attention."""
         self._next = extra_options
+        self._arranger.leave(n, context)
         return n, context, value
 
     @abstractmethod

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.grad_sam import WordAttention, attention_change, distinct_tokens, token_probabilities
+from .arrangement import UnreadableError
 from .conditionings import Rows
 from .hook import CrossAttentionHook
 from .layers import layer_name
@@ -23,13 +24,11 @@ class Leaf(CrossAttentionHook):
     words: per layer that ran one entry per entry of `rows`. grids: per layer its (h, w).
     """
 
-    def __init__(self, rows: list[Rows], layers: Container[str], batch: int) -> None:
-        super().__init__()
+    def __init__(self, rows: list[Rows], layers: Container[str]) -> None:
+        super().__init__(rows)
         self.words: dict[str, list[WordAttention]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
-        self._rows = rows
         self._layers = layers
-        self._batch = batch
 
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
@@ -68,26 +67,44 @@ class Leaf(CrossAttentionHook):
             return out
         q, k, v = qkv
         h, w = options["activations_shape"][-2:]
-        if out.shape[:2] != (self._batch, h * w) or q.shape[:2] != out.shape[:2] or v.shape[:2] != k.shape[:2]:
+        try:
+            arrangement = self._arranger.arrangement()
+        except UnreadableError as error:
+            raise ValueError(f"cross-attention {name}: {error}; connect the model without it") from error
+        keys = arrangement.places[0][0].columns.shape[0]
+        if out.shape[:2] != (q.shape[0], h * w) or q.shape[1] != h * w or not k.shape[1] == v.shape[1] == keys:
             raise ValueError(
-                f"cross-attention {name} has {tuple(out.shape[:2])} rows and positions where {self._batch} rows "
-                f"of {h}x{w} were expected: another node rearranges them; connect the model without it"
+                f"cross-attention {name} has {tuple(out.shape[:2])} rows and positions and {k.shape[1]} keys where "
+                f"{q.shape[0]} rows of {h}x{w} and {keys} keys were expected: {self._arranger.names} rearranges them; "
+                f"connect the model without it"
             )
         self.grids[name], out = (h, w), out.float()
-        for row in self._rows:
-            used, columns = distinct_tokens(row.columns)
-            own = mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows]
-            if own is not None and own.ndim == 3:
-                own = own.unsqueeze(1)
+        for places in arrangement.places:
+            rows = [torch.arange(len(out), device=out.device)[place.rows] for place in places]
+            tokens = [distinct_tokens(place.columns) for place in places]
             with torch.no_grad():
-                p = token_probabilities(q[row.rows], k[row.rows], heads, used, mask=own, scale=scale)
+                p = [
+                    token_probabilities(q[at], k[at], heads, used, mask=_of_rows(mask, at), scale=scale)
+                    for at, (used, _) in zip(rows, tokens, strict=True)
+                ]
+            values = [v[at][:, used].float() for at, (used, _) in zip(rows, tokens, strict=True)]
+            p, columns = torch.cat(p, dim=-1), torch.cat([each for _, each in tokens])
             torch.set_grad_enabled(True)
             change = torch.zeros_like(p, requires_grad=True)
-            values = v[row.rows][:, used].float()
-            changed = out[row.rows] + attention_change(change, values)
-            out = out.slice_scatter(changed, 0, row.rows.start, row.rows.stop)
-            self.words.setdefault(name, []).append(WordAttention(p, change, columns, values.detach()))
+            parts = change.split([len(used) for used, _ in tokens], dim=-1)
+            for at, part, each in zip(rows, parts, values, strict=True):
+                out = out.index_add(0, at, attention_change(part, each))
+            words = WordAttention(p, change, columns, torch.cat(values, dim=1).detach())
+            self.words.setdefault(name, []).append(words)
         return out
+
+
+def _of_rows(mask: Tensor | None, rows: Tensor) -> Tensor | None:
+    """An attention mask of these rows, [Q,T] or [rows,1 or H,Q,T]."""
+    if mask is None or mask.ndim < 3:
+        return mask
+    mask = mask if mask.shape[0] == 1 else mask[rows]
+    return mask.unsqueeze(1) if mask.ndim == 3 else mask
 
 
 def differentiable_attention(

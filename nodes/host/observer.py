@@ -152,15 +152,14 @@ class AttentionCapture:
         """DIFFUSION_MODEL wrapper: put a recorder beside the attention where rows of this call are the prompt's."""
         call, watch, rows = self._call, self._watch, []
         if call is not None and call.index is not None:
-            length = context.shape[1]
             rows = call.positives.rows(
-                x, transformer_options, call.index, call.batch, call.grid, watch.tokens, watch.words, length
+                x, context, transformer_options, call.index, call.batch, call.grid, watch.tokens, watch.words
             )
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        recorder = Recorder(rows, watch.layers, x.shape[0], self._warn)
+        recorder = Recorder(rows, watch.layers, self._warn, chosen=watch.prompt is not None)
         out = executor(x, timesteps, context, y, control, recorder.install(transformer_options), **kwargs)
-        recorder.check_selection()
+        recorder.finish()
         if not recorder.grids:
             self._warn("no cross-attention was computed where it could be seen: another node replaced the attention")
         for name, maps in recorder.maps.items():

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 
+_OURS = __name__.rpartition(".")[0]
 _PACKS = re.compile(r".*[/\\]custom_nodes[/\\]([^/\\]+)")
 
 
@@ -30,3 +31,8 @@ def patch_name(patch: Callable) -> str:
 def patch_names(patches: Iterable[Callable]) -> str:
     """The names of several, each once: `first and second`."""
     return " and ".join(dict.fromkeys(patch_name(patch) for patch in patches))
+
+
+def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:
+    """Those that are not this pack's own: several captures may watch one model."""
+    return [patch for patch in patches if not getattr(inspect.unwrap(patch), "__module__", "").startswith(_OURS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..core.attention import token_attention
+from ..core.rearranged import mixing_weights
+from .arrangement import Arrangement, Place, UnreadableError
 from .conditionings import Rows
 from .hook import CrossAttentionHook
 from .layers import LayerSelection, layer_name
@@ -18,17 +21,28 @@ class Recorder(CrossAttentionHook):
     """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
 
     maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads.
-    grids: the (h_n, w_n) of every cross-attention layer that ran.
+    grids: the (h_n, w_n) of every cross-attention layer that ran. chosen: whether the user said which prompt is meant.
     """
 
-    def __init__(self, rows: list[Rows], selection: LayerSelection, batch: int, warn: Callable[[str], None]) -> None:
-        super().__init__()
+    def __init__(
+        self, rows: list[Rows], selection: LayerSelection, warn: Callable[[str], None], *, chosen: bool
+    ) -> None:
+        super().__init__(rows)
         self.maps: dict[str, list[Tensor]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
-        self._rows = rows
         self._selection = selection
-        self._batch = batch
         self._warn = warn
+        self._chosen = chosen
+        # Maps of layers whose rows are still to be mixed: the arrangement and, per entry of `rows`, each place's map.
+        self._unmixed: dict[str, tuple[Arrangement, list[list[Tensor]]]] = {}
+
+    def install(self, options: dict) -> dict:
+        """See `CrossAttentionHook`; what other nodes do with the attention's output is noted, too."""
+        options = super().install(options)
+        patches = options["patches"]
+        if patches.get("attn2_output_patch"):
+            patches["attn2_output_patch"] = [self._watched(patch) for patch in patches["attn2_output_patch"]]
+        return options
 
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
@@ -54,13 +68,32 @@ class Recorder(CrossAttentionHook):
 
         return replaced
 
-    def check_selection(self) -> None:
-        """Raise ValueError when none of the layers that ran is chosen: a grid that this latent does not have."""
+    def _watched(self, patch: Callable) -> Callable:
+        """An attn2 output patch of another node; where it makes fewer rows of many, the maps follow."""
+
+        def watched(out: Tensor, extra_options: dict) -> Tensor:
+            mixed = patch(out, extra_options)
+            if mixed.shape[0] != out.shape[0]:
+                self._mix(layer_name(extra_options), out, mixed)
+            return mixed
+
+        return functools.update_wrapper(watched, patch, assigned=(), updated=())
+
+    def finish(self) -> None:
+        """After the call: say what could not be read.
+
+        Raises ValueError when none of the layers that ran is chosen: a grid that this latent does not have.
+        """
+        for name in self._unmixed:
+            self._refuse(name, f"{self._arranger.names} repeats its rows, and nothing brings them together again")
         if self.grids and not any(layer in self._selection for layer in self.grids.items()):
             there = ", ".join(sorted({f"{h}x{w}" for h, w in self.grids.values()}))
             raise ValueError(
                 f"no cross-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
             )
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._warn(f"cross-attention of layer {name} is not captured: {reason}")
 
     @torch.no_grad()
     def _record(
@@ -71,31 +104,57 @@ class Recorder(CrossAttentionHook):
         self.grids[name] = (h, w)
         if (name, (h, w)) not in self._selection:
             return
-        tokens = self._rows[0].columns.shape[0]
-        if q.shape[:2] != (self._batch, h * w) or k.shape[0] != self._batch or k.shape[1] < tokens:
-            self._warn(
-                f"cross-attention of layer {name} is not captured: {tuple(q.shape)} queries and {tuple(k.shape)} keys "
-                f"where "
-                f"{self._batch} rows of {h}x{w} queries and at least {tokens} keys were expected; another node "
-                f"rearranges them"
+        try:
+            arrangement = self._arranger.arrangement()
+        except UnreadableError as error:
+            self._refuse(name, str(error))
+            return
+        keys = arrangement.places[0][0].columns.shape[0]
+        if q.shape[1] != h * w or k.shape[:2] != (q.shape[0], keys):
+            self._refuse(
+                name,
+                f"{self._arranger.names} leaves {tuple(q.shape)} queries and {tuple(k.shape)} keys where rows of "
+                f"{h}x{w} queries and {keys} keys were expected",
             )
             return
-        self.maps[name] = [
-            token_attention(
-                q[row.rows],
-                k[row.rows],
-                heads,
-                _to_keys(row.columns, row, k),
-                words=None if row.words is None else _to_keys(row.words.unsqueeze(-1), row, k).squeeze(-1),
-                mask=mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[row.rows],
-                scale=scale,
-            ).unflatten(-1, (h, w))
-            for row in self._rows
-        ]
+        maps = [[_seen(place, q, k, heads, mask, scale) for place in places] for places in arrangement.places]
+        if arrangement.carriers is None:
+            self.maps[name] = [each[0].unflatten(-1, (h, w)) for each in maps]
+        else:
+            self._unmixed[name] = arrangement, maps
+
+    @torch.no_grad()
+    def _mix(self, name: str, out: Tensor, mixed: Tensor) -> None:
+        """Count each place's map as much as its rows count in the `mixed` [R,Q,d] that another node made of `out`."""
+        if name not in self._unmixed:
+            return
+        arrangement, maps = self._unmixed.pop(name)
+        found = []
+        for row, carriers, places, each in zip(self._rows, arrangement.carriers, arrangement.places, maps, strict=True):
+            weights = mixing_weights(out[carriers], mixed[row.rows])
+            if weights is None:
+                self._refuse(name, f"how {self._arranger.names} mixes its rows cannot be told")
+                return
+            shares = [weights[place.carrier] * m for place, m in zip(places, each, strict=True)]
+            found.append(torch.stack(shares).sum(0).unflatten(-1, self.grids[name]))
+        self.maps[name] = found
+        if not self._chosen:
+            self._warn(
+                f"{self._arranger.names} gives parts of the picture texts of their own: attention is captured for the "
+                "sampler's own prompt, where that one counts; for a region's text connect its conditioning as "
+                "'positive'"
+            )
 
 
-def _to_keys(columns: Tensor, row: Rows, k: Tensor) -> Tensor:
-    """Membership [T,S] for every key of every row: [B,T',S]. Keys another node put behind the text belong to
-    nothing."""
-    columns = torch.nn.functional.pad(columns, (0, 0, 0, k.shape[1] - columns.shape[0]))
-    return columns.expand(row.rows.stop - row.rows.start, -1, -1)
+def _seen(place: Place, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, scale: float | None) -> Tensor:
+    """The subjects' attention [S,B,Q] in these rows."""
+    q, k = q[place.rows], k[place.rows]
+    return token_attention(
+        q,
+        k,
+        heads,
+        place.columns.expand(len(q), -1, -1),
+        words=None if place.words is None else place.words.expand(len(q), -1),
+        mask=mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[place.rows],
+        scale=scale,
+    )
