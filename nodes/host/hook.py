@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -32,10 +33,11 @@ class CrossAttentionHook(ABC):
         self._arranger = Arranger(self._rows, [*others, *patches.get("attn2_output_patch", [])])
         patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce]
         options["patches"] = patches
-        options["optimized_attention_override"] = self._beside(options.get("optimized_attention_override"))
+        previous = options.get("optimized_attention_override")
+        options["optimized_attention_override"] = _around(self._beside(previous), previous)
         replacers = options.get("patches_replace", {})
         if replacers.get("attn2"):
-            around = {block: self._around(replacer) for block, replacer in replacers["attn2"].items()}
+            around = {block: _around(self._around(each), each) for block, each in replacers["attn2"].items()}
             options["patches_replace"] = {**replacers, "attn2": around}
         return options
 
@@ -59,3 +61,8 @@ class CrossAttentionHook(ABC):
     @abstractmethod
     def _around(self, replacer: Callable) -> Callable:
         """The attn2 replacement, around one that another node installed."""
+
+
+def _around(ours: Callable, theirs: Callable | None) -> Callable:
+    """`ours`, from which `inspect.unwrap` gets to another node's patch, so that a message can name it."""
+    return ours if theirs is None else functools.update_wrapper(ours, theirs, assigned=(), updated=())

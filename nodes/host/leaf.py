@@ -6,12 +6,12 @@ from collections.abc import Callable, Container
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.grad_sam import WordAttention, attention_change, distinct_tokens, token_probabilities
 from .arrangement import UnreadableError
 from .conditionings import Rows
+from .differentiable import differentiable_attention, followed
 from .hook import CrossAttentionHook
 from .layers import layer_name
 
@@ -30,12 +30,32 @@ class Leaf(CrossAttentionHook):
         self.grids: dict[str, tuple[int, int]] = {}
         self._layers = layers
 
+    def install(self, options: dict) -> dict:
+        """See `CrossAttentionHook`; what replaces self-attention has to let gradients pass, too."""
+        options = super().install(options)
+        replacers = options.get("patches_replace", {})
+        if replacers.get("attn1"):
+            around = {block: self._passable(replacer) for block, replacer in replacers["attn1"].items()}
+            options["patches_replace"] = {**replacers, "attn1": around}
+        return options
+
+    @staticmethod
+    def _passable(replacer: Callable) -> Callable:
+        def replaced(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return followed(replacer, lambda q, k, v: replacer(q, k, v, *args, **kwargs), q, k, v)
+
+        return replaced
+
     def _beside(self, previous: Callable | None) -> Callable:
         def override(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
             announced, self._next = self._next, None
             if torch.is_grad_enabled():
                 attention = differentiable_attention  # the host's backends compute in place
-            out = attention(*args, **kwargs) if previous is None else previous(attention, *args, **kwargs)
+            if previous is None:
+                out = attention(*args, **kwargs)
+            else:
+                q, k, v, *more = args
+                out = followed(previous, lambda q, k, v: previous(attention, q, k, v, *more, **kwargs), q, k, v)
             if announced is None or layer_name(announced) != layer_name(kwargs["transformer_options"]):
                 return out
             q, k, v, heads, *rest = args
@@ -45,9 +65,11 @@ class Leaf(CrossAttentionHook):
         return override
 
     def _around(self, replacer: Callable) -> Callable:
+        passable = self._passable(replacer)
+
         def replaced(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, **kwargs: Any) -> Tensor:
             self._next = None
-            out = replacer(q, k, v, extra_options, **kwargs)
+            out = passable(q, k, v, extra_options, **kwargs)
             return self._recorded(out, (q, k, v), extra_options["n_heads"], extra_options)
 
         return replaced
@@ -105,18 +127,3 @@ def _of_rows(mask: Tensor | None, rows: Tensor) -> Tensor | None:
         return mask
     mask = mask if mask.shape[0] == 1 else mask[rows]
     return mask.unsqueeze(1) if mask.ndim == 3 else mask
-
-
-def differentiable_attention(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, scale: float | None = None, **options: Any
-) -> Tensor:
-    """Attention in float32 that autograd can follow: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
-
-    mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where kept. options: the host's, without effect.
-    """
-    q, k, v = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    if mask is not None and mask.ndim == 3:
-        mask = mask.unsqueeze(1)
-    if mask is not None and mask.dtype != torch.bool:
-        mask = mask.float()
-    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(2)
