@@ -11,23 +11,25 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.attention import Piece, compose, normalise
+from ..core.attention import normalise
 from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .conditionings import Positives, Rows
 from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
+from .measured_call import MeasuredCall, prediction_scale
 from .model_call import step_of
+from .precision import full_float32
 from .probe import call_once
 from .progress import progress_bar
 from .room import room_behind
@@ -39,19 +41,6 @@ log = logging.getLogger("explainable_latents")
 WRAPPER_KEY = "explainable_latents.gradients"
 
 ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
-
-
-@dataclass
-class _Call:
-    """The one model call that is measured."""
-
-    positives: Positives
-    batch: int
-    grid: tuple[int, int]
-    sigma: float
-    step: int | None
-    scale: float
-    pieces: list[tuple[Tensor, Rows]] = field(default_factory=list)
 
 
 class GradientProbe:
@@ -83,14 +72,13 @@ class GradientProbe:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
         self._polarity = polarity
         self._solver = solver
-        self._network = patcher.get_model_object("diffusion_model")
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else (one_layer(layers, layer),)
         self._aggregated = definition == AGGREGATED
         self._measuring = False
         self._progress: Progress | None = None
-        self._call: _Call | None = None
+        self._call: MeasuredCall | None = None
         for kind, wrapper in (
             (WrappersMP.PREPARE_SAMPLING, self._around_loading),
             (WrappersMP.PREDICT_NOISE, self._around_step),
@@ -115,7 +103,7 @@ class GradientProbe:
                 f"the model was called but no attention of {', '.join(self._subjects.labels)} was seen: the positive "
                 "conditioning is not active at this noise level (a timestep range), or another node hides it (see log)"
             )
-        maps = _framed(done)
+        maps = done.framed()
         if self._aggregated:
             maps = normalise(maps.squeeze(2))
         return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid, self._spatial_scale)
@@ -128,7 +116,7 @@ class GradientProbe:
         The exact solver takes more of what is free beyond that, see `Room.fitting`.
         """
         latents, *size = noise_shape
-        room = room_behind(self._network, self._layers[0], tuple(size[-2:]))
+        room = room_behind(model.get_model_object("diffusion_model"), self._layers[0], tuple(size[-2:]))
         tokens = len(set().union(*self._tokens))
         if self._solver == STRUCTURED and not self._aggregated:
             needed = room.structured(latents, tokens)
@@ -151,10 +139,12 @@ class GradientProbe:
         listed = guider.conds.get("positive") or []
         positives = Positives(listed, None, log.warning)
         sigma = float(timestep.flatten()[0])
-        scale = _prediction_scale(guider.inner_model.model_sampling, timestep)
+        scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         step = step_of(sigma, model_options)
-        self._call = _Call(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step, scale)
-        return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, model_options)[0]
+        self._call = MeasuredCall(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step, scale)
+        # Where the model is split between devices this call runs on its own, all of it.
+        options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
+        return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
 
     def _around_network(
         self,
@@ -167,14 +157,22 @@ class GradientProbe:
         transformer_options: dict,
         **kwargs: Any,
     ) -> Tensor:
-        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve."""
-        call, rows = self._call, []
+        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve.
+
+        `executor.class_obj` is the network that runs: the host may have copied the model that was patched.
+        """
+        call, network, rows = self._call, executor.class_obj, []
         if call is not None:
             rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid, self._tokens, None)
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         leaf = Leaf(rows, self._layers)
-        with torch.inference_mode(False), torch.no_grad(), Tail(self._network, self._layers[0], x.device) as tail:
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            full_float32(),
+            Tail(network, self._layers[0], x.device) as tail,
+        ):
             out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
             if not leaf.words:
                 raise ValueError(
@@ -184,17 +182,19 @@ class GradientProbe:
             with torch.enable_grad():
                 for i, row in enumerate(rows):
                     prediction = out.float()[row.rows] * call.scale
-                    call.pieces.append((self._solve(leaf, i, row, tail, prediction, call.scale), row))
+                    call.pieces.append((self._solve(network, leaf, i, row, tail, prediction, call.scale), row))
             return out.detach()
 
-    def _solve(self, leaf: Leaf, i: int, row: Rows, tail: Tail, prediction: Tensor, scale: float) -> Tensor:
+    def _solve(
+        self, network: nn.Module, leaf: Leaf, i: int, row: Rows, tail: Tail, prediction: Tensor, scale: float
+    ) -> Tensor:
         """Saliency of the i-th conditioning: [S,B,C,a,b], aggregated [S,B,1,a,b]."""
         words = {name: each[i] for name, each in leaf.words.items()}
         if self._aggregated:
             return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
         layer = self._layers[0]
-        last = is_last(self._network, layer)
-        room = room_behind(self._network, layer, row.size)
+        last = is_last(network, layer)
+        room = room_behind(network, layer, row.size)
         together = room.fitting(len(prediction), words[layer].change.shape[-1], prediction.device, TOGETHER)
         record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
         return solve(record, self._solver, self._polarity, self._progress)
@@ -222,24 +222,3 @@ def gradient_saliency(
     probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return replace(saliency, maps=saliency.maps.cpu(), step=None)
-
-
-def _prediction_scale(sampling: Any, sigma: Tensor) -> float:
-    """d z / d output: the denoised prediction z is an affine function of the network's output (eps, v, flow).
-
-    The finished latent (sigma 0) is its own prediction; there the smallest noise level counts.
-    """
-    one = sigma.flatten()[:1].clamp_min(float(sampling.sigma_min))
-    unit = torch.ones((1, 1, 1, 1), device=sigma.device)
-    zero = torch.zeros_like(unit)
-    change = sampling.calculate_denoised(one, unit, zero) - sampling.calculate_denoised(one, zero, zero)
-    return float(change)
-
-
-def _framed(call: _Call) -> Tensor:
-    """The conditionings' maps in one frame: weighted means where they overlap, as the host mixes their predictions."""
-    if len(call.pieces) == 1 and call.pieces[0][1].is_whole(call.grid):
-        return call.pieces[0][0]
-    channels = call.pieces[0][0].shape[2]
-    pieces = [Piece(m.transpose(1, 2).flatten(0, 1), row.offset, row.weight) for m, row in call.pieces]
-    return compose(pieces, call.grid).unflatten(0, (-1, channels)).transpose(1, 2)
