@@ -91,7 +91,8 @@ def aggregated(
     polarity: str,
 ) -> Tensor:
     """The aggregated variant, one backward pass of the sum of z for all layers: [S,B,1,a,b], not normalised."""
-    gradients = torch.autograd.grad(prediction.sum(), [each.change for each in words.values()])
+    # several conditionings of one call share its record
+    gradients = torch.autograd.grad(prediction.sum(), [each.change for each in words.values()], retain_graph=True)
     maps = [
         resize(query_scores(each, gradient, polarity).unflatten(-1, grids[name]), size)
         for (name, each), gradient in zip(words.items(), gradients, strict=True)

@@ -274,6 +274,18 @@ def test_areas_of_one_prompt_are_put_in_one_frame(comfy):
     torch.testing.assert_close(saliency(model, start=noise(1, (6, 8)), positive=doubled).maps, whole.maps)
 
 
+def test_the_aggregated_definition_of_areas_is_that_of_each(comfy):
+    """Two conditionings of one model call: their halves are the maps of each, in the proportion of their sums."""
+    model, prompt = random_unet("SD15", seed=4), conditioning(1)
+    start = noise(1, (6, 8))
+    halves = [[prompt[0][0], {"area": (6, 4, 0, x), "strength": 1.0}] for x in (0, 4)]
+    found = saliency(model, start=start, positive=halves, definition="aggregated").maps
+    for x, half in zip((0, 4), halves, strict=True):
+        part = found[..., x : x + 4]
+        alone = saliency(model, start=start, positive=[half], definition="aggregated").maps[..., x : x + 4]
+        assert relative_error(part / part.sum((-2, -1), keepdim=True), alone) <= 1e-4
+
+
 def test_polarity_follows_the_sign_of_the_prediction(comfy):
     """z falls where eps rises: positive parts are those of -eps, and both parts add up to the absolute saliency."""
     model, start = random_unet("SD15", seed=5), noise(1, (4, 4))
