@@ -111,15 +111,16 @@ def quantile_threshold(maps: Tensor, value: float) -> Tensor:
 def otsu_threshold(maps: Tensor, value: float) -> Tensor:
     """The level that best separates each map's values into two classes (Otsu 1979), found among the values themselves.
 
-    Maximises w₀ w₁ (μ₀ - μ₁)² over every split of the sorted values; `value` is not used.
+    Maximises w₀ w₁ (μ₀ - μ₁)² over every split of the sorted values; `value` is not used. It is computed on the CPU in
+    float64, which not every device has.
     """
-    ordered = maps.flatten(-2).double().sort(dim=-1).values
+    ordered = maps.flatten(-2).cpu().double().sort(dim=-1).values
     n = ordered.shape[-1]
-    low = torch.arange(1, n, device=maps.device, dtype=torch.float64)
+    low = torch.arange(1, n, dtype=torch.float64)
     sums = ordered.cumsum(-1)
     difference = sums[..., :-1] / low - (sums[..., -1:] - sums[..., :-1]) / (n - low)
     best = (low * (n - low) * difference**2).argmax(dim=-1, keepdim=True)
-    return ordered.gather(-1, best).to(maps.dtype).unsqueeze(-1)
+    return ordered.gather(-1, best).to(maps.dtype).to(maps.device).unsqueeze(-1)
 
 
 Threshold = Callable[[Tensor, float], Tensor]
