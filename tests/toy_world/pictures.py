@@ -39,11 +39,15 @@ class Kind:
 
 @dataclass(frozen=True)
 class Picture:
-    """`image` uint8 [128,128,3], `mask` bool [128,128] (true on the subject and its outline), and what is shown."""
+    """`image` uint8 [128,128,3], `mask` bool [128,128] (true on the subject and its outline), and what is shown.
+
+    figure: the subject's own picture (RGBA) and the place (left, top) of its corner.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     kind: Kind
+    figure: tuple[Image.Image, int, int]
 
 
 def random_kind(seed: int) -> Kind:
@@ -68,7 +72,7 @@ def make_picture(kind: Kind, seed: int) -> Picture:
     picture.paste(figure, (left, top), figure)
     alpha = Image.new("L", (SIZE, SIZE))
     alpha.paste(figure.getchannel("A"), (left, top))
-    return Picture(np.asarray(picture), np.asarray(alpha) > 127, kind)
+    return Picture(np.asarray(picture), np.asarray(alpha) > 127, kind, (figure, left, top))
 
 
 def random_picture(seed: int) -> Picture:

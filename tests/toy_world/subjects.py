@@ -5,7 +5,7 @@ They face right.
 
 from collections.abc import Callable
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -179,11 +179,39 @@ SUBJECTS: dict[str, Callable[[Brush, Colour], None]] = {
 }
 
 
-def draw_subject(name: str, colour: Colour, pixels: int, oversample: int = 3) -> Image.Image:
-    """Return `name` in `colour` as an RGBA picture of `pixels` × `pixels`, with a dark outline that belongs to it."""
+# Points that can be found again in another picture of the same subject, in the unit square of its drawing.
+LANDMARKS: dict[str, dict[str, Point]] = {
+    "dog": {"eye": (0.78, 0.26), "nose": (0.95, 0.30), "ear": (0.64, 0.33), "tail": (0.08, 0.22), "paw": (0.56, 0.94)},
+    "cat": {"eye": (0.65, 0.34), "nose": (0.54, 0.45), "ear": (0.77, 0.08), "tail": (0.17, 0.50), "paw": (0.66, 0.93)},
+    "horse": {"eye": (0.82, 0.15), "nose": (0.93, 0.31), "tail": (0.07, 0.76), "paw": (0.51, 0.95)},
+    "elephant": {"eye": (0.80, 0.33), "nose": (0.94, 0.84), "ear": (0.60, 0.40), "paw": (0.50, 0.94)},
+    "car": {"front wheel": (0.75, 0.79), "rear wheel": (0.25, 0.79), "lamp": (0.93, 0.60), "window": (0.42, 0.48)},
+    "bus": {
+        "front wheel": (0.75, 0.85),
+        "rear wheel": (0.23, 0.85),
+        "window": (0.33, 0.42),
+        "door": (0.90, 0.45),
+    },
+    "airplane": {"nose": (0.96, 0.50), "tail": (0.07, 0.20), "window": (0.69, 0.475), "wing tip": (0.34, 0.86)},
+}
+RIM = 2  # final pixels around the unit square, which the outline needs
+
+
+def landmark(name: str, point: str, pixels: int, mirrored: bool = False) -> Point:
+    """Where a landmark lies in the picture that `draw_subject` makes, in pixels (x, y) from its top left corner."""
+    x, y = LANDMARKS[name][point]
+    side = pixels - 2 * RIM
+    return RIM + (1 - x if mirrored else x) * side, RIM + y * side
+
+
+def draw_subject(name: str, colour: Colour, pixels: int, oversample: int = 3, mirrored: bool = False) -> Image.Image:
+    """Return `name` in `colour` as an RGBA picture of `pixels` × `pixels`, with a dark outline that belongs to it.
+
+    mirrored: facing left.
+    """
     brush = Brush(pixels * oversample)
     SUBJECTS[name](brush, colour)
-    margin = 2 * oversample
+    margin = RIM * oversample
     inner = Image.new("RGBA", brush.image.size, (0, 0, 0, 0))
     size = brush.size - 2 * margin
     inner.paste(brush.image.resize((size, size), Image.Resampling.NEAREST), (margin, margin))
@@ -193,4 +221,5 @@ def draw_subject(name: str, colour: Colour, pixels: int, oversample: int = 3) ->
     outlined.putalpha(rim)
     outlined.paste(inner, (0, 0), alpha)
     outlined.putalpha(ImageChops.lighter(rim, alpha))
-    return outlined.resize((pixels, pixels), Image.Resampling.BOX)
+    drawn = outlined.resize((pixels, pixels), Image.Resampling.BOX)
+    return ImageOps.mirror(drawn) if mirrored else drawn
