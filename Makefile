@@ -9,7 +9,7 @@ HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 TEST = $(RUN) -m pytest -q -m "not matrix"
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-two toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -52,6 +52,9 @@ demo: host ## make the pictures of the pack's main job and print their path
 
 toy: host ## train the toy checkpoint anew (90 minutes on 2 cores)
 	$(RUN) -m tests.toy_world.train
+
+toy-two: host ## train the checkpoint of the second toy world, on from the first (goes on where it was broken off)
+	$(RUN) -m tests.toy_world.train_two
 
 toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
 	$(RUN) -m tests.toy_world.quality

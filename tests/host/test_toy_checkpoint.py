@@ -7,7 +7,7 @@ from safetensors import safe_open
 from tests.toy_world.judge import held_out_quality, judge_images, load_judge
 from tests.toy_world.modules import TextEncoder, make_unet
 from tests.toy_world.pictures import random_picture
-from tests.toy_world.vocabulary import Vocabulary
+from tests.toy_world.vocabulary import Vocabulary, first_world
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_stock_loader_gives_an_epsilon_model_of_the_trained_unet(comfy, part
 def test_the_hosts_text_encoder_equals_the_one_that_was_trained(comfy, parts, toy_checkpoint):
     from tests.comfyui.install import installed
 
-    vocabulary = Vocabulary(installed().tree)
+    vocabulary = Vocabulary(installed().tree, first_world())
     twin = TextEncoder(vocabulary.rows)
     with safe_open(toy_checkpoint, "pt") as file:
         names = {f"cond_stage_model.transformer.{host}": own for own, host in _names(twin).items()}

@@ -6,6 +6,7 @@ left, and come in pairs, which a model can mix up or forget.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,18 +39,24 @@ PATTERNS = (
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One subject as it was drawn.
-
-    subject, colour: names. size: small or large. side: left or right, of its centre. mirrored: it faces left.
-    mask: bool [128,128], what is visible of it. box: (left, top, right, bottom) of the mask, right and bottom outside.
-    points: landmarks that are visible, name -> (x, y) in pixels.
-    """
+class Named:
+    """What a caption can say of one subject: its name and colour, small or large, left or right (of its centre)."""
 
     subject: str
     colour: str
     size: str
     side: str
+
+
+@dataclass(frozen=True)
+class Thing(Named):
+    """One subject as it was drawn.
+
+    mirrored: it faces left. mask: bool [128,128], what is visible of it.
+    box: (left, top, right, bottom) of the mask, right and bottom outside.
+    points: landmarks that are visible, name -> (x, y) in pixels.
+    """
+
     mirrored: bool
     mask: np.ndarray
     box: tuple[int, int, int, int]
@@ -153,20 +160,19 @@ def _first_world(seed: int) -> Group:
     return Group(picture.image, (_thing(placed, picture.mask),), picture.kind.scene)
 
 
-def describe(group: Group, rng: np.random.Generator) -> str:
-    """A caption of the group in a random form; colour, size and side of each are sometimes left out.
+def describe(things: Sequence[Named], scene: str, rng: np.random.Generator) -> str:
+    """A caption in a random form; colour, size and side of each thing are sometimes left out.
 
     Two things are named in either order, so that their order says nothing about their places.
     """
-    if len(group.things) == 1 and rng.random() < 0.5:
-        thing = group.things[0]
-        return caption(Kind(thing.subject, group.scene, thing.colour), rng)
-    things = []
-    for thing in rng.permutation(np.array(group.things, dtype=object)):
+    if len(things) == 1 and rng.random() < 0.5:
+        return caption(Kind(things[0].subject, scene, things[0].colour), rng)
+    phrases = []
+    for i in rng.permutation(len(things)):
+        thing = things[i]
         sided, coloured, sized = (rng.random(3) < (SIDE_NAMED, COLOUR_NAMED, SIZE_NAMED)).tolist()
-        adjectives = [thing.size] * sized + [thing.colour] * coloured
+        words = " ".join([*[thing.size] * sized, *[thing.colour] * coloured, thing.subject])
         place = f" on the {thing.side}" if sided else ""
-        words = " ".join([*adjectives, thing.subject])
-        things.append(f"{'an' if words[0] in 'aeiou' else 'a'} {words}{place}")
-    scene = rng.choice(PLACES.get(group.scene, (group.scene,)))
-    return PATTERNS[rng.integers(len(PATTERNS))].format(things=" and ".join(things), scene=scene)
+        phrases.append(f"{'an' if words[0] in 'aeiou' else 'a'} {words}{place}")
+    place = rng.choice(PLACES.get(scene, (scene,)))
+    return PATTERNS[rng.integers(len(PATTERNS))].format(things=" and ".join(phrases), scene=place)

@@ -50,6 +50,12 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> Verdict:
         """Judge `images`, float [B,3,128,128] in [0,1]."""
+        features, up = self.look(images)
+        mask = F.pixel_shuffle(self.mask(up), 2)[:, 0]
+        return Verdict(self.subject(features), self.scene(features), mask, features)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `images` show: features of the whole picture [B,192] and of its places [B,24,64,64]."""
         d1 = self.down1(images * 2 - 1)
         d2 = self.down2(d1)
         d3 = self.down3(d2)
@@ -57,9 +63,7 @@ class Judge(nn.Module):
         features = torch.cat([d4.mean((2, 3)), d4.amax((2, 3))], 1)
         up = self.up3(torch.cat([F.interpolate(d4, scale_factor=2.0), d3], 1))
         up = self.up2(torch.cat([F.interpolate(up, scale_factor=2.0), d2], 1))
-        up = self.up1(torch.cat([F.interpolate(up, scale_factor=2.0), d1], 1))
-        mask = F.pixel_shuffle(self.mask(up), 2)[:, 0]
-        return Verdict(self.subject(features), self.scene(features), mask, features)
+        return features, self.up1(torch.cat([F.interpolate(up, scale_factor=2.0), d1], 1))
 
 
 def _batch(seeds: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,7 +75,7 @@ def _batch(seeds: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images, masks, subjects, scenes
 
 
-def _degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
+def degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tensor:
     """Return `images` as the checkpoint would show them (an eighth through the autoencoder), noisy and recoloured."""
     part = len(images) // 8
     with torch.no_grad():
@@ -93,7 +97,7 @@ def train_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 3
         start = 100_000 + step * batch
         images, masks, subjects, scenes = (x.to(device) for x in _batch(range(start, start + batch)))
         with torch.autocast(device.type, torch.bfloat16):
-            verdict = judge(_degrade(images, vae, generator))
+            verdict = judge(degrade(images, vae, generator))
         loss = F.cross_entropy(verdict.subject.float(), subjects) + F.cross_entropy(verdict.scene.float(), scenes)
         loss = loss + 2 * F.binary_cross_entropy_with_logits(verdict.mask.float(), masks)
         optimiser.zero_grad(set_to_none=True)

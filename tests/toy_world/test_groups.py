@@ -81,7 +81,7 @@ def test_the_side_is_that_of_the_middle_and_the_first_thing_of_a_given_pair_stan
 
 def test_captions_name_every_thing_and_sometimes_its_colour_size_and_side():
     rng = np.random.default_rng(0)
-    captions = [(group, describe(group, rng)) for group in GROUPS for _ in range(3)]
+    captions = [(group, describe(group.things, group.scene, rng)) for group in GROUPS for _ in range(3)]
     assert all(thing.subject in text for group, text in captions for thing in group.things)
     things = [(thing, text.split(thing.subject)) for group, text in captions for thing in group.things]
     pairs = [
@@ -102,5 +102,7 @@ def test_captions_name_every_thing_and_sometimes_its_colour_size_and_side():
 def test_the_order_of_a_caption_does_not_tell_the_places():
     rng = np.random.default_rng(1)
     group = make_group(("dog", "car"), "beach", rng)
-    first = sum(text.index("dog") < text.index("car") for text in (describe(group, rng) for _ in range(300)))
+    first = sum(
+        text.index("dog") < text.index("car") for text in (describe(group.things, group.scene, rng) for _ in range(300))
+    )
     assert 105 < first < 195  # five standard deviations around one half

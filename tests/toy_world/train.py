@@ -10,11 +10,11 @@ import argparse
 import logging
 import multiprocessing
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +25,12 @@ from ..comfyui.command import run_main
 from ..comfyui.inprocess import load_comfyui
 from ..comfyui.paths import HOME
 from . import pictures
+from .diffusion import Plan as DiffusionPlan
+from .diffusion import reporter, schedule, staged, train_diffusion
 from .export import save_checkpoint
 from .judge import train_judge
-from .modules import TextEncoder, make_autoencoder, make_unet, plain_attention
-from .vocabulary import Vocabulary
+from .modules import TextEncoder, make_autoencoder, make_unet
+from .vocabulary import Vocabulary, first_world
 
 log = logging.getLogger("toy_world")
 HERE = Path(__file__).parent
@@ -43,41 +45,25 @@ class Plan:
     autoencoder_steps: int = 4_000
     autoencoder_batch: int = 16
     crop: int = 64
-    diffusion_steps: int = 6_800
-    diffusion_batch: int = 32
-    learning_rate: float = 8e-4
     judge_steps: int = 800
 
 
-def pixels(seeds: range) -> Tensor:
-    """Return the pictures of `seeds` as uint8 [N,3,128,128]."""
+DIFFUSION = DiffusionPlan(steps=6_800, batch=32, learning_rate=8e-4)
+
+
+def drawn(draw: Callable[[int], Any], seeds: range) -> list:
+    """Return what `draw` makes of each of `seeds`, on all cores."""
     with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-        images = pool.map(_image, seeds, chunksize=50)
+        return pool.map(draw, seeds, chunksize=50)
+
+
+def as_tensor(images: list[np.ndarray]) -> Tensor:
+    """Return pictures uint8 [128,128,3] as one tensor [N,3,128,128]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def _image(seed: int) -> np.ndarray:
     return pictures.random_picture(seed).image
-
-
-def schedule(step: int, steps: int, warmup: int = 200) -> float:
-    """Linear warm-up, then a cosine down to one hundredth of the peak learning rate."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def reporter(name: str, steps: int) -> Iterator[None]:
-    """Log the mean loss and the time left every 100 steps; send it one loss per step."""
-    start, losses = time.monotonic(), []
-    for step in range(1, steps + 1):
-        losses.append((yield))
-        if step % 100 == 0 or step == steps:
-            spent = time.monotonic() - start
-            left = spent / step * (steps - step) / 60
-            log.info("%s %d/%d loss %.5f, %.0f s, %.1f min left", name, step, steps, np.mean(losses), spent, left)
-            losses.clear()
-    yield
 
 
 def random_crops(images: Tensor, batch: int, side: int, generator: torch.Generator) -> Tensor:
@@ -132,86 +118,6 @@ def set_latent_scale(vae: nn.Module, latents: Tensor) -> None:
     vae.vae_shift.data = -latents.mean() / scale
 
 
-def alphas_cumprod() -> Tensor:
-    """Return ᾱ_t of Stable Diffusion 1.x for its 1000 timesteps (scaled-linear β from 0.00085 to 0.012)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
-
-
-class Average:
-    """Exponential moving average of parameters, with a short memory at the start."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float = 0.9995):
-        self.live, self.decay, self.count = parameters, decay, 0
-        self.values = [p.detach().clone() for p in parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take one step towards the live parameters."""
-        self.count += 1
-        weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.live], weight)
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Copy the average into the live parameters."""
-        for p, value in zip(self.live, self.values, strict=True):
-            p.copy_(value)
-
-
-def train_diffusion(plan: Plan, latents: Tensor, vocabulary: Vocabulary, device: torch.device, snapshot: Path):
-    """Train UNet and text encoder: ε-prediction, min-SNR weights (γ = 5), one prompt in ten empty, EMA.
-
-    The text encoder's end-of-text vector is blanked in three samples of ten, so that the words themselves have to carry
-    what they mean (nothing about attention is supervised). `snapshot` receives averaged weights every 1,000 steps.
-    """
-    torch.manual_seed(3)
-    rng = np.random.default_rng(4)
-    unet, text = make_unet(device).train(), TextEncoder(vocabulary.rows).to(device).train()
-    parameters = [*unet.parameters(), *text.parameters()]
-    average = Average(parameters)
-    optimiser = torch.optim.AdamW(parameters, plan.learning_rate, weight_decay=1e-2, betas=(0.9, 0.99), fused=True)
-    lr = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(schedule, steps=plan.diffusion_steps))
-    shown = [pictures.random_kind(seed) for seed in range(len(latents))]
-    alphas = alphas_cumprod().to(device)
-    options = {"optimized_attention_override": plain_attention} if device.type == "cpu" else {}
-    report = reporter("diffusion", plan.diffusion_steps)
-    next(report)
-    for step in range(plan.diffusion_steps):
-        picks = rng.integers(len(latents), size=plan.diffusion_batch)
-        captions = [pictures.caption(shown[i], rng) if rng.random() > 0.1 else "" for i in picks]
-        rows, keep, end = (x.to(device) for x in vocabulary.encode(captions))
-        x0 = latents[torch.from_numpy(picks)].to(device)
-        t = torch.randint(1000, (len(picks),), device=device)
-        noise, a = torch.randn_like(x0), alphas[t].view(-1, 1, 1, 1)
-        with torch.autocast(device.type, torch.bfloat16):
-            context = text(rows, keep & ~(end & (torch.rand(len(picks), 1, device=device) < 0.3)))
-            predicted = unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context, transformer_options=options)
-        snr = alphas[t] / (1 - alphas[t])
-        loss = ((predicted.float() - noise) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / snr
-        optimiser.zero_grad(set_to_none=True)
-        loss.mean().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        lr.step()
-        average.update()
-        report.send(loss.mean().item())
-        if (step + 1) % 1000 == 0:
-            torch.save({"values": average.values, "step": step + 1}, snapshot)
-    average.apply()
-    return unet, text
-
-
-def staged(path: Path, make) -> dict:
-    """Return the state saved at `path`, making and saving it first if it is not there."""
-    if not path.exists():
-        state = make()
-        partial_file = path.with_suffix(".part")
-        torch.save(state, partial_file)
-        partial_file.replace(path)
-    return torch.load(path, weights_only=True)
-
-
 def main() -> None:
     """Run every stage that is not finished and write `toy.safetensors` and `judge.safetensors`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,9 +130,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     host = load_comfyui(device="--cpu" if device.type == "cpu" else "")
-    plan, vocabulary = Plan(), Vocabulary(host.tree)
+    plan, vocabulary = Plan(), Vocabulary(host.tree, first_world())
     log.info("training on %s, stages in %s", device, args.work)
-    images = None if (args.work / "latents.pt").exists() else pixels(range(plan.pictures))
+    images = None if (args.work / "latents.pt").exists() else as_tensor(drawn(_image, range(plan.pictures)))
 
     vae = make_autoencoder(device).to(memory_format=torch.channels_last)
     vae.load_state_dict(
@@ -238,7 +144,14 @@ def main() -> None:
     scaled = 0.18215 * (latents / vae.vae_scale.cpu() + vae.vae_shift.cpu())
 
     def diffusion() -> dict:
-        unet, text = train_diffusion(plan, scaled, vocabulary, device, args.work / "snapshot.pt")
+        torch.manual_seed(3)
+        unet, text = make_unet(device).train(), TextEncoder(vocabulary.rows).to(device).train()
+        shown = [pictures.random_kind(seed) for seed in range(len(scaled))]
+
+        def caption(i: int, rng: np.random.Generator) -> str:
+            return pictures.caption(shown[i], rng)
+
+        train_diffusion(DIFFUSION, scaled, caption, vocabulary, unet, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
     parts = staged(args.work / "diffusion.pt", diffusion)

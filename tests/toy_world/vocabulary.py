@@ -1,15 +1,31 @@
 """The words the toy text encoder knows, as rows of a compact table over the real CLIP BPE vocabulary."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .groups import ALONE, PATTERNS, PLACES, SIDES
 from .modules import TOKENS
 from .pictures import COLOUR_NAMES, SCENE_NAMES, SUBJECT_NAMES, TEMPLATES
 
 END = 49407
+_ADJECTIVES = tuple(itertools.product(ALONE, COLOUR_NAMES, SIDES))
+
+
+def first_world() -> list[str]:
+    """Every caption of the first world."""
+    names = (f"{colour} {subject}" for colour, subject in itertools.product(COLOUR_NAMES, SUBJECT_NAMES))
+    return [t.format(subject=s, scene=c) for t, s, c in itertools.product(TEMPLATES, names, SCENE_NAMES)]
+
+
+def second_world() -> list[str]:
+    """Captions that hold every word of the second world, which knows the first one's as well."""
+    scenes = [name for scene in SCENE_NAMES for name in PLACES.get(scene, (scene,))]
+    things = [f"a {size} thing and an {colour} thing on the {side}" for size, colour, side in _ADJECTIVES]
+    return [*first_world(), *things, *(pattern.format(things="a cat", scene=s) for pattern in PATTERNS for s in scenes)]
 
 
 class Vocabulary:
@@ -18,14 +34,13 @@ class Vocabulary:
     Parameters
     ----------
     comfyui: the ComfyUI folder, whose CLIP tokenizer files are used.
+    texts: captions that hold every word between them.
     """
 
-    def __init__(self, comfyui: Path):
+    def __init__(self, comfyui: Path, texts: Iterable[str]):
         from transformers import CLIPTokenizer
 
         self._tokenizer = CLIPTokenizer.from_pretrained(comfyui / "comfy" / "sd1_tokenizer")
-        names = (f"{colour} {subject}" for colour, subject in itertools.product(COLOUR_NAMES, SUBJECT_NAMES))
-        texts = [t.format(subject=s, scene=c) for t, s, c in itertools.product(TEMPLATES, names, SCENE_NAMES)]
         self._cache = {text: tuple(self._tokenizer(text)["input_ids"]) for text in ["", *texts]}
         self.token_ids = sorted(set(itertools.chain(*self._cache.values())))
         self._row = {token: row for row, token in enumerate(self.token_ids, start=1)}
