@@ -49,7 +49,7 @@ class Rows:
 class Positives:
     """The positive conditionings of one step, reduced to those that hold the subjects' prompt.
 
-    listed: the guider's list itself, by which the host's evaluation of it is recognised.
+    listed: the guider's list itself.
     """
 
     def __init__(self, listed: list[dict], prompt: Sequence[Tensor] | None, warn: Callable[[str], None]) -> None:
@@ -74,6 +74,15 @@ class Positives:
 
     def __bool__(self) -> bool:
         return bool(self._by_uuid)
+
+    def among(self, lists: Sequence[list[dict] | None]) -> int | None:
+        """Index of the positive list among the lists that the host evaluates, None where it is not there.
+
+        By identity; else by the ids of its conditionings, for another node may evaluate changed copies (CADS).
+        """
+        own = [cond["uuid"] for cond in self.listed]
+        copies = (i for i, each in enumerate(lists) if each and [cond.get("uuid") for cond in each] == own)
+        return next((i for i, each in enumerate(lists) if each is self.listed), next(copies, None))
 
     def rows(
         self,

@@ -38,11 +38,11 @@ class Evaluation(Protocol):
 def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
     """Inside the block `call.index` is that of the positive list among `conds`, the lists the host evaluates now.
 
-    By identity, not by index: guiders order the lists as they like, and guidance nodes evaluate the positive or the
-    negative list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
+    Not by their order: guiders order the lists as they like, and guidance nodes evaluate the positive or the negative
+    list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
     """
     if call is not None and not call.evaluated:
-        call.index = next((i for i, cond in enumerate(conds) if cond is call.positives.listed), None)
+        call.index = call.positives.among(conds)
         call.evaluated = call.index is not None
     try:
         yield

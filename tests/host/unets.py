@@ -114,6 +114,7 @@ def sample(
     sampler: str = "euler",
     start: Tensor | None = None,
     callback=None,
+    noise_mask: Tensor | None = None,
 ) -> Tensor:
     """The host's own sampling from fixed noise; `start` replaces that noise."""
     import comfy.sample
@@ -132,6 +133,7 @@ def sample(
         negative or conditioning(2),
         torch.zeros_like(start),
         callback=callback,
+        noise_mask=noise_mask,
         disable_pbar=True,
         seed=0,
     )
