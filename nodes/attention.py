@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core.attention import RESIZE_MODES
+from .host.handles import fingerprint, given
 from .host.observer import SHARES, observe
 from .host.probe import probe
 from .sockets import Attention, Saliency, Subjects
@@ -94,6 +95,11 @@ class ELCaptureAttention(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        """New when what the node gave is gone, so that the sampler runs again."""
+        return fingerprint()
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -117,7 +123,7 @@ class ELCaptureAttention(io.ComfyNode):
             resize=resize,
             share=share,
         )
-        return io.NodeOutput(observed, capture)
+        return io.NodeOutput(observed, given(capture))
 
 
 class ELProbeAttention(io.ComfyNode):

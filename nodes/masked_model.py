@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.replacement import Policy
-from .host.node_text import show_on_node
+from .host.handles import fingerprint, given
+from .host.node_text import show_on_running_node
 from .host.sampling import MaskedLatent
 from .sampling import plan_inputs, report_outputs
 from .sockets import Report
@@ -51,6 +52,11 @@ class ELMaskedLatentModel(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> str:
+        """New when what the node gave is gone, so that the sampler runs again."""
+        return fingerprint()
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -65,9 +71,8 @@ class ELMaskedLatentModel(io.ComfyNode):
         """Install the plan on a clone of the model."""
         patched = model.clone()
         policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
-        return io.NodeOutput(
-            patched, MaskedLatent(masking, reference["samples"], manipulate_at, *policies).install(patched)
-        )
+        report = MaskedLatent(masking, reference["samples"], manipulate_at, *policies).install(patched)
+        return io.NodeOutput(patched, given(report))
 
 
 class ELMaskedLatentReport(io.ComfyNode):
@@ -97,12 +102,11 @@ class ELMaskedLatentReport(io.ComfyNode):
                     display_name="text", tooltip="Number, noise level (sigma) and share inside the mask of each step."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, report: Any, samples: dict) -> io.NodeOutput:
         """Read the run that made this latent."""
         masks, saliency, text = report.outputs(samples["samples"])
-        show_on_node(cls, text)
+        show_on_running_node(text)
         return io.NodeOutput(masks, saliency, text, ui=ui.PreviewText(text))

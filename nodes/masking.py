@@ -44,6 +44,13 @@ class ELMaskFromAttention(io.ComfyNode):
                     "(output.5), separated by commas.",
                     advanced=True,
                 ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only where several different prompts are combined: the conditioning of the prompt that "
+                    "the subjects come from. Without it the first positive prompt counts.",
+                ),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -62,10 +69,11 @@ class ELMaskFromAttention(io.ComfyNode):
         dilate_size: int,
         dilate_iterations: int,
         layers: str,
+        positive: Any = None,
     ) -> io.NodeOutput:
         """Bundle the description."""
         shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
-        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers))
+        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive))
 
 
 class ELMaskFromGradient(io.ComfyNode):

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.metrics import compare
-from .host.node_text import show_on_node
+from .host.node_text import show_on_running_node
 
 
 class ELCompareImages(io.ComfyNode):
@@ -24,7 +24,6 @@ class ELCompareImages(io.ComfyNode):
             "only where a mask is white.",
             search_aliases=["psnr", "ssim", "metric", "similarity", "image difference", "quality"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("image", tooltip="The picture to measure, or a batch of them."),
                 io.Image.Input(
@@ -57,5 +56,5 @@ class ELCompareImages(io.ComfyNode):
     def execute(cls, image: Any, reference: Any, mask: Any = None) -> io.NodeOutput:
         """Measure, and show the values on the node."""
         found = compare(image, reference, mask)
-        show_on_node(cls, found.text())
+        show_on_running_node(found.text())
         return io.NodeOutput(found.mean_psnr, found.mean_ssim, found.text(), ui=ui.PreviewText(found.text()))

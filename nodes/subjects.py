@@ -10,7 +10,7 @@ from .core.chips import chips
 from .core.parsing import EXTENTS, parse, table
 from .core.reading import PARSERS
 from .core.subjects import joined_text
-from .host.node_text import show_on_node
+from .host.node_text import show_on_running_node
 from .host.tokens import tokenize
 from .sockets import Subjects
 
@@ -29,7 +29,6 @@ class ELParseSubjects(io.ComfyNode):
             "text encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
             search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP that also encodes this prompt for the sampler."),
                 io.String.Input(
@@ -75,7 +74,7 @@ class ELParseSubjects(io.ComfyNode):
         subjects = parse(text, tokens, override, parser, words)
         found = parse(text, tokens, "", parser, words) if override else subjects
         preview = table(subjects)
-        show_on_node(cls, preview)
+        show_on_running_node(preview)
         return io.NodeOutput(
             subjects,
             joined_text(subjects.items, "subject"),

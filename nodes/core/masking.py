@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -17,12 +19,14 @@ CHANNELS = ("each", "together")
 class AttentionMasking:
     """The mask is the shaped cross-attention of `subjects`, read from the model call before the manipulated step.
 
-    layers: which cross-attention layers count (`all`, `last`, names or grids separated by commas).
+    layers: which cross-attention layers count (`all`, `last`, names or grids separated by commas). positive: the
+    subjects' prompt as the host's conditioning, [context [1,T,d], options] each; None for the first positive one.
     """
 
     subjects: Subjects
     shaping: Shaping
     layers: str = "all"
+    positive: Sequence[Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True)

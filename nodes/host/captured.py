@@ -1,43 +1,105 @@
-"""What one sampler run leaves in an attention capture."""
+"""What one sampler run leaves in an attention capture, and the handle to read it by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..core.attention import normalise, resize
-from ..core.saliency import Saliency
+from ..core.saliency import Saliency, over_steps
+from ..core.subjects import Subjects
 from .runs import SamplerRun
+
+if TYPE_CHECKING:
+    from .observer import Observer
 
 
 @dataclass
 class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
-    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n].
+    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. last: the map of the sampler's most recent model call, None when
+    that call showed no attention.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
     layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
+    last: Saliency | None = None
 
-    def add(self, saliency: Saliency, layers: dict[str, Tensor]) -> None:
-        """Take in one model call."""
+    def see(self, saliency: Saliency | None, layers: dict[str, Tensor]) -> None:
+        """Take in one model call of the sampler; None when the subjects' prompt took no part in it."""
+        self.last = saliency
+        if saliency is None:
+            return
         self.saliencies.append(saliency)
         for name, maps in layers.items():
             key = (name, tuple(maps.shape[-2:]))
             self.layers[key] = self.layers[key] + maps if key in self.layers else maps
 
-    def finish(self, samples: Tensor) -> None:
-        """Keep the result as the run's mark, and leave the compute device."""
-        super().finish(samples)
+    def content(self) -> list[Tensor]:
+        """See `SamplerRun`."""
+        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values()]
+
+    def to_cpu(self) -> None:
+        """See `SamplerRun`."""
         self.saliencies = [saliency.with_maps(saliency.maps.cpu()) for saliency in self.saliencies]
         self.layers = {key: maps.cpu() for key, maps in self.layers.items()}
+        self.last = None
 
     def layer_saliency(self, subjects: tuple[int, ...]) -> Saliency:
         """Each layer's own map of the `subjects`, mean over the steps, labelled `word, layer (h x w)`."""
         last = self.saliencies[-1].select(subjects)
         maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
-        return replace(last, maps=torch.cat(maps), labels=labels, step=None)
+        return Saliency(torch.cat(maps), labels, last.sigma, None, last.grid)
+
+
+class AttentionCapture:
+    """Handle of an observed model (EL_ATTENTION): filled while samplers run, read afterwards.
+
+    subjects: whose attention is captured. It holds sums per subject only, never a whole attention matrix.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.subjects: Subjects = observer.subjects
+        self.runs = observer.runs
+        self._observer = observer
+
+    def latest(self) -> Saliency | None:
+        """Map of the most recent model call: every subject, B = latent batch, each summing to 1; None before the first.
+
+        While a sampler runs only that run counts.
+        """
+        run = self.runs.latest()
+        return run.saliencies[-1] if run and run.saliencies else None
+
+    def before_step(self) -> Saliency | None:
+        """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""
+        return self.runs.current.last
+
+    def ask(self, predict: Callable[[], object]) -> Saliency | None:
+        """The map of the model call that `predict` makes, which is no step of the sampler; None when it has none."""
+        return self._observer.ask(predict)
+
+    def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
+        """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
+
+        role: all, subject or scene. how: mean, last or each, see `core.saliency.over_steps`. each_layer: one map per
+        layer instead, mean over the steps. Raises ValueError when there is nothing of that kind.
+        """
+        run = self.runs.of(samples)
+        if not run.saliencies:
+            raise ValueError(
+                "the capture is empty: no attention was seen while this latent was sampled. Check that start and end "
+                "percent of Capture Attention include some of the sampler's steps; the log says if another node kept "
+                "its attention from being read."
+            )
+        self.subjects.with_role(role)
+        picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
+        if each_layer:
+            return run.layer_saliency(picked)
+        return over_steps([call.select(picked) for call in run.saliencies], how)

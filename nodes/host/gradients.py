@@ -28,9 +28,9 @@ from .conditionings import Positives, Rows
 from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
 from .measured_call import MeasuredCall, prediction_scale
-from .model_call import step_of
+from .model_call import OURS, step_of
 from .precision import full_float32
-from .probe import call_once
+from .probe import call_once, without_ours
 from .progress import progress_bar
 from .room import room_behind
 from .solving import SOLVERS, STRUCTURED, TOGETHER, Record, aggregated, solve
@@ -38,7 +38,7 @@ from .tail import Tail, is_last
 
 log = logging.getLogger("explainable_latents")
 
-WRAPPER_KEY = "explainable_latents.gradients"
+WRAPPER_KEY = OURS + "gradients"
 
 ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
 
@@ -218,7 +218,7 @@ def gradient_saliency(
     not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
     each summing to 1. layer: as of `GradientProbe`. Raises ValueError as `GradientProbe` does.
     """
-    patcher = model.clone()
+    patcher = without_ours(model)
     probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return replace(saliency, maps=saliency.maps.cpu(), step=None)

@@ -30,7 +30,10 @@ class MaskSource(Protocol):
 
 
 class AttentionSource:
-    """The shaped attention of the most recent model call; before the first step a call is made for it."""
+    """The shaped attention of the sampler's model call before the step; a call is made for it where there is none.
+
+    That is before the first step, and where the subjects' prompt took no part in the call before (a timestep range).
+    """
 
     def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
         self._masking = masking
@@ -38,15 +41,14 @@ class AttentionSource:
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
         """See `MaskSource`. Raises ValueError when the model call showed no attention of the subjects."""
-        saliency = self._capture.latest()
+        saliency = self._capture.before_step()
         if saliency is None:
-            predict()
-            saliency = self._capture.latest()
+            saliency = self._capture.ask(predict)
         if saliency is None:
             raise ValueError(
-                f"the model showed no attention for {', '.join(self._masking.subjects.labels)}: parse the subjects "
-                f"from the prompt that is "
-                "connected as positive conditioning, with the CLIP of this model"
+                f"the model showed no attention for {', '.join(self._masking.subjects.labels)} at a manipulated step: "
+                f"their prompt is not active there (a timestep range of its conditioning), or it is not the one that "
+                f"is connected as positive conditioning, encoded with the CLIP of this model"
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
@@ -87,7 +89,8 @@ class ImageSource:
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
-        return AttentionSource(masking, observe(patcher, masking.subjects, layers=masking.layers, asides=True))
+        capture = observe(patcher, masking.subjects, layers=masking.layers, positive=masking.positive)
+        return AttentionSource(masking, capture)
     if isinstance(masking, GradientMasking):
         probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, layer=masking.layer)
         return GradientSource(masking, probe)

@@ -12,8 +12,11 @@ from torch import Tensor
 from ..core.attention import Piece, compose, resize
 from .conditionings import Positives, Rows
 
+# What this pack installs on models and puts into their options has a name that begins like this.
+OURS = "explainable_latents."
+
 # In transformer_options: the model is asked for a mask, this call is no step of the sampler.
-ASIDE = "explainable_latents.aside"
+ASIDE = OURS + "aside"
 
 
 def aside(extra_args: dict) -> dict:

@@ -11,6 +11,7 @@ Everything is installed through the host's wrappers, at the moment the model is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +20,18 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..core.attention import RESIZE_MODES, aggregate
-from ..core.saliency import Saliency, over_steps
+from ..core.saliency import Saliency
 from ..core.subjects import Subjects
-from .captured import CapturedRun
+from .captured import AttentionCapture, CapturedRun
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
-from .model_call import ASIDE, ModelCall, evaluating, step_of
+from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
 from .recorder import Recorder
-from .runs import keep, run_of
+from .runs import Runs
 
 log = logging.getLogger("explainable_latents")
 
-WRAPPER_KEY = "explainable_latents.attention"
+WRAPPER_KEY = OURS + "attention"
 
 SHARES = ("all tokens", "prompt words")
 
@@ -54,83 +55,62 @@ class Watch:
     resize: str
 
 
-class AttentionCapture:
-    """Handle of an observed model (EL_ATTENTION): filled while samplers run, read afterwards.
+class Observer:
+    """What is installed on an observed model. runs: what was seen; `subjects`: whose attention.
 
-    subjects: whose attention is captured. It holds sums per subject only, never a whole attention matrix.
+    The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
     """
 
-    def __init__(self, subjects: Subjects, watch: Watch, asides: bool) -> None:
+    def __init__(self, subjects: Subjects, watch: Watch) -> None:
         self.subjects = subjects
+        self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention")
         self._watch = watch
-        self._asides = asides
-        self._runs: list[CapturedRun] = []
-        self._run: CapturedRun | None = None
         self._call: ModelCall | None = None
+        self._asking = False
+        self._answer: Saliency | None = None
         self._warned: set[str] = set()
 
-    def latest(self) -> Saliency | None:
-        """Map of the most recent model call: every subject, B = latent batch, each summing to 1; None before the first.
-
-        While a sampler runs only that run counts.
-        """
-        run = self._run or (self._runs[-1] if self._runs else None)
-        return run.saliencies[-1] if run and run.saliencies else None
-
-    def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
-        """Maps of the finished run that made `samples` (see `runs.run_of`), on the CPU.
-
-        role: all, subject or scene. how: mean, last or each, see `core.saliency.over_steps`. each_layer: one map per
-        layer instead, mean over the steps. Raises ValueError when there is nothing of that kind.
-        """
-        run = run_of([run for run in self._runs if run.saliencies], samples, "Capture Attention")
-        if run is None:
-            raise ValueError(
-                "the capture is empty: connect the model output of Capture Attention to the sampler whose latent is "
-                "connected here, and check that start and end percent include some of its steps. The log says if "
-                "another node kept its attention from being read."
-            )
-        self.subjects.with_role(role)
-        picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
-        if each_layer:
-            return run.layer_saliency(picked)
-        return over_steps([call.select(picked) for call in run.saliencies], how)
-
-    def clear(self) -> None:
-        """Forget and release everything that was captured."""
-        self._runs = []
-        self._run = self._call = None
-        self._warned.clear()
+    def ask(self, predict: Callable[[], object]) -> Saliency | None:
+        """The map of the one model call that `predict` makes beside the sampler's steps; None when it has none."""
+        self._asking, self._answer = True, None
+        try:
+            predict()
+            return self._answer
+        finally:
+            self._asking, self._answer = False, None
 
     def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
-        """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind."""
-        outer, self._run = self._run, CapturedRun.start()
+        """OUTER_SAMPLE wrapper, see `Runs.around`."""
         self._warned.clear()
-        try:
-            samples = executor(*args, **kwargs)
-            self._run.finish(samples)
-            self._runs = keep(self._runs, self._run)
-        finally:
-            self._run = outer
-        return samples
+        return self.runs.around(executor, *args, **kwargs)
 
     def around_step(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
     ) -> Tensor:
-        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
-        run = self._run
-        counts = self._asides or ASIDE not in model_options.get("transformer_options", {})
-        call = self._begin(executor.class_obj, x, timestep, model_options) if run is not None and counts else None
+        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
+
+        Calls that are no step of the sampler count for nobody but the one who asked for them.
+        """
+        run = self.runs.current
+        beside = ASIDE in model_options.get("transformer_options", {})
+        if run is None or (beside and not self._asking):
+            return executor(x, timestep, model_options, *args)
+        call = self._begin(executor.class_obj, x, timestep, model_options)
         outer, self._call = self._call, call
         try:
             out = executor(x, timestep, model_options, *args)
         finally:
             self._call = outer
+        found, layers = None, {}
         if call is not None and call.pieces:
             layers = call.layers()
             maps = aggregate(list(layers.values()), call.grid, self._watch.resize)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
-            run.add(Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale), layers)
+            found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
+        if beside:
+            self._answer = found
+        else:
+            run.see(found, layers)
         return out
 
     def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
@@ -195,16 +175,14 @@ def observe(
     positive: list | None = None,
     resize: str = "nearest",
     share: str = "all tokens",
-    asides: bool = False,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
     layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0
     at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
-    combined.
-    resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding keep their
-    share), `prompt words` the probability renormalised over the prompt's own tokens. asides: also see calls that are
-    made for a mask and are no step of the sampler, see `model_call.aside`.
+    combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
+    keep their share), `prompt words` the probability renormalised over the prompt's own tokens.
+
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
     """
@@ -222,14 +200,12 @@ def observe(
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    capture = AttentionCapture(
-        subjects, Watch(tokens, words, prompt, selection, start_percent, end_percent, resize), asides
-    )
+    observer = Observer(subjects, Watch(tokens, words, prompt, selection, start_percent, end_percent, resize))
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, capture.around_run),
-        (WrappersMP.PREDICT_NOISE, capture.around_step),
-        (WrappersMP.CALC_COND_BATCH, capture.around_batch),
-        (WrappersMP.DIFFUSION_MODEL, capture.around_network),
+        (WrappersMP.OUTER_SAMPLE, observer.around_run),
+        (WrappersMP.PREDICT_NOISE, observer.around_step),
+        (WrappersMP.CALC_COND_BATCH, observer.around_batch),
+        (WrappersMP.DIFFUSION_MODEL, observer.around_network),
     ):
         patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-    return capture
+    return AttentionCapture(observer)

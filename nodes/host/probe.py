@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
+from .model_call import OURS
 from .observer import observe
 
 # Guidance changes what is done with a prediction; a probe asks for one prediction only.
@@ -37,6 +38,18 @@ def noise_sigma(model: ModelPatcher, noise_level: float) -> float:
     return min(float(sampling.percent_to_sigma(1.0 - noise_level)), float(sampling.sigma_max))
 
 
+def without_ours(model: ModelPatcher) -> ModelPatcher:
+    """A clone of `model` without what this pack's nodes installed on it: a probe is no run of a sampler.
+
+    Its captures and reports would take the probe for one, and masked latents would look for their steps in it.
+    """
+    patcher = model.clone()
+    for keys in patcher.wrappers.values():
+        for key in [key for key in keys if str(key).startswith(OURS)]:
+            del keys[key]
+    return patcher
+
+
 def probe(
     model: ModelPatcher,
     positive: list,
@@ -49,10 +62,10 @@ def probe(
     """Maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`; step is None.
 
     One call of the model on the positive conditioning; LoRA, ControlNet, hooks and attention patches take part,
-    guidance does not. options: as of `observer.observe`. Raises ValueError as `observe` and `noise_sigma` do, and
-    when the conditioning was not active at this noise level.
+    guidance and this pack's other patches do not. options: as of `observer.observe`. Raises ValueError as `observe`
+    and `noise_sigma` do, and when the conditioning was not active at this noise level.
     """
-    patcher = model.clone()
+    patcher = without_ours(model)
     capture = observe(patcher, subjects, **options)
     call_once(patcher, positive, latent, noise_level, seed)
     saliency = capture.latest()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.replacement import CURRENT, KEEP, Policy, blend, fit_reference
 from .mask_sources import MaskSource
-from .report import Manipulation, Report
+from .report import ManipulatedRun, Manipulation
 
 log = logging.getLogger("explainable_latents")
 
@@ -29,7 +29,7 @@ class Replacement:
         self,
         policies: tuple[Policy, Policy],
         source: MaskSource,
-        report: Report,
+        report: ManipulatedRun,
         reference: Tensor,
         guider: Any,
         seed: int | None,

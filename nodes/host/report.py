@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from comfy.patcher_extension import WrapperExecutor
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..core.masks import enlarge
 from ..core.saliency import Saliency
-from .runs import SamplerRun, keep, run_of
+from .runs import Runs, SamplerRun
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,17 @@ class ManipulatedRun(SamplerRun):
 
     manipulations: list[Manipulation] = field(default_factory=list)
 
-    def finish(self, samples: Tensor) -> None:
-        """Keep the result as the run's mark, and leave the compute device."""
-        super().finish(samples)
+    def add(self, manipulation: Manipulation) -> None:
+        """Take in one manipulated step."""
+        self.manipulations.append(manipulation)
+
+    def content(self) -> list[Tensor]:
+        """See `SamplerRun`."""
+        masks = [entry.mask for entry in self.manipulations]
+        return masks + [entry.saliency.maps for entry in self.manipulations if entry.saliency is not None]
+
+    def to_cpu(self) -> None:
+        """See `SamplerRun`."""
         self.manipulations = [_on_cpu(manipulation) for manipulation in self.manipulations]
 
 
@@ -45,37 +51,15 @@ class Report:
     """
 
     def __init__(self, spatial_scale: int) -> None:
+        self.runs: Runs[ManipulatedRun] = Runs(ManipulatedRun, "report", "Masked Latent (model patch)")
         self._scale = spatial_scale
-        self._runs: list[ManipulatedRun] = []
-        self._run: ManipulatedRun | None = None
-
-    def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
-        """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind."""
-        self._run = ManipulatedRun.start()
-        try:
-            samples = executor(*args, **kwargs)
-            self._run.finish(samples)
-            self._runs = keep(self._runs, self._run)
-        finally:
-            self._run = None
-        return samples
-
-    def add(self, manipulation: Manipulation) -> None:
-        """Take in one manipulated step of the running sampler."""
-        self._run.manipulations.append(manipulation)
 
     def manipulations(self, samples: Tensor) -> list[Manipulation]:
         """The manipulated steps of the finished run that made `samples`, on the CPU.
 
-        Raises ValueError when no sampler ran the model or it cannot be told which run is meant.
+        Raises ValueError as `Runs.of`.
         """
-        run = run_of(self._runs, samples, "Masked Latent (model patch)")
-        if run is None:
-            raise ValueError(
-                "the report is empty: connect the model output of Masked Latent (model patch) to the sampler whose "
-                "latent is connected here"
-            )
-        return run.manipulations
+        return self.runs.of(samples).manipulations
 
     def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
         """MASK [N·B,H,W] in picture pixels of the N manipulated steps, one after the other, their saliency, and a text.

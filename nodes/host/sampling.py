@@ -15,11 +15,13 @@ from ..core.masking import Masking
 from ..core.replacement import Policy
 from ..core.schedule import parse_steps
 from .mask_sources import MaskSource, mask_source
+from .model_call import OURS
 from .replacing import Replacement
-from .report import Report
+from .report import ManipulatedRun, Report
+from .runs import Runs
 from .segments import Segments
 
-WRAPPER_KEY = "explainable_latents.masked_latent"
+WRAPPER_KEY = OURS + "masked_latent"
 
 # These choose their own noise levels between the ends of the schedule: a step number means nothing to them.
 _OWN_STEPS = ("dpm_fast_function", "dpm_adaptive_function")
@@ -49,17 +51,19 @@ class MaskedLatent:
         source = mask_source(self.masking, patcher)
         report = Report(patcher.get_model_object("latent_format").spacial_downscale_ratio)
 
-        def wrapper(executor: WrapperExecutor, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return self._run(source, report, executor, guider, sigmas, *args, **kwargs)
+        runs = report.runs  # the patched model lives longer than the handle and must not keep it
 
-        patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, report.around_run)
+        def wrapper(executor: WrapperExecutor, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return self._run(source, runs, executor, guider, sigmas, *args, **kwargs)
+
+        patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, runs.around)
         patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, wrapper)
         return report
 
     def _run(
         self,
         source: MaskSource,
-        report: Report,
+        runs: Runs[ManipulatedRun],
         executor: WrapperExecutor,
         guider: Any,
         sigmas: Tensor,
@@ -81,7 +85,9 @@ class MaskedLatent:
             )
         steps = parse_steps(self.manipulate_at, len(sigmas) - 1)
         policies, seed = (self.inside, self.outside), extra_args.get("seed")
-        change = Replacement(policies, source, report, self.reference, guider, seed, noise, latent_image, denoise_mask)
+        change = Replacement(
+            policies, source, runs.current, self.reference, guider, seed, noise, latent_image, denoise_mask
+        )
         segmented = copy.copy(sampler)
         segmented.sampler_function = Segments.around(sampler.sampler_function, steps, change)
         following = WrapperExecutor.new_class_executor(segmented.sample, segmented, executor.wrappers, executor.idx + 1)

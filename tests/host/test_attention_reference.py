@@ -103,7 +103,7 @@ def test_diffusers_with_the_same_weights(comfy, kind, grid, batch, chunks, other
     assert len(x) == batch
     # Only the positive prompt, not repeated: diffusers knows nothing of the negative one or of its length.
     network(x, timesteps, positive[0][0].to(dtype).expand(batch, -1, -1))
-    layers = capture._runs[-1].layers
+    layers = capture.runs.kept[-1].layers
     assert len(layers) == len(reader.probabilities) == 7
     # Half precision rounds the networks' activations in another order; the probabilities stay float32.
     tolerance = 1e-5 if dtype == torch.float32 else 0.1
@@ -155,7 +155,7 @@ def test_every_layer_against_the_queries_and_keys_it_used(comfy, dtype):
     model.model_options["transformer_options"]["optimized_attention_override"] = note
     capture = observe(model, SUBJECTS)
     sample(model, 1, batch=2, positive=conditioning(1, 2), negative=conditioning(2, 2))
-    layers = list(capture._runs[-1].layers.values())
+    layers = list(capture.runs.kept[-1].layers.values())
     assert len(layers) == len(used) == 7
     for ours, theirs in zip(layers, used, strict=True):
         assert (ours.flatten(2) - torch.stack(theirs)).abs().max() < 1e-5

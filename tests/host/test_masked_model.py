@@ -12,7 +12,7 @@ from explainable_latents.nodes.host.observer import observe
 from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.host.patches import PATCHES
 from tests.host.toy_sampling import KEEP, REFERENCE, given, latent
-from tests.host.unets import SUBJECTS, noise, random_unet, sample
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
 HALF = torch.zeros(1, 16, 16)
 HALF[..., :8] = 1
@@ -225,12 +225,9 @@ def test_a_report_without_a_run_says_what_to_connect(toy):
 
 def test_a_report_of_several_runs_needs_the_latent_that_is_meant(toy):
     model, report = patched(toy.model, toy.attention(), "2")
-    from comfy_execution.utils import CurrentNodeContext
-
-    for node in ("1", "2"):
-        with CurrentNodeContext("prompt", node):
-            toy.stock(latent(), "euler", model=model, seed=int(node), **HOW)
-    with pytest.raises(ValueError, match="2 samplers ran the model of Masked Latent"):
+    for seed in (1, 2):
+        toy.stock(latent(), "euler", model=model, seed=seed, **HOW)
+    with pytest.raises(ValueError, match="none of the 2 runs in the report made this latent"):
         report.outputs(latent()["samples"])
 
 
@@ -247,3 +244,51 @@ def test_a_capture_beside_it_sees_each_step_once(comfy, at, kind, first):
     made = sample(model)
     assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1", "dog, step 2")
     assert [m.step for m in report.manipulations(made)] == [int(at)]
+
+
+@pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
+def test_a_mask_of_another_plan_is_not_found_in_the_model_call_for_this_one(comfy, kind):
+    """Two plans at one step: the second one's mask comes from the sampler's own call before the step."""
+    model = random_unet()
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    alone, report = patched(model, masking, "1", inside=KEEP, outside=KEEP)
+    expected = report.manipulations(sample(alone))
+    first, _ = patched(model, kind(SUBJECTS.with_role("subject"), Shaping()), "1", inside=KEEP, outside=KEEP)
+    both, report = patched(first, masking, "1", inside=KEEP, outside=KEEP)
+    found = report.manipulations(sample(both))
+    assert found[0].saliency.step == expected[0].saliency.step == 0
+    assert torch.equal(found[0].saliency.maps, expected[0].saliency.maps)
+
+
+# Of the eight steps the first prompt is active in 0 to 3 and the second one in 4 to 7.
+RANGES = [
+    [conditioning(1)[0][0], {**conditioning(1)[0][1], "start_percent": 0.0, "end_percent": 0.5}],
+    [conditioning(3)[0][0], {**conditioning(3)[0][1], "start_percent": 0.5, "end_percent": 1.0}],
+]
+
+
+def test_a_prompt_that_is_not_active_at_a_manipulated_step_is_an_error_not_an_old_map(comfy):
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    model, report = patched(random_unet(), masking, "2")
+    made = sample(model, 8, positive=RANGES)
+    assert [m.saliency.step for m in report.manipulations(made)] == [1]
+    model, _ = patched(random_unet(), masking, "6")
+    with pytest.raises(ValueError, match="no attention for dog at a manipulated step: their prompt is not active"):
+        sample(model, 8, positive=RANGES)
+
+
+def test_a_prompt_that_has_just_become_active_is_asked_at_the_manipulated_step(comfy):
+    from explainable_latents.nodes.masking import ELMaskFromAttention
+
+    model = random_unet()
+    shaping = ("subject", "mean", 0.2, "sum", False, 0.0, 3, 3, 0)
+    (masking,) = ELMaskFromAttention.execute(SUBJECTS, *shaping, "all", positive=RANGES[1:]).result
+    model, report = patched(model, masking, "4, 5", inside=KEEP, outside=KEEP)
+    capture = observe(model, SUBJECTS, positive=RANGES[1:])
+    made = sample(model, 8, positive=RANGES)
+    seen = capture.runs.of(made).saliencies
+    assert [call.step for call in seen] == [4, 5, 6, 7]
+    first, second = report.manipulations(made)
+    assert (first.saliency.step, second.saliency.step) == (4, 4)
+    for entry in (first, second):  # the state was kept, so the sampler sees the same at step 4
+        assert torch.equal(entry.saliency.maps, seen[0].select((0,)).maps)

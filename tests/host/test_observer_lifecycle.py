@@ -19,7 +19,7 @@ def model(comfy):
 
 
 def maps_of(capture):
-    return [call.maps for call in capture._runs[-1].saliencies]
+    return [call.maps for call in capture.runs.kept[-1].saliencies]
 
 
 def observed(model, **options):
@@ -52,7 +52,7 @@ def test_cancel_in_the_middle(model):
         sample(patcher, 4, callback=cancel)
     assert seen == [0, 1]
     assert capture.latest() is None
-    assert capture._runs == []
+    assert capture.runs.kept == []
     assert_like_fresh(model, patcher, capture)
 
 
@@ -76,8 +76,8 @@ def test_an_exception_in_the_middle(model, place):
         broken.add_wrapper_with_key(place, "test", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         sample(broken, 8)
-    assert capture._call is None
-    assert capture._run is None
+    assert capture._observer._call is None
+    assert capture.runs.current is None
     assert all(a is b for a, b in zip(before, maps_of(capture), strict=True))
     assert_like_fresh(model, patcher, capture)
 
@@ -118,17 +118,10 @@ def test_latest_is_the_running_samplers_map(model):
         assert torch.allclose(call.maps.sum((-2, -1)), torch.ones(2, 1))
 
 
-def test_repeated_runs_of_one_node_do_not_pile_up(model):
-    patcher, capture = observed(model)
-    for _ in range(3):
-        sample(patcher, 1)
-    assert len(capture._runs) == 1
-
-
 def test_only_sums_per_subject_are_kept(model):
     patcher, capture = observed(model)
     sample(patcher, 10)
-    run = capture._runs[-1]
+    run = capture.runs.kept[-1]
     held = [call.maps for call in run.saliencies] + list(run.layers.values())
     assert sum(t.numel() for t in held) == 10 * 2 * 256 + 2 * (3 * 256 + 4 * 64)
     assert all(t.untyped_storage().nbytes() == t.numel() * 4 for t in held)
@@ -148,7 +141,7 @@ def test_a_node_that_rearranges_queries_is_named_and_the_other_layers_count(mode
     patcher.set_model_attn2_output_patch(double)
     with caplog.at_level(logging.WARNING, "explainable_latents"):
         sample(patcher)
-    assert len(capture._runs[-1].layers) == 6
+    assert len(capture.runs.kept[-1].layers) == 6
     assert [r.message for r in caplog.records if "middle.0.0" in r.message] == [r.message for r in caplog.records]
     assert len(caplog.records) == 1
 
@@ -161,8 +154,8 @@ def test_a_replaced_attention_module_is_not_taken_for_cross_attention(comfy):
     )
     # the inner grid of 12x12 has more positions than the prompt has tokens: the shapes would fit
     sample(patcher, grid=(24, 24))
-    assert len(capture._runs[-1].layers) == 6
-    assert not any(name == "middle.0.0" for name, _ in capture._runs[-1].layers)
+    assert len(capture.runs.kept[-1].layers) == 6
+    assert not any(name == "middle.0.0" for name, _ in capture.runs.kept[-1].layers)
 
 
 def test_calls_on_tiles_are_left_out_and_named(model, caplog):
@@ -217,7 +210,7 @@ def test_layers_are_named_in_the_order_they_run(comfy, kind, count):
     patcher, capture = observed(random_unet(kind))
     sample(patcher, 1)
     names = cross_attention_layers(patcher)
-    assert names == tuple(name for name, _ in capture._runs[-1].layers)
+    assert names == tuple(name for name, _ in capture.runs.kept[-1].layers)
     assert len(names) == count
 
 

@@ -25,7 +25,7 @@ def test_every_backend_of_a_cpu(comfy, monkeypatch, backend, kind):
     expected = sample(model)
     assert torch.isfinite(expected).all()
     assert torch.equal(sample(observed), expected)
-    assert len(capture._runs[-1].saliencies) == 3
+    assert len(capture.runs.kept[-1].saliencies) == 3
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "ddpm", "heun", "dpmpp_2m", "dpmpp_2m_sde", "lcm", "uni_pc"])
@@ -33,7 +33,7 @@ def test_every_kind_of_sampler(model, sampler):
     observed = model.clone()
     capture = observe(observed, SUBJECTS)
     assert torch.equal(sample(observed, sampler=sampler), sample(model, sampler=sampler))
-    calls = capture._runs[-1].saliencies
+    calls = capture.runs.kept[-1].saliencies
     assert [call.step for call in calls] == sorted(call.step for call in calls)
     assert {call.step for call in calls} == {0, 1, 2}
 
@@ -60,7 +60,7 @@ def test_in_front_of_and_behind_other_patches(model, name):
     behind = patch(observed)
     assert torch.equal(sample(front), expected)
     assert torch.equal(sample(behind), expected)
-    first, second = ([call.maps for call in capture._runs[-1].saliencies] for capture in captures)
+    first, second = ([call.maps for call in capture.runs.kept[-1].saliencies] for capture in captures)
     assert len(first) == len(second) == 3
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert torch.equal(sample(model), sample(random_unet()))
@@ -77,7 +77,7 @@ def test_the_first_map_is_that_of_the_plain_model(model, name):
     for patched in (PATCHES[name](model), model.clone()):
         capture = observe(patched, SUBJECTS)
         sample(patched)
-        maps.append(capture._runs[-1].saliencies[0].maps * 256)
+        maps.append(capture.runs.kept[-1].saliencies[0].maps * 256)
     assert torch.allclose(*maps, atol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_a_replaced_attn2_is_observed_once_with_the_texts_keys(model, name):
     reference = observe(plain, SUBJECTS)
     sample(replaced, 1)
     sample(plain, 1)
-    ours, theirs = (run._runs[-1].layers for run in (capture, reference))
+    ours, theirs = (run.runs.kept[-1].layers for run in (capture, reference))
     assert ours.keys() == theirs.keys()
     # nothing has changed yet before the first replaced block
     first = next(iter(ours))
@@ -119,8 +119,8 @@ def test_controlnet(model):
     observed = model.clone()
     capture = observe(observed, SUBJECTS)
     assert torch.equal(sample(observed, positive=positive, negative=negative), expected)
-    assert len(capture._runs[-1].saliencies) == 3
-    assert len(capture._runs[-1].layers) == 7
+    assert len(capture.runs.kept[-1].saliencies) == 3
+    assert len(capture.runs.kept[-1].layers) == 7
 
 
 def test_weight_hooks_of_one_conditioning(model):
@@ -143,7 +143,7 @@ def test_weight_hooks_of_one_conditioning(model):
     assert torch.equal(sample(observed, positive=positive), expected)
     sample(plain)
     key = ("output.1.0", (8, 8))
-    assert not torch.equal(capture._runs[-1].layers[key], other._runs[-1].layers[key])
+    assert not torch.equal(capture.runs.kept[-1].layers[key], other.runs.kept[-1].layers[key])
 
 
 def test_two_captures_of_one_model(model):
@@ -152,4 +152,4 @@ def test_two_captures_of_one_model(model):
     assert torch.equal(sample(observed), sample(model))
     assert first.latest().labels == ("dog", "beach")
     assert second.latest().labels == ("beach",)
-    assert len(second._runs[-1].layers) == 4
+    assert len(second.runs.kept[-1].layers) == 4

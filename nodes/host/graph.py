@@ -1,0 +1,62 @@
+"""The workflow that the host executes now, in API format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_execution.graph_utils import is_link
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+Graph = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A node that the host executes or fingerprints, and the workflow that was queued.
+
+    A node that another one made while running is not in the workflow.
+    """
+
+    prompt_id: str
+    node_id: str
+    graph: Graph
+
+
+def running() -> Running | None:
+    """What the host executes now, None outside its execution."""
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    queue = getattr(server, "prompt_queue", None)
+    if context is None or queue is None:
+        return None
+    graphs = {item[1]: item[2] for item in queue.get_current_queue()[0]}
+    return Running(context.prompt_id, context.node_id, graphs.get(context.prompt_id, {}))
+
+
+def identity(graph: Graph, node_id: str) -> str | None:
+    """Digest of a node with its values and everything before it; None for a node that is not in the graph.
+
+    Two nodes that the host gives the same result share it, whatever their ids.
+    """
+    known: dict[str, str | None] = {}
+
+    def of(node_id: str) -> str | None:
+        if node_id not in known:
+            node = graph.get(node_id)
+            known[node_id] = None if node is None else _digest(node, of)
+        return known[node_id]
+
+    return of(node_id)
+
+
+def _digest(node: Mapping[str, Any], of: Any) -> str:
+    inputs = {
+        name: ["link", of(value[0]), value[1]] if is_link(value) else ["value", value]
+        for name, value in node["inputs"].items()
+    }
+    text = json.dumps([node["class_type"], inputs], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,156 @@
+"""Captures and reports under every way in which ComfyUI caches: what is shown belongs to the latent it is shown for."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.comfyui.client import ComfyClient, Result
+from tests.comfyui.server import ComfyServer
+
+from .conftest import SERVER_NODES
+
+# Gigabytes that the RAM-pressure cache keeps free: none, and more than there are.
+ROOMY, SHORT = ("--cache-ram", "0.001", "0.001"), ("--cache-ram", "100000", "100000")
+
+MODES = {
+    "default": (),
+    "classic": ("--cache-classic",),
+    "lru": ("--cache-lru", "60"),
+    "none": ("--cache-none",),
+    "ram with room": ROOMY,
+    "ram always short": SHORT,
+}
+KEEPS_OTHER_SEEDS = ("lru", "ram with room")
+KEEPS_THE_LAST_RUN = ("default", "classic", *KEEPS_OTHER_SEEDS)
+
+PROMPT = "a dog on the beach"
+SHAPING = {
+    "role": "subject",
+    "rule": "mean",
+    "value": 0.2,
+    "combine": "sum",
+    "invert": False,
+    "smooth_sigma": 0.0,
+    "smooth_size": 3,
+    "dilate_size": 3,
+    "dilate_iterations": 0,
+}
+REPLACED = {"manipulate_at": "1", "inside": "keep", "outside": "reference", "inside_timestep": 1, "outside_timestep": 1}
+SAMPLING = {"steps": 3, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def graph(seed: int, role: str = "all", override: str = "") -> dict[str, dict[str, Any]]:
+    """Capture and masked latent on one sampler; the report reads the latent behind a node that changes nothing."""
+    read = {"role": role, "over_steps": "each", "each_layer": False}
+    return {
+        "model": node("CheckpointLoaderSimple", ckpt_name="toy.safetensors"),
+        "parse": node(
+            "ELParseSubjects", clip=["model", 1], text=PROMPT, parser="rules", override=override, words="head noun"
+        ),
+        "capture": node(
+            "ELCaptureAttention",
+            model=["model", 0],
+            subjects=["parse", 0],
+            start_percent=0.0,
+            end_percent=1.0,
+            layers="all",
+            resize="nearest",
+            share="all tokens",
+        ),
+        "picture": node("EmptyImage", width=128, height=128, batch_size=1, color=0x804020),
+        "reference": node("VAEEncode", pixels=["picture", 0], vae=["model", 2]),
+        "masking": node("ELMaskFromAttention", subjects=["parse", 0], layers="all", **SHAPING),
+        "patch": node(
+            "ELMaskedLatentModel", model=["capture", 0], reference=["reference", 0], masking=["masking", 0], **REPLACED
+        ),
+        "positive": node("CLIPTextEncode", clip=["model", 1], text=PROMPT),
+        "negative": node("CLIPTextEncode", clip=["model", 1], text=""),
+        "empty": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "sampler": node(
+            "KSampler",
+            model=["patch", 0],
+            seed=seed,
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["empty", 0],
+            **SAMPLING,
+        ),
+        "maps": node("ELAttentionSaliency", attention=["capture", 1], samples=["sampler", 0], **read),
+        "numbers": node("TestNumbers", saliency=["maps", 0]),
+        "report": node("ELMaskedLatentReport", report=["patch", 1], samples=["sampler", 0]),
+        "reported": node("TestNumbers", saliency=["report", 1]),
+    }
+
+
+def unchanged(workflow: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same workflow whose report has to be read anew: its latent passes a node that changes nothing."""
+    times_one = node("LatentMultiply", samples=["sampler", 0], multiplier=1.0)
+    report = node("ELMaskedLatentReport", report=["patch", 1], samples=["times one", 0])
+    return {**workflow, "times one": times_one, "report": report}
+
+
+def numbers(result: Result, name: str = "numbers") -> dict[str, list[float]]:
+    """Label -> map."""
+    return json.loads(result.text(name))
+
+
+def of_word(word: str, maps: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Its maps of all steps."""
+    return {label: values for label, values in maps.items() if label.startswith(word)}
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cached(mode: str, request: pytest.FixtureRequest) -> Iterator[ComfyClient]:
+    """A client of a server that caches in this mode; the default one is the session's."""
+    if mode == "default":
+        with ComfyClient(request.getfixturevalue("server")) as client:
+            yield client
+        return
+    with ComfyServer(custom_nodes=[SERVER_NODES], arguments=MODES[mode]) as server, ComfyClient(server) as client:
+        yield client
+
+
+def test_maps_and_report_belong_to_the_latent_after_going_back_to_an_earlier_seed(cached: ComfyClient, mode: str):
+    first, second = cached.run(graph(1)), cached.run(graph(2))
+    assert list(numbers(first)) == [f"{word}, step {j}" for j in range(3) for word in ("dog", "beach")]
+    assert numbers(first) != numbers(second)
+    back = cached.run(unchanged(graph(1, "subject")))
+    assert ("sampler" in back.cached) == (mode in KEEPS_OTHER_SEEDS)
+    assert numbers(back) == of_word("dog", numbers(first))
+    assert numbers(back, "reported") == numbers(first, "reported") != numbers(second, "reported")
+
+
+def test_reading_a_capture_in_another_way_does_not_sample_again(cached: ComfyClient, mode: str):
+    """Nor does a copy of Parse Subjects with another id."""
+    first = cached.run(graph(3))
+    again = cached.run(unchanged(graph(3, "subject")))
+    assert ("sampler" in again.cached) == (mode in KEEPS_THE_LAST_RUN)
+    assert numbers(again) == of_word("dog", numbers(first))
+    copied = json.loads(json.dumps(graph(3)).replace('"parse"', '"copy"'))
+    result = cached.run(copied)
+    assert ("sampler" in result.cached) == (mode in KEEPS_THE_LAST_RUN)
+    assert numbers(result) == numbers(first)
+
+
+@pytest.mark.parametrize("mode", ["ram with room"], indirect=True)
+def test_a_sampler_whose_capture_was_dropped_from_the_cache_runs_again(cached: ComfyClient, mode: str):
+    """The RAM-pressure cache drops what holds a model first, and keeps the latents that were made with it."""
+    before = cached.run(graph(4))
+    for entries, role, word in ((1, "subject", "dog"), (2, "scene", "beach"), (3, "subject", "dog")):
+        cached.run({"memory": node("TestScarceMemory", entries=entries, seed=entries)})
+        again = cached.run(unchanged(graph(4, role)))
+        assert "sampler" not in again.cached
+        assert "positive" in again.cached
+        assert numbers(again) == of_word(word, numbers(before))
+        assert numbers(again, "reported") == numbers(before, "reported")
