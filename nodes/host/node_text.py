@@ -9,8 +9,8 @@ from server import PromptServer
 def show_on_running_node(text: str) -> None:
     """Show text on whatever node the host executes now; nothing where it executes none or no server runs.
 
-    A node that asked the host for its id instead would have it in the key of everything behind it: a copy of the node
-    would then make the sampler run again.
+    No node has to ask for its id: the host may put the id of one that does into the key of everything behind it, so
+    that a copy of the node makes the sampler run again.
     """
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     if context is not None and server is not None:
