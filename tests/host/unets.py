@@ -66,17 +66,19 @@ def random_unet(
     seed: int = 0,
     weights: dict | None = None,
     quantised: bool = False,
+    computes_in: torch.dtype | None = None,
 ):
     """A ModelPatcher of a random network with strong cross-attention, or of the `weights` given.
 
     quantised: the weights come as the host keeps quantised checkpoints, with scales and formats beside some of them.
+    computes_in: the host casts the weights to this precision when they are used.
     """
     import comfy.model_patcher
     import comfy.supported_models
 
     config = getattr(comfy.supported_models, kind)(unet_config(kind, dtype))
     config.unet_config |= unet_config(kind, dtype)
-    config.manual_cast_dtype = torch.float32 if quantised else None
+    config.manual_cast_dtype = torch.float32 if quantised else computes_in
     config.quant_config = {"mixed_ops": True} if quantised else None
     model = config.get_model({}, "", device="cpu")
     network = model.diffusion_model

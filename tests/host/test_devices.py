@@ -1,0 +1,204 @@
+"""On a GPU, with weights that the host keeps in main memory: nothing mixes devices, and the numbers are the CPU's.
+
+See `pretended_gpu` for how this is tried without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking, ImageMasking
+from explainable_latents.nodes.core.masks import COMBINATIONS, RULES, Shaping
+from explainable_latents.nodes.core.metrics import compare
+from explainable_latents.nodes.core.replacement import Policy
+from explainable_latents.nodes.core.saliency import Saliency
+from explainable_latents.nodes.core.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from explainable_latents.nodes.host.gradients import gradient_saliency
+from explainable_latents.nodes.host.observer import observe
+from explainable_latents.nodes.host.preview import overlays, raw_masks
+from explainable_latents.nodes.host.probe import probe
+from explainable_latents.nodes.host.sampling import MaskedLatent
+from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+
+GRID = (6, 8)
+DOG = SUBJECTS.with_role("subject")
+
+# The same operations on the same numbers; only the sizes of blocks and batches are chosen by the device.
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+OFFLOADED = [("manual cast", torch.float16), ("low memory", torch.bfloat16)]
+
+
+@pytest.fixture(scope="module")
+def offloaded(comfy) -> Callable[..., tuple]:
+    """Gives a ModelPatcher for the GPU whose weights stay in main memory, and its twin for the CPU.
+
+    manual cast: the weights are in another precision than the host computes in. low memory: none of them fitted.
+    """
+    from comfy.model_patcher import ModelPatcher
+    from comfy.patcher_extension import WrappersMP
+
+    def stay(executor: object, model: Any, shape: object, conds: dict, **options: object) -> tuple:
+        """In place of loading, which asks the driver: what it leaves behind when there is no room for any weight."""
+        return model.model, conds, []
+
+    def make(way: str, dtype: torch.dtype, kind: str = "SD15") -> tuple:
+        manual = way == "manual cast"
+        twin = random_unet(kind, torch.float32, computes_in=dtype) if manual else random_unet(kind, dtype)
+        for module in twin.model.diffusion_model.modules():
+            if hasattr(module, "comfy_cast_weights"):
+                module.comfy_cast_weights = True
+        model = ModelPatcher(twin.model, GPU, torch.device("cpu"))
+        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "weights stay", stay)
+        return model, twin
+
+    return make
+
+
+def on_both(models: tuple, run: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """What `run` gives on the GPU and on the CPU, as a node runs it: in inference mode."""
+    model, twin = models
+    with torch.inference_mode():
+        expected = run(twin)
+        with pretended_gpu():
+            return run(model), expected
+
+
+def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(values_of(found), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
+def test_capturing(offloaded, way, dtype):
+    def run(model):
+        model, devices = model.clone(), []
+        capture = observe(model, SUBJECTS, share="prompt words", resize="bilinear")
+        samples = sample(model, 2, grid=GRID, batch=2, callback=lambda *_: devices.append(capture.latest().maps.device))
+        saliency = capture.saliency(samples, "all", "each"), capture.saliency(samples, "subject", "mean", True)
+        return samples, *(each.maps for each in saliency), set(devices)
+
+    found, expected = on_both(offloaded(way, dtype), run)
+    assert found[-1] == {GPU}
+    for pair in zip(found[:-1], expected[:-1], strict=True):
+        assert_same(*pair)
+
+
+MASKINGS = {
+    "attention": AttentionMasking(DOG, Shaping("mean", sigma=1.0, iterations=1)),
+    "structured": GradientMasking(DOG, Shaping("mean + k·std", 0.5)),
+    "exact": GradientMasking(DOG, Shaping("otsu"), "together", solver="exact"),
+    "image": ImageMasking(torch.linspace(0, 1, 48).view(1, *GRID)),
+}
+
+
+@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
+@pytest.mark.parametrize("masking", MASKINGS)
+def test_masked_latents(offloaded, masking, way, dtype):
+    def run(model):
+        model = model.clone()
+        plan = MaskedLatent(
+            MASKINGS[masking], noise(1, GRID, 5), "0, 1", Policy("cached reference", 80), Policy("reference")
+        )
+        report = plan.install(model)
+        samples = sample(model, 2, grid=GRID)
+        masks, saliency, text = report.outputs(samples)
+        return text, samples, masks, saliency.maps if isinstance(saliency, Saliency) else samples
+
+    found, expected = on_both(offloaded(way, dtype), run)
+    assert found[0] == expected[0]
+    for pair in zip(found[1:], expected[1:], strict=True):
+        assert_same(*pair)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "options"),
+    [
+        ("SD20", torch.float16, ("positive", "structured")),
+        ("SDXL", torch.bfloat16, ("absolute", "exact")),
+        ("SDXL", torch.float16, ("absolute", "exact", "aggregated")),
+    ],
+)
+def test_gradients_of_a_picture(offloaded, kind, dtype, options):
+    latent = {"samples": noise(2, GRID)}
+
+    def run(model):
+        return gradient_saliency(model, conditioning(1), latent, SUBJECTS, 0.5, 3, *options).maps
+
+    assert_same(*on_both(offloaded("low memory", dtype, kind), run))
+
+
+def test_a_probe_of_areas_and_masks(offloaded):
+    area = {"area": (4, 6, 1, 2), "strength": 0.7}
+    mask = {"mask": torch.linspace(0, 1, 48).view(1, *GRID), "mask_strength": 0.5}
+
+    def run(model):
+        positive = conditioning(1) + conditioning(1, **area) + conditioning(1, **mask)
+        return probe(model, positive, {"samples": noise(1, GRID)}, SUBJECTS, 0.5, 3).maps
+
+    assert_same(*on_both(offloaded("low memory", torch.float16), run))
+
+
+def maps(device: torch.device, channels: bool = False) -> Saliency:
+    """Saliency of two words that some node left on a device."""
+    shape = (2, 1, 4, *GRID) if channels else (2, 1, *GRID)
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    return Saliency(values, ("dog", "beach"), 1.0, None, GRID)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("combine", [*COMBINATIONS, "each"])
+def test_masks_of_maps_that_are_on_the_device(rule, combine):
+    expected = [
+        saliency_masks(maps(torch.device("cpu"), True), rule, 0.5, combine, True, how) for how in CHANNELS_TO_MASK
+    ]
+    with pretended_gpu():
+        for how, mask in zip(CHANNELS_TO_MASK, expected, strict=True):
+            found = saliency_masks(maps(GPU, True), rule, 0.5, combine, True, how)
+            assert found.device == GPU
+            assert_same(found, mask)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_growing_maps_that_are_on_the_device(operation):
+    def change(x):
+        return OPERATIONS[operation](x, 3, 2)
+
+    expected = filtered(maps(torch.device("cpu")), change).maps
+    with pretended_gpu():
+        assert_same(filtered(maps(GPU), change).maps, expected)
+
+
+def test_pictures_that_are_on_the_device():
+    """As with --gpu-only; the mask, by another node, is not there."""
+    pictures = torch.rand(2, 1, 48, 64, 3, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(1, 48, 64)
+
+    def run(device):
+        image, reference = pictures.to(device)
+        found = compare(image, reference, mask)
+        saliency = maps(device)
+        return (
+            overlays(saliency, image, "fire", 0.5, "shared")[0],
+            raw_masks(saliency),
+            torch.tensor(found.psnr + found.ssim),
+        )
+
+    expected = run(torch.device("cpu"))
+    with pretended_gpu():
+        for pair in zip(run(GPU), expected, strict=True):
+            assert_same(*pair)
+
+
+def test_that_mixing_devices_would_be_seen():
+    with pretended_gpu():
+        x = torch.ones(3).to(GPU)
+        assert float((2 * x + torch.tensor(1.0)).sum()) == 9
+        with pytest.raises(RuntimeError, match="cuda:0, cpu"):
+            x + torch.ones(3)
+        with pytest.raises(RuntimeError, match="different devices"):
+            torch.equal(x, torch.ones(3))
