@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .colormap import colormap
-from .saliency import Saliency, intensity
+from .saliency import Saliency, intensity, tabulate
 
 MOST_VALUES = 1 << 24
 LEVELS = 255
@@ -32,8 +31,11 @@ def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes
     scale = peaks.clamp_min(torch.finfo(torch.float32).tiny)[..., None, None]
     levels = (values / scale * LEVELS).round().to(torch.uint8)
     colours = (colormap(colors) * LEVELS).round().to(torch.uint8)
+    table = tabulate(saliency.labels)
     header = {
-        **_table(saliency.labels),
+        "words": table.words,
+        "frames": table.frames,
+        "maps": table.maps,
         "shape": list(levels.shape),
         "peaks": peaks.tolist(),
         "colours": bytes(colours.flatten().tolist()).hex(),
@@ -51,21 +53,3 @@ def _reduced(values: Tensor) -> Tensor:
     while values.numel() // factor**2 > MOST_VALUES and factor < min(values.shape[-2:]):
         factor += 1
     return F.avg_pool2d(values, factor) if factor > 1 else values
-
-
-def _table(labels: Sequence[str]) -> dict[str, Any]:
-    """Words, frames (`step 5`, `input 4 (8x8)`, or one without a name) and which map shows which.
-
-    `maps` has one row per frame with the index of each word's map, None where there is none. A word that comes twice
-    in a frame counts as two words.
-    """
-    split = [(word, frame) for word, _, frame in (label.partition(", ") for label in labels)]
-    frames = list(dict.fromkeys(frame for _, frame in split))
-    numbered: list[tuple[str, int]] = []
-    for i, entry in enumerate(split):
-        numbered.append((entry[0], split[:i].count(entry)))
-    words = list(dict.fromkeys(numbered))
-    maps: list[list[int | None]] = [[None] * len(words) for _ in frames]
-    for i, word in enumerate(numbered):
-        maps[frames.index(split[i][1])][words.index(word)] = i
-    return {"words": [word for word, _ in words], "frames": frames, "maps": maps}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,35 @@ class Saliency:
             there = ", ".join(dict.fromkeys(label.split(", ")[0] for label in self.labels))
             raise ValueError(f"there is no map of {', '.join(map(repr, missing))}; there are maps of: {there}")
         return self.select(tuple(i for i, word in enumerate(found) if word in wanted)) if wanted else self
+
+
+@dataclass(frozen=True)
+class Table:
+    """The maps of a saliency as a table: one column per word, one row per frame.
+
+    frames: `step 5`, `input.4 (8x8)`, or one without a name. maps: per frame the index of each word's map, None where
+    there is none.
+    """
+
+    words: tuple[str, ...]
+    frames: tuple[str, ...]
+    maps: tuple[tuple[int | None, ...], ...]
+
+
+def tabulate(labels: Sequence[str]) -> Table:
+    """The table of maps labelled `word` or `word, frame`. A word that comes twice in a frame counts as two words."""
+    columns: dict[tuple[str, int], int] = {}
+    rows: dict[str, int] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    cells: dict[tuple[int, int], int] = {}
+    for i, label in enumerate(labels):
+        word, _, frame = label.partition(", ")
+        row = rows.setdefault(frame, len(rows))
+        column = columns.setdefault((word, times[word, frame]), len(columns))
+        times[word, frame] += 1
+        cells[row, column] = i
+    maps = tuple(tuple(cells.get((row, column)) for column in range(len(columns))) for row in range(len(rows)))
+    return Table(tuple(word for word, _ in columns), tuple(rows), maps)
 
 
 def intensity(saliency: Saliency) -> Tensor:

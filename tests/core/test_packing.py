@@ -50,6 +50,34 @@ def test_words_that_come_twice_or_are_missing_in_a_frame():
     assert header["maps"] == [[0, 1, None], [None, None, 2]]
 
 
+class Counted(str):
+    """Text that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+    def partition(self, separator: str) -> tuple[str, str, str]:
+        before, found, behind = str.partition(self, separator)
+        return Counted(before), found, Counted(behind)
+
+
+def test_many_maps_take_no_longer_each_than_a_few():
+    """Words and steps are compared a few times per map, however many maps there are."""
+    steps, words = 1000, 8
+    labels = tuple(Counted(f"word {w}, step {s}") for s in range(steps) for w in range(words))
+    Counted.compared = 0
+    header, _, _ = unpack(pack(saliency(labels, size=(2, 2)), "fire", False))
+    assert header["words"] == [f"word {w}" for w in range(words)]
+    assert header["frames"] == [f"step {s}" for s in range(steps)]
+    assert header["maps"] == [[s * words + w for w in range(words)] for s in range(steps)]
+    assert Counted.compared <= 16 * steps * words
+
+
 def test_a_map_of_nothing():
     empty = Saliency(torch.zeros(1, 1, 4, 4), ("dog",), 1.0, None, (4, 4))
     header, maps, _ = unpack(pack(empty, "grey", False))
