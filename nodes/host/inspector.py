@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -16,16 +17,18 @@ from ..core.packing import pack
 from ..core.saliency import Saliency
 
 LONGEST_SIDE = 1024  # pixels of a picture under the maps
-MOST_PICTURES = 16
+LARGE_PICTURES = 16  # so many may be that large; those of a larger batch share their pixels
 
 
 def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str) -> dict[str, list[dict[str, str]]]:
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
-    image: IMAGE [N,H,W,3] under the maps, or None. Nothing but the inspector reads it; the folder is emptied by
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced. Nothing but the inspector reads it; the folder is emptied by
     ComfyUI when it starts.
     """
-    pictures = [] if image is None else [_png(each) for each in image[:MOST_PICTURES]]
+    under = [] if image is None else image[: saliency.maps.shape[1]]
+    side = math.floor(LONGEST_SIDE * min(1, math.sqrt(LARGE_PICTURES / max(1, len(under)))))
+    pictures = [_png(each, side) for each in under]
     folder = folder_paths.get_temp_directory()
     os.makedirs(folder, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix="explainable_latents_", suffix=".maps", dir=folder)
@@ -34,11 +37,11 @@ def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str)
     return {"el_inspector": [{"file": Path(name).name, "type": "temp"}]}
 
 
-def _png(picture: Tensor) -> bytes:
-    """An encoded picture of at most LONGEST_SIDE pixels."""
+def _png(picture: Tensor, side: int) -> bytes:
+    """An encoded picture of at most `side` × `side` pixels."""
     pixels = (picture[..., :3].cpu().float().clamp(0, 1) * 255).round().byte().numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -7,6 +7,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -44,6 +45,15 @@ def test_maps_and_pictures_of_a_batch(comfy, dtype):
     one, two = header["pictures"]
     first, second = Image.open(io.BytesIO(pictures[:one])), Image.open(io.BytesIO(pictures[one : one + two]))
     assert (first.size, first.getpixel((0, 0)), second.getpixel((56, 40))) == ((57, 41), (64, 64, 64), (255, 255, 255))
+
+
+def test_every_map_of_a_large_batch_keeps_its_own_picture(comfy):
+    shades = torch.linspace(0, 1, 40)
+    header, pictures = made(comfy, saliency=maps(40, (4, 4)), image=shades.view(-1, 1, 1, 1).expand(-1, 1000, 1000, 3))
+    ends = np.cumsum(header["pictures"])
+    shown = [Image.open(io.BytesIO(pictures[end - size : end])) for size, end in zip(header["pictures"], ends)]
+    assert [each.getpixel((0, 0))[0] for each in shown] == [round(255 * float(shade)) for shade in shades]
+    assert sum(each.width * each.height for each in shown) <= 16 * 1024**2
 
 
 def test_no_picture(comfy):
