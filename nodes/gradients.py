@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from .core.colormap import COLORMAPS
 from .core.grad_sam import POLARITIES
 from .host.gradients import DEFINITIONS, gradient_saliency
-from .host.preview import SCALES, overlays, sheet
+from .host.preview import SCALES, HeatMaps
 from .host.solving import SOLVERS
 from .sockets import Saliency, Subjects
 
@@ -115,6 +115,5 @@ class ELGradientSaliency(io.ComfyNode):
         found = gradient_saliency(
             model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer
         )
-        pictures, ranges = overlays(found, None, COLORMAPS[0], 1.0, SCALES[0])
-        page = sheet(pictures, found, ranges, COLORMAPS[0])
+        page = HeatMaps(found, None, COLORMAPS[0], 1.0, SCALES[0]).sheet()
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from .core.colormap import COLORMAPS
 from .core.saliency import OVER_STEPS
 from .host.inspector import inspector
-from .host.preview import SCALES, overlays, raw_masks, sheet
+from .host.preview import SCALES, HeatMaps, raw_masks
 from .sockets import Attention, Saliency
 
 CATEGORY = "explainable latents"
@@ -134,7 +134,7 @@ class ELSaliencyOverlay(io.ComfyNode):
     @classmethod
     def execute(cls, saliency: Any, colormap: str, opacity: float, scale: str, image: Any = None) -> io.NodeOutput:
         """Draw the pictures, show the sheet on the node and leave the maps for its inspector."""
-        pictures, ranges = overlays(saliency, image, colormap, opacity, scale)
-        page = sheet(pictures, saliency, ranges, colormap)
+        heat = HeatMaps(saliency, image, colormap, opacity, scale)
+        page = heat.sheet()
         shown = {**ui.PreviewImage(page, cls=cls).as_dict(), **inspector(saliency, image, colormap, scale)}
-        return io.NodeOutput(page, pictures, raw_masks(saliency), ui=shown)
+        return io.NodeOutput(page, heat.overlays(), raw_masks(saliency), ui=shown)

@@ -113,7 +113,7 @@ def intensity(saliency: Saliency) -> Tensor:
 def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [S,B,h,w] at picture size (height, width) by bicubic interpolation, cut to the range of each map."""
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
-    return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp(low, high)
+    return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp_(low, high)
 
 
 def over_steps(saliencies: Sequence[Saliency], how: str) -> Saliency:

@@ -23,7 +23,8 @@ LARGE_PICTURES = 16  # so many may be that large; those of a larger batch share 
 def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str) -> dict[str, list[dict[str, str]]]:
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
-    image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced. Nothing but the inspector reads it; the folder is emptied by
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced.
+    Nothing but the inspector reads it; the folder is emptied by
     ComfyUI when it starts.
     """
     under = [] if image is None else image[: saliency.maps.shape[1]]

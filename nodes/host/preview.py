@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from comfy.model_management import intermediate_device
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -13,40 +14,112 @@ from torch import Tensor
 from ..core.colormap import colourise
 from ..core.masks import enlarge
 from ..core.saliency import Saliency, intensity, smooth_upsample
+from ..core.sheet import arrange, sheet_of
+from .node_text import show_on_running_node
 
 SCALES = ("each map", "shared")
+# Pixels of float32 colours, 12 bytes each: the overlays together take at most 3.2 GB, a sheet 100 MB.
+OVERLAYS_PIXELS = 1 << 28
+SHEET_PIXELS = 1 << 23
 _TILE = 256
+_GAP = 8
 _PAPER, _INK = (24, 24, 28), (236, 236, 236)
 
 
-def overlays(
-    saliency: Saliency, image: Tensor | None, colors: str, opacity: float, scale: str
-) -> tuple[Tensor, list[tuple[float, float]]]:
-    """One picture per map and latent, and the range its colours span.
+class HeatMaps:
+    """Pictures of a saliency's maps, drawn one by one: none is kept, so that many maps take no more memory than one.
 
-    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the heat alone, a latent pixel as
-    many picture pixels as the model's latents have.
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the heat alone, a latent pixel as many
+    picture pixels as the model's latents have. colors: see `colormap`. opacity: 0 the image alone, 1 the heat alone.
     scale: `each map` colours from its own lowest to its own highest value, `shared` from the lowest to the highest of
-    all. Returns IMAGE [S·B,H,W,3] and per picture (lowest, highest) in multiples of the map's mean.
-    Raises ValueError when the image is not of the latent's shape.
+    all. Raises ValueError when the image is not of the latent's shape, and as `intensity` and `colormap` do.
     """
-    values = intensity(saliency).cpu()
-    size = (saliency.grid[0] * saliency.spatial_scale, saliency.grid[1] * saliency.spatial_scale)
-    if image is not None:
-        size = _matching_size(image, saliency.grid)
-    dims = (-2, -1) if scale == "each map" else (0, 1, 2, 3)
-    low, high = (
-        bound(values, dim=dims, keepdim=True).expand(*values.shape[:2], 1, 1) for bound in (torch.amin, torch.amax)
-    )
-    span = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-    heat = colourise((smooth_upsample(values, size) - low) / span, colors).flatten(0, 1)
-    ranges = list(zip(low.flatten().tolist(), high.flatten().tolist(), strict=True))
-    if image is None:
-        return heat, ranges
-    batch = values.shape[1]
-    under = image.cpu().float()[..., :3]
-    under = under[torch.arange(heat.shape[0]) % batch % under.shape[0]]
-    return torch.lerp(under, heat, opacity), ranges
+
+    def __init__(self, saliency: Saliency, image: Tensor | None, colors: str, opacity: float, scale: str) -> None:
+        self._values = intensity(saliency).cpu()
+        self._labels = saliency.labels
+        self._image = image
+        self._colors = colors
+        self._opacity = opacity
+        self._size = tuple(length * saliency.spatial_scale for length in saliency.grid)
+        if image is not None:
+            self._size = _matching_size(image, saliency.grid)
+        dims = (-2, -1) if scale == "each map" else (0, 1, 2, 3)
+        self._low, self._high = (
+            bound(self._values, dim=dims, keepdim=True).expand(*self._values.shape[:2], 1, 1)
+            for bound in (torch.amin, torch.amax)
+        )
+
+    def draw(self, i: int, latent: int, size: tuple[int, int] | None = None) -> Tensor:
+        """The picture of one map and latent: [H,W,3] in 0..1, of the image's size or of another (height, width).
+
+        Takes up to 40 bytes of memory per pixel while it draws.
+        """
+        size = size or self._size
+        low, high = self._low[i, latent], self._high[i, latent]
+        span = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+        values = smooth_upsample(self._values[i : i + 1, latent : latent + 1], size)[0, 0]
+        heat = colourise(values.sub_(low).div_(span), self._colors)
+        if self._image is None:
+            return heat
+        under = self._image[latent % len(self._image), ..., :3].detach().cpu().float()
+        if under.shape[:2] != size:
+            under = F.interpolate(under.movedim(-1, 0)[None], size=size, mode="area")[0].movedim(0, -1)
+        return torch.lerp(under, heat, self._opacity, out=heat)
+
+    def overlays(self) -> Tensor:
+        """Every picture, map by map: IMAGE [S·B,H,W,3]. More than OVERLAYS_PIXELS in all are drawn smaller."""
+        maps, batch = self._values.shape[:2]
+        size, shrink = self._size, math.sqrt(OVERLAYS_PIXELS / (maps * batch * math.prod(self._size)))
+        if shrink < 1:
+            size = tuple(max(1, math.floor(length * shrink)) for length in size)
+        pictures = torch.empty((maps * batch, *size, 3))
+        for i in range(maps * batch):
+            pictures[i] = self.draw(i // batch, i % batch, size)
+        return pictures
+
+    def sheet(self) -> Tensor:
+        """The pictures on one sheet, each with its word above and its legend below: IMAGE [1,H,W,3].
+
+        Maps of one step (or layer) stand in a row, see `core.sheet`; steps are thinned out where there are too many,
+        which a line on the sheet and the running node say. Pictures smaller than 256 pixels are enlarged by a whole
+        factor; they are reduced where the sheet would have more than SHEET_PIXELS.
+        """
+        plan = sheet_of(self._labels, self._values.shape[1])
+        factor = max(1, math.ceil(_TILE / max(self._size)))
+        height, width = (length * factor for length in self._size)
+        rows = arrange(plan, (width + _GAP, height + 2 * _line(width) + _GAP))
+        pixels = len(rows) * len(rows[0]) * width * (height + 2 * _line(width))
+        shrink = math.sqrt(SHEET_PIXELS / pixels)
+        if shrink < 1:
+            factor, height, width = 1, max(1, math.floor(height * shrink)), max(1, math.floor(width * shrink))
+        line = _line(width)
+        across, down = width + _GAP, height + 2 * line + _GAP
+        note = f"Shown: {plan.left_out}." if plan.left_out else ""
+        page = torch.empty((_GAP + len(rows) * down + (line if note else 0), _GAP + len(rows[0]) * across, 3))
+        page[:] = torch.tensor(_PAPER) / 255
+        for y, row in enumerate(rows):
+            for x, entry in enumerate(row):
+                if entry is not None:
+                    top, left = _GAP + y * down, _GAP + x * across
+                    self._paste(page[top : top + height + 2 * line, left : left + width], *entry, factor)
+        if note:
+            page[-line:, _GAP:-_GAP] = _text(page.shape[1] - 2 * _GAP, line, note, _letters(width))
+            show_on_running_node(f"sheet: {plan.left_out}")
+        return page[None]
+
+    def _paste(self, tile: Tensor, i: int, latent: int, factor: int) -> None:
+        """Fill a tile [line + H·factor + line,W·factor,3] with a picture, its name above and its legend below."""
+        width = tile.shape[1]
+        line = _line(width)
+        height = tile.shape[0] - 2 * line
+        batch = self._values.shape[1]
+        name = f"{self._labels[i]} ({latent + 1})" if batch > 1 else self._labels[i]
+        tile[:line] = _text(width, line, name, _letters(width))
+        picture = self.draw(i, latent, (height // factor, width // factor)).clamp_(0, 1).mul_(255).round_().div_(255)
+        tile[line:-line] = picture.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        span = float(self._low[i, latent]), float(self._high[i, latent])
+        tile[-line:] = _legend(width, line, span, self._colors)
 
 
 def raw_masks(saliency: Saliency) -> Tensor:
@@ -58,28 +131,6 @@ def raw_masks(saliency: Saliency) -> Tensor:
 def picture_pixels(masks: Tensor, scale: int) -> Tensor:
     """Masks of the latent grid [N,h,w] as MASK [N,scale·h,scale·w] where the host keeps what crosses nodes."""
     return enlarge(masks, scale).to(intermediate_device())
-
-
-def sheet(pictures: Tensor, saliency: Saliency, ranges: list[tuple[float, float]], colors: str) -> Tensor:
-    """All pictures on one sheet, each with its word above and its legend below: IMAGE [1,H,W,3].
-
-    The pictures [S·B,H,W,3] are ordered map by map. Maps of one step (or layer) stand in a row; a single word's follow
-    each other.
-    """
-    count, height, width = pictures.shape[:3]
-    batch = saliency.maps.shape[1]
-    factor = max(1, math.ceil(_TILE / max(height, width)))
-    names = [f"{label} ({b + 1})" if batch > 1 else label for label in saliency.labels for b in range(batch)]
-    tiles = [_tile(*entry, colors, factor) for entry in zip(pictures, names, ranges, strict=True)]
-    words = len({label.split(", ")[0] for label in saliency.labels})
-    columns = min(count, words * batch * max(1, 4 // (words * batch)))
-    rows = math.ceil(count / columns)
-    gap = 8
-    tile_width, tile_height = tiles[0].size
-    page = Image.new("RGB", (gap + columns * (tile_width + gap), gap + rows * (tile_height + gap)), _PAPER)
-    for i, tile in enumerate(tiles):
-        page.paste(tile, (gap + i % columns * (tile_width + gap), gap + i // columns * (tile_height + gap)))
-    return torch.from_numpy(np.asarray(page).astype(np.float32) / 255).unsqueeze(0)
 
 
 def _matching_size(image: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
@@ -95,28 +146,42 @@ def _matching_size(image: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _tile(picture: Tensor, name: str, span: tuple[float, float], colors: str, factor: int) -> Image.Image:
-    """One picture (enlarged by a whole factor) with its name above and its legend below."""
-    pixels = (picture.clamp(0, 1) * 255).round().byte().numpy()
-    picture_image = Image.fromarray(pixels)
-    width, height = picture_image.width * factor, picture_image.height * factor
-    picture_image = picture_image.resize((width, height), Image.Resampling.NEAREST)
-    font = ImageFont.load_default(max(12, round(width / 18)))
-    line = round(font.size * 1.5)
-    tile = Image.new("RGB", (width, height + 2 * line), _PAPER)
-    draw = ImageDraw.Draw(tile)
-    draw.text((2, line / 2), _fit(name, font, width - 4), _INK, font, anchor="lm")
-    tile.paste(picture_image, (0, line))
+def _letters(width: int) -> int:
+    """Font size on tiles of this width."""
+    return max(12, round(width / 18))
+
+
+def _line(width: int) -> int:
+    """Height of a line of text on tiles of this width."""
+    return round(_letters(width) * 1.5)
+
+
+def _text(width: int, height: int, text: str, letters: int) -> Tensor:
+    """A line of text of this font size, cut where it is too long: [height,width,3]."""
+    font = ImageFont.load_default(letters)
+    strip = Image.new("RGB", (width, height), _PAPER)
+    ImageDraw.Draw(strip).text((2, height / 2), _fit(text, font, width - 4), _INK, font, anchor="lm")
+    return _colours(strip)
+
+
+def _legend(width: int, height: int, span: tuple[float, float], colors: str) -> Tensor:
+    """The colours from the lowest to the highest value with both numbers beside them: [height,width,3]."""
+    font = ImageFont.load_default(_letters(width))
+    strip = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(strip)
     low, high = (f"{value:.2g} x" for value in span)
     left = round(font.getlength(low)) + 8
     right = width - round(font.getlength(f"{high} mean")) - 8
-    middle = line + height + line / 2
-    draw.text((2, middle), low, _INK, font, anchor="lm")
-    draw.text((width - 2, middle), f"{high} mean", _INK, font, anchor="rm")
+    draw.text((2, height / 2), low, _INK, font, anchor="lm")
+    draw.text((width - 2, height / 2), f"{high} mean", _INK, font, anchor="rm")
     if right > left:
-        bar = colourise(torch.linspace(0, 1, right - left), colors).expand(max(1, line // 2), -1, -1)
-        tile.paste(Image.fromarray((bar * 255).round().byte().numpy()), (left, round(middle - line / 4)))
-    return tile
+        bar = colourise(torch.linspace(0, 1, right - left), colors).expand(max(1, height // 2), -1, -1)
+        strip.paste(Image.fromarray((bar * 255).round().byte().numpy()), (left, round(height / 4)))
+    return _colours(strip)
+
+
+def _colours(strip: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(strip).astype(np.float32) / 255)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

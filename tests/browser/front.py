@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
 from playwright.sync_api import Browser, ConsoleMessage, Error, Locator
-from playwright.sync_api import TimeoutError as Late
 
 from ..comfyui.base import PACK_NAME
 from ..comfyui.paths import ROOT
@@ -28,13 +27,23 @@ FLAGS = (
 )
 SCREENSHOTS = ROOT / "output" / "browser"
 OURS = f"/extensions/{PACK_NAME}/"
-SLOW = 60_000  # milliseconds: far more than any machine needs
-TRIES = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # milliseconds until a click that brought nothing is repeated
+SLOW = 240_000  # milliseconds: far more than any machine needs
 POLL, RUN_POLLS = 250, 2000  # milliseconds, and how often a run is asked for
 SIZE = {"width": 1600, "height": 1000}
-# What a first visit would otherwise put over the page.
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
-READY = "!!window.app?.extensionManager && !!window.LiteGraph?.registered_node_types.ELParseSubjects"
+VISITED = "Comfy.TutorialCompleted"  # unless this is set, the page opens the templates when it is there
+SETTINGS = {
+    VISITED: True,
+    "Comfy.Locale": "en",
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.Pointer.DoubleClickTime": SLOW,  # on a busy machine the second click comes late
+}
+# The spinner ends when the workflow of the last visit (or none) is open, and the page is whole when it hears of
+# selections.
+READY = """() => {
+    const page = window.app?.extensionManager;
+    return page?.spinner === false && page.workflow.activeWorkflow?.changeTracker && window.app.canvas.onSelectionChange
+        && LiteGraph.registered_node_types.ELParseSubjects;
+}"""
 FIND = "title => app.graph.nodes.find(node => node.title === title)"
 
 
@@ -53,8 +62,7 @@ class Front:
         self.server = server
         self.vue = vue
         self.errors: list[str] = []
-        wanted = {**SETTINGS, "Comfy.VueNodes.Enabled": vue, **(settings or {})}
-        requests.post(f"{server.url}/api/settings", json=wanted, timeout=60).raise_for_status()
+        self.settings = {**SETTINGS, "Comfy.VueNodes.Enabled": vue, **(settings or {})}
         self.context = browser.new_context(viewport=SIZE)
         self.context.set_default_timeout(SLOW)
         if not javascript:
@@ -65,10 +73,20 @@ class Front:
         self.open()
 
     def open(self) -> None:
-        """Load the page anew."""
-        self.page.goto(self.server.url)
-        self.page.wait_for_function(READY)
-        self.page.wait_for_function("app.vueAppReady && !!app.extensionManager.workflow.activeWorkflow?.changeTracker")
+        """Load the page anew, and close the templates where the host opens them."""
+        # A page that is still there may save settings of its own at the same moment, and the host then loses ours:
+        # what the new page is told is what counts.
+        told: dict[str, Any] = {}
+        while not self.settings.items() <= told.items():
+            requests.post(f"{self.server.url}/api/settings", json=self.settings, timeout=SLOW).raise_for_status()
+            with self.page.expect_response(lambda answer: answer.url.endswith("/api/settings")) as answer:
+                self.page.goto(self.server.url)
+            told = answer.value.json()
+        self.wait(READY)
+        if not told[VISITED]:
+            dialog = self.page.get_by_role("dialog")
+            dialog.get_by_role("button", name="Close").click()
+            dialog.wait_for(state="hidden")
 
     def close(self) -> None:
         """Close the page and forget its cookies and storage."""
@@ -81,22 +99,19 @@ class Front:
         self.page.screenshot(path=path)
         return path
 
-    def until(self, act: Callable[[], object], seen: Locator | str) -> None:
-        """Do something until what it should bring is there (a JavaScript expression is true, an element is seen).
-
-        A page that has just changed loses clicks.
-        """
-        for limit in TRIES:
-            act()
-            try:
-                if isinstance(seen, str):
-                    self.page.wait_for_function(seen, timeout=limit)
-                else:
-                    seen.wait_for(timeout=limit)
-                break
-            except Late:
-                if limit == TRIES[-1]:
-                    raise
+    def add_from_search(self, name: str, *marks: str) -> None:
+        """Find a node in the search by its name, choose the first one that shows these marks, and put it down."""
+        self.page.mouse.dblclick(500, 500)
+        search = self.page.get_by_role("combobox")
+        search.fill(name)
+        found = self.page.get_by_role("option").filter(has_text=name)
+        for mark in marks:
+            found = found.filter(has_text=mark)
+        found.first.click()
+        search.wait_for(state="hidden")
+        self.wait("app.canvas.state.ghostNodeId != null")  # it hangs at the pointer
+        self.page.mouse.click(500, 480)
+        self.wait("app.canvas.state.ghostNodeId == null && app.graph.nodes.every((node) => !node.flags.ghost)")
 
     def run(self, script: str, argument: Any = None) -> Any:
         """The value of a JavaScript expression or function."""
@@ -217,7 +232,7 @@ class Front:
             if prompt_id in history:
                 return history[prompt_id]
             self.page.wait_for_timeout(POLL)
-        raise Late(f"run {prompt_id} did not end")
+        raise AssertionError(f"run {prompt_id} did not end")
 
     def _hear(self, message: ConsoleMessage) -> None:
         where = message.location.get("url", "")

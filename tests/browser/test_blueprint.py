@@ -13,12 +13,8 @@ from tests.comfyui.client import ComfyClient
 def test_it_is_one_node_that_runs(front: Front, client: ComfyClient):
     assert FILE.is_file()
     front.clear()
-    search = front.page.get_by_role("combobox")
-    front.until(lambda: front.page.mouse.dblclick(500, 500), search)
-    search.fill(NAME)
-    front.page.get_by_role("option").filter(has_text=NAME).first.click()
-    front.wait("name => app.graph.nodes.some((node) => node.title === name)", NAME)
-    front.until(lambda: front.page.mouse.click(500, 480), "!app.graph.nodes[0].flags.ghost")
+    front.add_from_search(NAME)
+    assert front.run("app.graph.nodes.map((node) => node.title)") == [NAME]
     front.add("CheckpointLoaderSimple", "Checkpoint")
     front.add("LoadImage", "Picture")
     front.add("PreviewImage", "Result")

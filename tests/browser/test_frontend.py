@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.front import Front
+from tests.browser.front import VISITED, Front
 from tests.browser.templates import NAMES, fill, shipped, shipped_prompt
 from tests.comfyui.base import PACK_NAME
 from tests.comfyui.client import ComfyClient
@@ -22,19 +22,15 @@ def test_each_node_can_be_added_from_the_search(front: Front, client: ComfyClien
     assert nodes
     for node_id, name in nodes.items():
         front.clear()
-        search = front.page.get_by_role("combobox")
-        front.until(lambda: front.page.mouse.dblclick(500, 500), search)
-        search.fill(name)
-        front.page.get_by_role("option").filter(has_text=PACK_NAME).filter(has_text=name).first.click()
-        front.wait("id => app.graph.nodes.some(node => node.type === id)", node_id)
-        front.until(lambda: front.page.mouse.click(500, 480), "!app.graph.nodes[0].flags.ghost")  # puts it there
+        front.add_from_search(name, PACK_NAME)
+        assert front.run("app.graph.nodes.map((node) => node.type)") == [node_id]
     front.shot("search")
 
 
 def open_template(front: Front, name: str) -> None:
     """Click through the template browser."""
     dialog = front.page.get_by_role("dialog")
-    front.until(front.page.get_by_text("Templates", exact=True).first.click, dialog)
+    front.page.get_by_text("Templates", exact=True).first.click()
     pack = dialog.get_by_text(PACK_NAME, exact=True).first
     pack.or_(dialog.get_by_text("Extensions", exact=True)).first.wait_for()
     if not pack.is_visible():
@@ -51,6 +47,12 @@ def open_template(front: Front, name: str) -> None:
     card.click()
     dialog.wait_for(state="hidden")
     front.wait("count => app.graph.nodes.length === count", len(shipped(name)["nodes"]))
+
+
+def test_what_the_host_opens_at_a_first_start_is_closed(open_front: Callable[..., Front]):
+    front = open_front(settings={VISITED: False})
+    assert front.page.get_by_role("dialog").count() == 0
+    open_template(front, NAMES[0])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from explainable_latents.nodes.core.packing import pack
 from explainable_latents.nodes.core.saliency import Saliency
@@ -148,6 +149,40 @@ def test_maps_that_are_gone_are_asked_for_again(front: Front):
     front.set("Maps", steps=2)
     front.press_run()
     expect(opened(front).get_by_label("step")).to_be_visible()
+
+
+TELL_WHEN_ANSWERED = """() => {
+    const fetch = window.fetch;
+    window.answered = false;
+    window.fetch = async (...asked) => {
+        const answer = await fetch(...asked);
+        // behind everything that waits for this answer
+        if (String(asked[0]).includes("nobody")) setTimeout(() => setTimeout(() => { window.answered = true; }));
+        return answer;
+    };
+}"""
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, ""), (200, "these are no maps")])
+def test_a_late_answer_does_not_wipe_newer_maps(front: Front, status: int, body: str):
+    """The request for the maps of an old run is answered when those of the next run are already there."""
+    inspect(front, steps=1, words=2, side=8)
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    for node in saved["nodes"]:
+        node["properties"].get("el_inspector", {})["file"] = "nobody.maps"
+    front.run(TELL_WHEN_ANSWERED)
+    held: list[Route] = []
+    front.page.route("**/view?*nobody.maps*", held.append)
+    with front.page.expect_request("**/view?*nobody.maps*"):
+        front.load(saved)
+    front.set("Maps", steps=3)
+    front.press_run()
+    panel = opened(front)
+    (late,) = held
+    late.fulfill(status=status, body=body)
+    front.wait("window.answered")
+    expect(panel.locator("canvas")).to_be_visible()
+    expect(panel.get_by_label("step")).to_have_attribute("max", "2")
 
 
 def test_a_workflow_that_holds_anything_breaks_nothing(front: Front):

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import requests
 
 from tests.browser.front import Front
 from tests.comfyui.client import ComfyClient
 from tests.comfyui.paths import ROOT
-from tests.comfyui.server import ComfyServer
 
 CHINESE = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
-# Just after it has opened, the page may miss a selection: select until its toolbox is there.
-SELECT = """() => {
-    app.canvas.deselectAll();
-    app.canvas.selectNode(app.graph.nodes[0]);
-    app.canvas.setDirty(true, true);
-    return !!document.querySelector("[data-testid=info-button]");
-}"""
+LOCALE = "Comfy.Locale"
 PICTURE = "id => [...document.images].some(i => i.src.endsWith(`/docs/images/${id}.jpg`) && i.naturalWidth > 0)"
 
 
-@pytest.fixture
-def speaking(server: ComfyServer, open_front: Callable[..., Front]) -> Iterator[Callable[[str], Front]]:
-    """Opens a page in a language."""
-
-    def speak(language: str) -> None:
-        requests.post(f"{server.url}/api/settings", json={"Comfy.Locale": language}, timeout=60).raise_for_status()
-
-    def opener(language: str) -> Front:
-        speak(language)
-        return open_front()
-
-    yield opener
-    speak("en")
-
-
-def test_nodes_wear_their_chinese_names(speaking: Callable[[str], Front]):
-    front = speaking("zh")
+def test_nodes_wear_their_chinese_names(open_front: Callable[..., Front]):
+    front = open_front(settings={LOCALE: "zh"})
     for node_id, texts in CHINESE.items():
         node = front.run(
             """type => {
@@ -61,16 +38,16 @@ def test_nodes_wear_their_chinese_names(speaking: Callable[[str], Front]):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_help_pages_are_in_the_language_and_their_pictures_load(
-    speaking: Callable[[str], Front], client: ComfyClient, language: str
+    open_front: Callable[..., Front], client: ComfyClient, language: str
 ):
     names = {name: info["display_name"] for name, info in client.object_info().items() if name.startswith("EL")}
     if language == "zh":
         names = {name: CHINESE[name]["display_name"] for name in names}
-    front = speaking(language)
+    front = open_front(settings={LOCALE: language})
     for node_id, name in names.items():
         front.clear()
         front.add(node_id, name)
-        front.page.wait_for_function(SELECT, polling=500)
+        front.run("() => { app.canvas.selectNode(app.graph.nodes[0]); app.canvas.setDirty(true, true); }")
         front.page.get_by_test_id("info-button").click()
         front.page.get_by_role("heading", level=1, name=name, exact=True).wait_for()
         front.wait(PICTURE, node_id)

@@ -51,7 +51,9 @@ def test_every_map_of_a_large_batch_keeps_its_own_picture(comfy):
     shades = torch.linspace(0, 1, 40)
     header, pictures = made(comfy, saliency=maps(40, (4, 4)), image=shades.view(-1, 1, 1, 1).expand(-1, 1000, 1000, 3))
     ends = np.cumsum(header["pictures"])
-    shown = [Image.open(io.BytesIO(pictures[end - size : end])) for size, end in zip(header["pictures"], ends)]
+    shown = [
+        Image.open(io.BytesIO(pictures[end - size : end])) for size, end in zip(header["pictures"], ends, strict=True)
+    ]
     assert [each.getpixel((0, 0))[0] for each in shown] == [round(255 * float(shade)) for shade in shades]
     assert sum(each.width * each.height for each in shown) <= 16 * 1024**2
 

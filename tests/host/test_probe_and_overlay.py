@@ -9,6 +9,7 @@ import torch
 from explainable_latents.nodes.core.parsing import parse
 from explainable_latents.nodes.core.saliency import Saliency
 from explainable_latents.nodes.host.tokens import tokenize
+from tests.host.memory import MostBytes
 
 PROMPT = "a dog on the beach"
 
@@ -205,6 +206,54 @@ def test_pictures_of_a_batch_lie_under_their_own_maps(nodes):
     images = torch.stack([torch.full((64, 96, 3), value) for value in (0.1, 0.9)])
     pictures = nodes["ELSaliencyOverlay"].execute(bump(2), "fire", 0.0, "each map", images).result[1]
     assert pictures[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.9, 0.1, 0.9])
+
+
+def test_many_maps_of_a_large_picture_take_little_memory(nodes):
+    """30 maps at 1024 x 1024: 0.1.0 took 1.8 GB, which is 15 GB for 5 words and 50 steps."""
+    maps = torch.rand(30, 1, 128, 128, generator=torch.Generator().manual_seed(1))
+    labels = tuple(f"word {w}, step {s}" for s in range(6) for w in range(5))
+    image = torch.rand(1, 1024, 1024, 3, generator=torch.Generator().manual_seed(2))
+    with MostBytes() as memory:
+        sheet, pictures, _ = nodes["ELSaliencyOverlay"].execute(
+            Saliency(maps, labels, 1.0, None, (128, 128)), "fire", 0.6, "each map", image
+        )
+    assert pictures.shape == (30, 1024, 1024, 3)
+    # Beside what is returned: one picture with its parts, and the maps themselves.
+    assert memory.most - 4 * (pictures.numel() + sheet.numel()) <= 32 * 1024**2 + 4 * 4 * maps.numel()
+    assert sheet.shape[1] * sheet.shape[2] <= 1.1 * (1 << 23)
+
+
+def test_pictures_beyond_the_budget_are_smaller_but_none_is_missing(nodes, monkeypatch):
+    from explainable_latents.nodes.host import preview
+
+    monkeypatch.setattr(preview, "OVERLAYS_PIXELS", 4 * 32 * 48)
+    image = torch.full((1, 64, 96, 3), 0.25)
+    pictures = nodes["ELSaliencyOverlay"].execute(bump(steps=2), "fire", 0.0, "each map", image)[1]
+    assert torch.equal(pictures, torch.full((4, 32, 48, 3), 0.25))
+
+
+def test_a_sheet_of_many_steps_is_thinned_out_and_says_so(nodes, monkeypatch):
+    """50 steps of 5 words: 20 steps are shown in a grid, the pictures are all there, a line on the sheet tells it."""
+    from explainable_latents.nodes.host import preview
+
+    told = []
+    monkeypatch.setattr(preview, "show_on_running_node", told.append)
+    labels = tuple(f"word {w}, step {s}" for s in range(50) for w in range(5))
+    maps = torch.rand(250, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    sheet, pictures, raw = nodes["ELSaliencyOverlay"].execute(
+        Saliency(maps, labels, 1.0, None, (4, 4)), "fire", 1.0, "each map"
+    )
+    assert told == ["sheet: 20 of 50 steps, evenly spaced"]
+    assert (len(pictures), len(raw)) == (250, 250)
+    assert sheet.shape[2] == 8 + 3 * 5 * (256 + 8)
+    assert sheet.shape[1] == 8 + 7 * (21 + 256 + 21 + 8) + 21
+    few = nodes["ELSaliencyOverlay"].execute(
+        Saliency(maps[:100], labels[:100], 1.0, None, (4, 4)), "fire", 1.0, "each map"
+    )[0]
+    assert len(told) == 1
+    assert sheet.shape[1] - few.shape[1] == 21  # the line that tells it
+    assert torch.equal(few[0, -1], few[0, -1, :1].expand(few.shape[2], 3))
+    assert sheet[0, -21:, :, 0].max() > 0.9  # letters
 
 
 @pytest.mark.parametrize(("batch", "steps", "columns", "rows"), [(1, 1, 2, 1), (1, 5, 4, 3), (3, 2, 6, 2)])
