@@ -70,16 +70,19 @@ class Inspector {
   async load() {
     const kept = this.node.properties[KEY];
     if (!kept?.file) return;
+    const isOld = () => this.node.properties[KEY]?.file !== kept.file; // another run was faster
     const query = new URLSearchParams({ filename: kept.file, type: kept.type });
-    const answer = await api.fetchApi(`/view?${query}`);
-    if (!answer.ok) return this.empty("The maps of the last run are gone: run again.");
     try {
+      const answer = await api.fetchApi(`/view?${query}`);
+      if (isOld()) return;
+      if (!answer.ok) return this.empty("The maps of the last run are gone: run again.");
       const maps = new Maps(await answer.arrayBuffer());
       const pictures = await Promise.all(maps.pictures.map((picture) => createImageBitmap(picture)));
-      if (this.node.properties[KEY].file !== kept.file) return; // another run was faster
+      if (isOld()) return;
       this.maps = maps;
       this.pictures = pictures;
     } catch (error) {
+      if (isOld()) return;
       console.warn("explainable-latents: these are no maps:", kept.file, error);
       return this.empty("The maps cannot be read: run again.");
     }

@@ -116,8 +116,8 @@ class ELSaliencyOverlay(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     display_name="sheet",
-                    tooltip="All pictures on one sheet with words and legends. The legend counts in multiples of the "
-                    "map's mean: 1 is no preference.",
+                    tooltip="Up to 100 pictures on one sheet with words and legends; more steps are thinned out, which "
+                    "the sheet says. The legend counts in multiples of the map's mean: 1 is no preference.",
                 ),
                 io.Image.Output(
                     display_name="overlays",

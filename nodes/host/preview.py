@@ -41,6 +41,7 @@ class HeatMaps:
         self._image = image
         self._colors = colors
         self._opacity = opacity
+        self._said: list[str] = []
         self._size = tuple(length * saliency.spatial_scale for length in saliency.grid)
         if image is not None:
             self._size = _matching_size(image, saliency.grid)
@@ -68,11 +69,15 @@ class HeatMaps:
         return torch.lerp(under, heat, self._opacity, out=heat)
 
     def overlays(self) -> Tensor:
-        """Every picture, map by map: IMAGE [S·B,H,W,3]. More than OVERLAYS_PIXELS in all are drawn smaller."""
+        """Every picture, map by map: IMAGE [S·B,H,W,3].
+
+        More than OVERLAYS_PIXELS in all are drawn smaller, which the running node says.
+        """
         maps, batch = self._values.shape[:2]
         size, shrink = self._size, math.sqrt(OVERLAYS_PIXELS / (maps * batch * math.prod(self._size)))
         if shrink < 1:
             size = tuple(max(1, math.floor(length * shrink)) for length in size)
+            self._say(f"overlays: {size[1]}x{size[0]} pixels, as {maps * batch} larger ones take too much memory")
         pictures = torch.empty((maps * batch, *size, 3))
         for i in range(maps * batch):
             pictures[i] = self.draw(i // batch, i % batch, size)
@@ -105,8 +110,13 @@ class HeatMaps:
                     self._paste(page[top : top + height + 2 * line, left : left + width], *entry, factor)
         if note:
             page[-line:, _GAP:-_GAP] = _text(page.shape[1] - 2 * _GAP, line, note, _letters(width))
-            show_on_running_node(f"sheet: {plan.left_out}")
+            self._say(f"sheet: {plan.left_out}")
         return page[None]
+
+    def _say(self, text: str) -> None:
+        """Show a line on the running node, below those that it shows already."""
+        self._said.append(text)
+        show_on_running_node("\n".join(self._said))
 
     def _paste(self, tile: Tensor, i: int, latent: int, factor: int) -> None:
         """Fill a tile [line + H·factor + line,W·factor,3] with a picture, its name above and its legend below."""

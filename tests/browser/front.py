@@ -102,13 +102,12 @@ class Front:
     def add_from_search(self, name: str, *marks: str) -> None:
         """Find a node in the search by its name, choose the first one that shows these marks, and put it down."""
         self.page.mouse.dblclick(500, 500)
-        search = self.page.get_by_role("combobox")
-        search.fill(name)
+        self.page.get_by_role("combobox").fill(name)
         found = self.page.get_by_role("option").filter(has_text=name)
         for mark in marks:
             found = found.filter(has_text=mark)
         found.first.click()
-        search.wait_for(state="hidden")
+        found.first.wait_for(state="hidden")
         self.wait("app.canvas.state.ghostNodeId != null")  # it hangs at the pointer
         self.page.mouse.click(500, 480)
         self.wait("app.canvas.state.ghostNodeId == null && app.graph.nodes.every((node) => !node.flags.ghost)")

@@ -226,10 +226,13 @@ def test_many_maps_of_a_large_picture_take_little_memory(nodes):
 def test_pictures_beyond_the_budget_are_smaller_but_none_is_missing(nodes, monkeypatch):
     from explainable_latents.nodes.host import preview
 
+    told = []
+    monkeypatch.setattr(preview, "show_on_running_node", told.append)
     monkeypatch.setattr(preview, "OVERLAYS_PIXELS", 4 * 32 * 48)
     image = torch.full((1, 64, 96, 3), 0.25)
     pictures = nodes["ELSaliencyOverlay"].execute(bump(steps=2), "fire", 0.0, "each map", image)[1]
     assert torch.equal(pictures, torch.full((4, 32, 48, 3), 0.25))
+    assert told == ["overlays: 48x32 pixels, as 4 larger ones take too much memory"]
 
 
 def test_a_sheet_of_many_steps_is_thinned_out_and_says_so(nodes, monkeypatch):
