@@ -2,6 +2,7 @@
 #   PYTHON          the Python (3.11 or newer) that makes the environment
 #   COMFYUI_PATH    your own ComfyUI instead of the pinned one; it is only read
 #   COMFYUI_PYTHON  the Python of that ComfyUI
+#   COMFYUI_VERSION an older ComfyUI that is set up like the pinned one: 0.16.3, 0.18.2 or 0.24.0
 #   CHROMIUM        the browser for the browser tests; else an installed one, else one is set up (see tests/browser/install.py)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
 TEST = $(RUN) -m pytest -q -m "not matrix"
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix browser test-browser demo toy toy-two toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix test-hosts browser test-browser demo toy toy-two toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -40,6 +41,9 @@ test-ray: host ## tests of the evaluation on Ray, an optional extra with an envi
 
 test-matrix: host ## every sampler with every scheduler, of which `make test` runs a sample
 	$(RUN) -m pytest -q -m matrix tests/host tests/workflows
+
+test-hosts: host ## host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
+	$(PYTHON) -m tests.comfyui.hosts $(HOSTS) $(if $(TESTS),-- $(TESTS))
 
 browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.browser.install
