@@ -76,11 +76,13 @@ class Arranger:
             return self._untouched(context.shape[1])
         before_n, before_context = self._before
         if context.shape[0] != n.shape[0]:
-            raise UnreadableError(f"{self.names} leaves {n.shape[0]} rows of queries and {context.shape[0]} of keys")
+            raise UnreadableError(
+                f"there are {n.shape[0]} rows of queries and {context.shape[0]} of keys, changed by {self.names}"
+            )
         kept = n.shape[0] == before_n.shape[0]
         carriers = [_carriers(row, n, None if kept else before_n[row.rows]) for row in self._rows]
         if any(rows is None for rows in carriers):
-            raise UnreadableError(f"{self.names} changes the queries and makes other rows of them")
+            raise UnreadableError(f"its rows and queries are no longer the picture's, changed by {self.names}")
         changed = not kept or context is not before_context
         places = [self._places(row, rows, context, changed) for row, rows in zip(self._rows, carriers, strict=True)]
         return Arrangement(places, None if kept else carriers)
@@ -109,8 +111,8 @@ class Arranger:
             if is_alike(context[row.rows], text.context, text.columns):
                 return [_in_place(row, context.shape[1])]
         if row.own:
-            raise UnreadableError(f"{self.names} puts other keys where the prompt's were")
-        raise UnreadableError(f"none of the texts that {self.names} puts there is that of the chosen prompt")
+            raise UnreadableError(f"its keys are no longer the prompt's, changed by {self.names}")
+        raise UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {self.names}")
 
 
 def _carriers(row: Rows, n: Tensor, before: Tensor | None) -> Tensor | None:

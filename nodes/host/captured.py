@@ -23,12 +23,13 @@ class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
     layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. last: the map of the sampler's most recent model call, None when
-    that call showed no attention.
+    that call showed no attention. notes: what was warned of while it ran.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
     layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
     last: Saliency | None = None
+    notes: list[str] = field(default_factory=list)
 
     def see(self, saliency: Saliency | None, layers: dict[str, Tensor]) -> None:
         """Take in one model call of the sampler; None when the subjects' prompt took no part in it."""
@@ -77,6 +78,11 @@ class AttentionCapture:
         run = self.runs.latest()
         return run.saliencies[-1] if run and run.saliencies else None
 
+    def reason(self, otherwise: str) -> str:
+        """Why the most recent run shows no attention: what was warned of while it ran, else `otherwise`."""
+        run = self.runs.latest()
+        return _reason(run.notes if run else [], otherwise)
+
     def before_step(self) -> Saliency | None:
         """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""
         return self.runs.current.last
@@ -94,12 +100,18 @@ class AttentionCapture:
         run = self.runs.of(samples)
         if not run.saliencies:
             raise ValueError(
-                "the capture is empty: no attention was seen while this latent was sampled. Check that start and end "
-                "percent of Capture Attention include some of the sampler's steps; the log says if another node kept "
-                "its attention from being read."
+                "the capture is empty: no attention was seen while this latent was sampled. "
+                + _reason(
+                    run.notes,
+                    "Check that start and end percent of Capture Attention include some of the sampler's steps.",
+                )
             )
         self.subjects.with_role(role)
         picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
         if each_layer:
             return run.layer_saliency(picked)
         return over_steps([call.select(picked) for call in run.saliencies], how)
+
+
+def _reason(notes: list[str], otherwise: str) -> str:
+    return "; ".join(notes) or otherwise

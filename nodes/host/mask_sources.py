@@ -45,10 +45,13 @@ class AttentionSource:
         if saliency is None:
             saliency = self._capture.ask(predict)
         if saliency is None:
+            reason = self._capture.reason(
+                "their prompt is not active there (a timestep range of its conditioning), or it is not the one that is "
+                "connected as positive conditioning, encoded with the CLIP of this model"
+            )
             raise ValueError(
                 f"the model showed no attention for {', '.join(self._masking.subjects.labels)} at a manipulated step: "
-                f"their prompt is not active there (a timestep range of its conditioning), or it is not the one that "
-                f"is connected as positive conditioning, encoded with the CLIP of this model"
+                f"{reason}"
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 

@@ -68,7 +68,6 @@ class Observer:
         self._call: ModelCall | None = None
         self._asking = False
         self._answer: Saliency | None = None
-        self._warned: set[str] = set()
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
         """The map of the one model call that `predict` makes beside the sampler's steps; None when it has none."""
@@ -81,7 +80,6 @@ class Observer:
 
     def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """OUTER_SAMPLE wrapper, see `Runs.around`."""
-        self._warned.clear()
         return self.runs.around(executor, *args, **kwargs)
 
     def around_step(
@@ -160,8 +158,9 @@ class Observer:
 
     def _warn(self, message: str) -> None:
         """Log a warning once per run, not once per layer and step."""
-        if message not in self._warned:
-            self._warned.add(message)
+        notes = self.runs.current.notes
+        if message not in notes:
+            notes.append(message)
             log.warning(message)
 
 

@@ -70,10 +70,12 @@ def probe(
     call_once(patcher, positive, latent, noise_level, seed)
     saliency = capture.latest()
     if saliency is None:
+        reason = capture.reason(
+            "the positive conditioning is not active there (a timestep range), or another node hides it"
+        )
         raise ValueError(
             f"the model was called at noise level {noise_level} but no attention of {', '.join(subjects.labels)} was "
-            f"read: the "
-            "positive conditioning is not active there (a timestep range), or another node hides it (see the log)"
+            f"read: {reason}"
         )
     return replace(saliency, step=None)
 

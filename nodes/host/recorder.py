@@ -35,6 +35,8 @@ class Recorder(CrossAttentionHook):
         self._chosen = chosen
         # Maps of layers whose rows are still to be mixed: the arrangement and, per entry of `rows`, each place's map.
         self._unmixed: dict[str, tuple[Arrangement, list[list[Tensor]]]] = {}
+        # Why layers could not be read -> their names.
+        self._refused: dict[str, list[str]] = {}
 
     def install(self, options: dict) -> dict:
         """See `CrossAttentionHook`; what other nodes do with the attention's output is noted, too."""
@@ -85,7 +87,10 @@ class Recorder(CrossAttentionHook):
         Raises ValueError when none of the layers that ran is chosen: a grid that this latent does not have.
         """
         for name in self._unmixed:
-            self._refuse(name, f"{self._arranger.names} repeats its rows, and nothing brings them together again")
+            self._refuse(name, f"its rows are repeated and not brought together again, by {self._arranger.names}")
+        for reason, names in self._refused.items():
+            where = "" if len(names) == len(self.grids) else f" of layer {', '.join(names)}"
+            self._warn(f"cross-attention{where} is not captured: {reason}")
         if self.grids and not any(layer in self._selection for layer in self.grids.items()):
             there = ", ".join(sorted({f"{h}x{w}" for h, w in self.grids.values()}))
             raise ValueError(
@@ -93,7 +98,7 @@ class Recorder(CrossAttentionHook):
             )
 
     def _refuse(self, name: str, reason: str) -> None:
-        self._warn(f"cross-attention of layer {name} is not captured: {reason}")
+        self._refused.setdefault(reason, []).append(name)
 
     @torch.no_grad()
     def _record(
@@ -113,8 +118,8 @@ class Recorder(CrossAttentionHook):
         if q.shape[1] != h * w or k.shape[:2] != (q.shape[0], keys):
             self._refuse(
                 name,
-                f"{self._arranger.names} leaves {tuple(q.shape)} queries and {tuple(k.shape)} keys where rows of "
-                f"{h}x{w} queries and {keys} keys were expected",
+                f"there are {q.shape[1]} queries and {k.shape[1]} keys where {h}x{w} queries and {keys} keys were "
+                f"expected, changed by {self._arranger.names}",
             )
             return
         maps = [[_seen(place, q, k, heads, mask, scale) for place in places] for places in arrangement.places]
@@ -133,15 +138,15 @@ class Recorder(CrossAttentionHook):
         for row, carriers, places, each in zip(self._rows, arrangement.carriers, arrangement.places, maps, strict=True):
             weights = mixing_weights(out[carriers], mixed[row.rows])
             if weights is None:
-                self._refuse(name, f"how {self._arranger.names} mixes its rows cannot be told")
+                self._refuse(name, f"how its rows are mixed cannot be told, by {self._arranger.names}")
                 return
             shares = [weights[place.carrier] * m for place, m in zip(places, each, strict=True)]
             found.append(torch.stack(shares).sum(0).unflatten(-1, self.grids[name]))
         self.maps[name] = found
         if not self._chosen:
             self._warn(
-                f"{self._arranger.names} gives parts of the picture texts of their own: attention is captured for the "
-                "sampler's own prompt, where that one counts; for a region's text connect its conditioning as "
+                f"parts of the picture have texts of their own, given by {self._arranger.names}: attention is captured "
+                "for the sampler's own prompt, where that one counts; for a region's text connect its conditioning as "
                 "'positive'"
             )
 

@@ -1,0 +1,117 @@
+"""Another node rearranges attention so that the prompt is not found in it: every message names that node."""
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.masking import AttentionMasking
+from explainable_latents.nodes.core.masks import Shaping
+from explainable_latents.nodes.host.gradients import gradient_saliency
+from explainable_latents.nodes.host.observer import observe
+from explainable_latents.nodes.host.probe import probe
+from explainable_latents.nodes.host.sampling import MaskedLatent
+from tests.host.regional_patches import Couple, left_half
+from tests.host.toy_sampling import KEEP, REFERENCE
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+
+HERE = "of tests.host.test_unreadable_attention"
+
+
+@pytest.fixture(scope="module")
+def model(comfy):
+    return random_unet()
+
+
+def with_patches(patch, output=None):
+    def install(model):
+        model = model.clone()
+        model.set_model_attn2_patch(patch)
+        if output is not None:
+            model.set_model_attn2_output_patch(output)
+        return model
+
+    return install
+
+
+def other_text(n, context, value, extra_options):
+    other = conditioning(7)[0][0].expand_as(context)
+    return n, other, other
+
+
+def fewer_tokens(n, context, value, extra_options):
+    return n, context[:, 2:70], value[:, 2:70]
+
+
+def doubled(n, context, value, extra_options):
+    return tuple(torch.cat([each * 1.1, each * 0.9]) for each in (n, context, value))
+
+
+def halved(out, extra_options):
+    return sum(out.chunk(2)) / 2
+
+
+def repeated(n, context, value, extra_options):
+    return tuple(torch.cat([each, each]) for each in (n, context, value))
+
+
+def rolled(out, extra_options):
+    first, second = out.chunk(2)
+    return (first * second.roll(1, dims=1)).sin()
+
+
+REARRANGED = {
+    "another text": (with_patches(other_text), f"keys are no longer the prompt's, changed by other_text {HERE}"),
+    "fewer tokens": (with_patches(fewer_tokens), f"keys are no longer the prompt's, changed by fewer_tokens {HERE}"),
+    "other queries": (
+        with_patches(doubled, halved),
+        f"rows and queries are no longer the picture's, changed by doubled {HERE} and halved {HERE}",
+    ),
+}
+MIXED = {
+    "no mixture": (
+        with_patches(repeated, rolled),
+        f"how its rows are mixed cannot be told, by repeated {HERE} and rolled {HERE}",
+    ),
+}
+
+
+def masked(model, at="1"):
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(model)
+    return sample(model, 2)
+
+
+@pytest.mark.parametrize("name", [*REARRANGED, *MIXED])
+def test_capture_probe_and_masked_latent_name_the_node(model, name):
+    install, message = (REARRANGED | MIXED)[name]
+    observed = install(model)
+    capture = observe(observed, SUBJECTS)
+    made = sample(observed, 2)
+    assert torch.equal(made, sample(install(model), 2))
+    with pytest.raises(ValueError, match="the capture is empty") as error:
+        capture.saliency(made, "all", "mean")
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="no attention of dog, beach") as error:
+        probe(install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0)
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="no attention for dog") as error:
+        masked(install(model))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", REARRANGED)
+def test_gradients_name_the_node(model, name):
+    install, message = REARRANGED[name]
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        gradient_saliency(
+            install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, "absolute", "structured"
+        )
+
+
+def test_a_prompt_that_no_region_holds_names_the_node(model):
+    couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
+    observed = couple.install(model)
+    capture = observe(observed, SUBJECTS, positive=conditioning(9))
+    made = sample(observed, 2)
+    message = "none of its rows has the text of the chosen prompt, put there by Couple.spread of tests.host"
+    with pytest.raises(ValueError, match=message):
+        capture.saliency(made, "all", "mean")
