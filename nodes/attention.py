@@ -10,6 +10,7 @@ from .core.attention import RESIZE_MODES
 from .host.handles import fingerprint, given
 from .host.observer import SHARES, observe
 from .host.probe import probe
+from .prompt_inputs import prompt_input, region_input
 from .sockets import Attention, Saliency, Subjects
 
 CATEGORY = "explainable latents"
@@ -77,13 +78,7 @@ class ELCaptureAttention(io.ComfyNode):
                     tooltip="Capture up to this part of the noise schedule: 1 is the clean picture.",
                 ),
                 *_reading_inputs(),
-                io.Conditioning.Input(
-                    "positive",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Only where several different prompts are combined: the conditioning of the prompt that "
-                    "the subjects come from. Without it the first positive prompt counts.",
-                ),
+                prompt_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
@@ -162,6 +157,7 @@ class ELProbeAttention(io.ComfyNode):
                     tooltip="Seed of that noise.",
                 ),
                 *_reading_inputs(),
+                region_input(),
             ],
             outputs=[
                 Saliency.Output(display_name="saliency", tooltip="One map per word and latent, each summing to 1.")
@@ -180,8 +176,8 @@ class ELProbeAttention(io.ComfyNode):
         layers: str,
         resize: str,
         share: str,
+        region: Any = None,
     ) -> io.NodeOutput:
         """Call the model once."""
-        return io.NodeOutput(
-            probe(model, positive, latent, subjects, noise_level, seed, layers=layers, resize=resize, share=share)
-        )
+        how = {"layers": layers, "resize": resize, "share": share}
+        return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))

@@ -11,6 +11,7 @@ from .core.grad_sam import POLARITIES
 from .host.gradients import DEFINITIONS, gradient_saliency
 from .host.preview import SCALES, HeatMaps
 from .host.solving import SOLVERS
+from .prompt_inputs import region_input
 from .sockets import Saliency, Subjects
 
 CATEGORY = "explainable latents"
@@ -84,6 +85,7 @@ class ELGradientSaliency(io.ComfyNode):
                     tooltip="The one cross-attention layer to derive by: last (published) or a name (output.5.0). Any "
                     "other than last, and SDXL's last, need the solver exact. aggregated takes all.",
                 ),
+                region_input(),
             ],
             outputs=[
                 Saliency.Output(
@@ -110,10 +112,11 @@ class ELGradientSaliency(io.ComfyNode):
         definition: str,
         solver: str,
         layer: str,
+        region: Any = None,
     ) -> io.NodeOutput:
         """Call the model once and derive."""
         found = gradient_saliency(
-            model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer
+            model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer, region
         )
         page = HeatMaps(found, None, COLORMAPS[0], 1.0, SCALES[0]).sheet()
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))

@@ -11,6 +11,7 @@ from .core.masking import CHANNELS, AttentionMasking, GradientMasking, ImageMask
 from .core.masks import Shaping
 from .host.solving import SOLVERS
 from .mask_inputs import shaping_inputs
+from .prompt_inputs import prompt_input
 from .sockets import Masking, Subjects
 
 CATEGORY = "explainable latents"
@@ -44,13 +45,7 @@ class ELMaskFromAttention(io.ComfyNode):
                     "(output.5), separated by commas.",
                     advanced=True,
                 ),
-                io.Conditioning.Input(
-                    "positive",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Only where several different prompts are combined: the conditioning of the prompt that "
-                    "the subjects come from. Without it the first positive prompt counts.",
-                ),
+                prompt_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -124,6 +119,7 @@ class ELMaskFromGradient(io.ComfyNode):
                     "other than last, and SDXL's last, need the solver exact.",
                     advanced=True,
                 ),
+                prompt_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -145,10 +141,12 @@ class ELMaskFromGradient(io.ComfyNode):
         polarity: str,
         solver: str,
         layer: str,
+        positive: Any = None,
     ) -> io.NodeOutput:
         """Bundle the description."""
         shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
-        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, channels, polarity, solver, layer))
+        how = channels, polarity, solver, layer, positive
+        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 
 
 class ELMaskFromImage(io.ComfyNode):

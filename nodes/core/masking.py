@@ -34,7 +34,8 @@ class GradientMasking:
     """The mask is the shaped Abs-Grad-SAM of `subjects`, from a model call of its own at the manipulated step.
 
     channels: `each` latent channel gets its own mask, or all `together` one. polarity, solver, layer: see `grad_sam`
-    and the host's `GradientProbe`. Raises ValueError for an unknown choice of channels or polarity.
+    and the host's `GradientProbe`. positive: as of `AttentionMasking`. Raises ValueError for an unknown choice of
+    channels or polarity.
     """
 
     subjects: Subjects
@@ -43,6 +44,7 @@ class GradientMasking:
     polarity: str = "absolute"
     solver: str = "structured"
     layer: str = "last"
+    positive: Sequence[Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("channels", self.channels, CHANNELS), ("polarity", self.polarity, POLARITIES)):

@@ -24,7 +24,7 @@ from ..core.attention import normalise
 from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
-from .conditionings import Positives, Rows
+from .conditionings import Positives, Rows, contexts_of
 from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
 from .measured_call import MeasuredCall, prediction_scale
@@ -46,8 +46,9 @@ ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
 class GradientProbe:
     """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing.
 
-    layer: the cross-attention to derive by, `last` or a name; the aggregated definition takes all. polarity, solver,
-    definition: see `gradient_saliency`.
+    layer: the cross-attention to derive by, `last` or a name; the aggregated definition takes all. prompt: the
+    subjects' as a CONDITIONING, None for the first positive one. polarity, solver, definition: see
+    `gradient_saliency`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class GradientProbe:
         solver: str,
         definition: str = ABS_GRAD_SAM,
         layer: str = "last",
+        prompt: Sequence[Sequence[Any]] | None = None,
     ) -> None:
         for name, value, allowed in (
             ("polarity", polarity, POLARITIES),
@@ -70,6 +72,7 @@ class GradientProbe:
         self._tokens = tuple(subjects.positions(i) for i in range(len(subjects.items)))
         if not self._tokens:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
+        self._prompt = None if prompt is None else contexts_of(prompt)
         self._polarity = polarity
         self._solver = solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
@@ -137,7 +140,7 @@ class GradientProbe:
             return executor(x, timestep, model_options, *args)
         guider = executor.class_obj
         listed = guider.conds.get("positive") or []
-        positives = Positives(listed, None, log.warning)
+        positives = Positives(listed, self._prompt, log.warning)
         sigma = float(timestep.flatten()[0])
         scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         step = step_of(sigma, model_options)
@@ -211,14 +214,16 @@ def gradient_saliency(
     solver: str,
     definition: str = ABS_GRAD_SAM,
     layer: str = "last",
+    region: list | None = None,
 ) -> Saliency:
     """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
     One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
     not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
-    each summing to 1. layer: as of `GradientProbe`. Raises ValueError as `GradientProbe` does.
+    each summing to 1. layer: as of `GradientProbe`. region: the CONDITIONING of the subjects' prompt where another node
+    gives it to a part of the picture. Raises ValueError as `GradientProbe` does.
     """
     patcher = without_ours(model)
-    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer)
+    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return replace(saliency, maps=saliency.maps.cpu(), step=None)

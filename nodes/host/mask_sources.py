@@ -95,6 +95,7 @@ def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
         capture = observe(patcher, masking.subjects, layers=masking.layers, positive=masking.positive)
         return AttentionSource(masking, capture)
     if isinstance(masking, GradientMasking):
-        probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, layer=masking.layer)
+        how = {"layer": masking.layer, "prompt": masking.positive}
+        probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, **how)
         return GradientSource(masking, probe)
     return ImageSource(masking)

@@ -57,16 +57,18 @@ def probe(
     subjects: Subjects,
     noise_level: float,
     seed: int,
+    region: list | None = None,
     **options: Any,
 ) -> Saliency:
     """Maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`; step is None.
 
     One call of the model on the positive conditioning; LoRA, ControlNet, hooks and attention patches take part,
-    guidance and this pack's other patches do not. options: as of `observer.observe`. Raises ValueError as `observe`
-    and `noise_sigma` do, and when the conditioning was not active at this noise level.
+    guidance and this pack's other patches do not. region: the CONDITIONING of the subjects' prompt where another node
+    gives it to a part of the picture. options: as of `observer.observe`. Raises ValueError as `observe` and
+    `noise_sigma` do, and when the conditioning was not active at this noise level.
     """
     patcher = without_ours(model)
-    capture = observe(patcher, subjects, **options)
+    capture = observe(patcher, subjects, positive=region, **options)
     call_once(patcher, positive, latent, noise_level, seed)
     saliency = capture.latest()
     if saliency is None:

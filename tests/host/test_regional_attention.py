@@ -7,9 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from explainable_latents.nodes.core.attention import aggregate
+from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking
+from explainable_latents.nodes.core.masks import Shaping
 from explainable_latents.nodes.host.observer import observe
+from explainable_latents.nodes.host.probe import probe
+from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.host.regional_patches import Couple, interleaved, left_half, negpip
-from tests.host.unets import SUBJECTS, conditioning, random_unet, sample
+from tests.host.toy_sampling import KEEP, REFERENCE
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
 TOKENS = [list(SUBJECTS.positions(i)) for i in range(2)]
 LEFT, REST = left_half(), 1 - left_half()
@@ -164,3 +169,32 @@ def test_words_share_their_probability_in_a_region(model):
     # nothing has been mixed before the first layer: there the same, cut to the region
     cut = expected[:2, ..., :8] / expected[:2, ..., :8].sum((-2, -1), keepdim=True)
     assert torch.allclose(maps[:2, ..., :8] * 256, cut * 256, atol=1e-3)
+
+
+def test_a_probe_reads_a_region(model):
+    couple = Couple([REST, LEFT], [text(REGION)])
+    seen, handles = watched(model)
+    found = probe(couple.install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, REGION)
+    for handle in handles:
+        handle.remove()
+    expected = explicit(seen, [slice(1, 2)], [LEFT])
+    assert torch.allclose(found.maps, expected.float(), rtol=2e-3, atol=1e-5 * float(expected.max()))
+
+
+@pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
+@pytest.mark.parametrize("at", ["0", "1"])
+def test_a_masked_latent_keeps_the_subject_of_a_region_in_any_order(model, kind, at):
+    couple = Couple([REST, LEFT], [text(REGION)])
+    masking = kind(SUBJECTS.with_role("subject"), Shaping("quantile", 0.8, sigma=0.0), positive=REGION)
+    made = []
+    for first, second in ((couple.install, None), (None, couple.install)):
+        patched = (first or (lambda m: m))(model).clone()
+        report = MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(patched)
+        patched = (second or (lambda m: m))(patched)
+        made.append(sample(patched, 2))
+        masks, _, _ = report.outputs(made[-1])
+        inside = masks[..., :64].mean(), masks[..., 64:].mean()
+        # what the prediction hangs on reaches beyond the region, attention does not
+        assert inside[0] > 0.3
+        assert inside[1] == 0 if kind is AttentionMasking else inside[1] < inside[0]
+    assert torch.equal(*made)

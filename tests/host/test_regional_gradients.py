@@ -74,6 +74,13 @@ def test_a_subject_of_the_samplers_own_text_beside_regions(model):
     assert relative_error(saliency(coupled, conditioning(1), "exact"), expected) < 1e-4
 
 
+def test_a_subject_of_a_region(model):
+    couple = Couple([REST, LEFT], [conditioning(5)[0][0]])
+    coupled = couple.install(model)
+    expected = definition(coupled, conditioning(1), [[2], [3]])
+    assert relative_error(saliency(coupled, conditioning(1), region=conditioning(5)), expected) < 1e-4
+
+
 def test_a_text_that_a_region_shares_counts_in_both(model):
     couple = Couple([REST, LEFT], [conditioning(1, 2)[0][0][:, :77].repeat(1, 2, 1)], [1.0, 0.8])
     coupled = couple.install(model)
