@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -11,6 +12,7 @@ from .core.parsing import EXTENTS, parse, table
 from .core.reading import PARSERS
 from .core.subjects import joined_text
 from .host.node_text import show_on_running_node
+from .host.same_prompt import ParsedPrompt
 from .host.tokens import tokenize
 from .sockets import Subjects
 
@@ -76,7 +78,7 @@ class ELParseSubjects(io.ComfyNode):
         preview = table(subjects)
         show_on_running_node(preview)
         return io.NodeOutput(
-            subjects,
+            replace(subjects, source=ParsedPrompt(clip, text)),
             joined_text(subjects.items, "subject"),
             joined_text(subjects.items, "scene"),
             ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(subjects, found)}]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["subject", "scene"]
 
@@ -49,13 +49,15 @@ class Subjects:
     """A prompt and its subjects in the order of the prompt.
 
     parser: what found them, for display. words: encoder key -> ascending positions of all the prompt's own tokens,
-    that is without begin-of-text, end-of-text and padding.
+    that is without begin-of-text, end-of-text and padding. source: what the host recognises the prompt by in a
+    conditioning, None when it cannot.
     """
 
     prompt: str
     items: tuple[Subject, ...]
     parser: str
     words: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    source: Any = field(default=None, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from .precision import full_float32
 from .probe import call_once, without_ours
 from .progress import progress_bar
 from .room import room_behind
+from .same_prompt import require_same_prompt
 from .solving import SOLVERS, STRUCTURED, TOGETHER, Record, aggregated, solve
 from .tail import Tail, is_last
 
@@ -88,6 +89,7 @@ class GradientProbe:
             (WrappersMP.DIFFUSION_MODEL, self._around_network),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+        require_same_prompt(patcher, subjects, None, log.warning)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
         """Saliency [S,B,C,h,w] of the model call that `call` makes.

@@ -43,19 +43,21 @@ def identity(graph: Graph, node_id: str) -> str | None:
     Two nodes that the host gives the same result share it, whatever their ids.
     """
     known: dict[str, str | None] = {}
+    waiting = [node_id]
+    while waiting:
+        node = graph.get(waiting[-1])
+        links = [] if node is None else [value for value in node["inputs"].values() if is_link(value)]
+        before = [name for name, _ in links if name not in known]
+        if before:
+            waiting += before
+        else:
+            known[waiting.pop()] = None if node is None else _digest(node, known)
+    return known[node_id]
 
-    def of(node_id: str) -> str | None:
-        if node_id not in known:
-            node = graph.get(node_id)
-            known[node_id] = None if node is None else _digest(node, of)
-        return known[node_id]
 
-    return of(node_id)
-
-
-def _digest(node: Mapping[str, Any], of: Any) -> str:
+def _digest(node: Mapping[str, Any], known: Mapping[str, str | None]) -> str:
     inputs = {
-        name: ["link", of(value[0]), value[1]] if is_link(value) else ["value", value]
+        name: ["link", known[value[0]], value[1]] if is_link(value) else ["value", value]
         for name, value in node["inputs"].items()
     }
     text = json.dumps([node["class_type"], inputs], sort_keys=True, default=str)

@@ -28,6 +28,7 @@ from .layers import LayerSelection, cross_attention_layers, select_layers
 from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
 from .recorder import Recorder
 from .runs import Runs
+from .same_prompt import require_same_prompt
 
 log = logging.getLogger("explainable_latents")
 
@@ -207,4 +208,5 @@ def observe(
         (WrappersMP.DIFFUSION_MODEL, observer.around_network),
     ):
         patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+    require_same_prompt(patcher, subjects, positive, log.warning)
     return AttentionCapture(observer)

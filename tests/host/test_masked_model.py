@@ -246,20 +246,6 @@ def test_a_capture_beside_it_sees_each_step_once(comfy, at, kind, first):
     assert [m.step for m in report.manipulations(made)] == [int(at)]
 
 
-@pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
-def test_a_mask_of_another_plan_is_not_found_in_the_model_call_for_this_one(comfy, kind):
-    """Two plans at one step: the second one's mask comes from the sampler's own call before the step."""
-    model = random_unet()
-    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
-    alone, report = patched(model, masking, "1", inside=KEEP, outside=KEEP)
-    expected = report.manipulations(sample(alone))
-    first, _ = patched(model, kind(SUBJECTS.with_role("subject"), Shaping()), "1", inside=KEEP, outside=KEEP)
-    both, report = patched(first, masking, "1", inside=KEEP, outside=KEEP)
-    found = report.manipulations(sample(both))
-    assert found[0].saliency.step == expected[0].saliency.step == 0
-    assert torch.equal(found[0].saliency.maps, expected[0].saliency.maps)
-
-
 # Of the eight steps the first prompt is active in 0 to 3 and the second one in 4 to 7.
 RANGES = [
     [conditioning(1)[0][0], {**conditioning(1)[0][1], "start_percent": 0.0, "end_percent": 0.5}],

@@ -1,0 +1,164 @@
+"""Are the subjects' words those of the prompt that is sampled? Told from the encoded prompts, before a model is loaded.
+
+An encoded prompt does not say its text. What Parse Subjects' own text gives with its CLIP is compared with what the
+sampler gets. Where that differs, a text encoder in the workflow whose text gives just what the sampler gets proves that
+another text is sampled: an error. Where none does (averaged prompts, another encoder, LoRA or clip skip than Parse
+Subjects has) nothing is proved: a warning, and not even that where the subjects' text is encoded in the workflow.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import nodes
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy_execution.graph_utils import is_link
+from torch import Tensor
+
+from ..core.subjects import CONTEXT_ENCODERS, Subjects, shorten
+from .conditionings import contexts_of
+from .graph import Graph, running
+from .model_call import OURS
+from .node_text import show_on_running_node
+
+WRAPPER_KEY = OURS + "prompt"
+
+# Half precision differs by less, another word in a text by about as much as its own length.
+_TOLERANCE = 0.02
+
+_SHOWN = 400  # characters of each text
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as an encoder gives it. contexts: each [1,T,d], on the CPU. ids: its tokens, by encoder."""
+
+    contexts: tuple[Tensor, ...]
+    ids: Mapping[str, list]
+
+    @classmethod
+    def by(cls, clip: Any, text: str) -> Encoded:
+        """Encode `text` as CLIP Text Encode does."""
+        tokens = clip.tokenize(text)
+        made = clip.encode_from_tokens_scheduled(tokens, show_pbar=False)
+        return cls(tuple(context.detach().float().cpu() for context, _ in made), _ids(tokens))
+
+    def is_in(self, context: Tensor) -> bool:
+        """Whether a sampler's context [B,T,d] begins with this text."""
+        return any(_begins_with(context, own) for own in self.contexts)
+
+
+class ParsedPrompt:
+    """The text that Parse Subjects read, to be encoded by its CLIP when a sampler's prompt is first compared with it.
+
+    Until then it keeps the CLIP; afterwards the host alone does.
+    """
+
+    def __init__(self, clip: Any, text: str) -> None:
+        self._text = text
+        self._kept: Any = clip
+        self.clip = weakref.ref(clip)
+
+    @cached_property
+    def encoded(self) -> Encoded | None:
+        """None for encoders that make no context of a UNet."""
+        of_unet = set(self._kept.tokenize("")) <= set(CONTEXT_ENCODERS)
+        made = Encoded.by(self._kept, self._text) if of_unet else None
+        self._kept = None
+        return made
+
+
+def require_same_prompt(
+    patcher: ModelPatcher, subjects: Subjects, positive: list | None, warn: Callable[[str], None]
+) -> None:
+    """Make samplers that run `patcher` (in place: pass a clone) compare their prompt with the subjects'.
+
+    positive: the CONDITIONING of the subjects' prompt; None for the first positive one. The samplers raise ValueError
+    that shows both texts when another one is sampled, and `warn` when it cannot be known.
+    """
+    if subjects.source is None:
+        return
+
+    def before_loading(executor: WrapperExecutor, model: Any, shape: Any, conds: dict, **options: Any) -> Any:
+        listed = [cond["cross_attn"] for cond in conds.get("positive") or [] if cond.get("cross_attn") is not None]
+        _compare(subjects, listed[:1] if positive is None else contexts_of(positive), warn)
+        return executor(model, shape, conds, **options)
+
+    patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, before_loading)
+
+
+def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str], None]) -> None:
+    clip, own, now = subjects.source.clip(), subjects.source.encoded, running()
+    if own is None or not contexts or any(own.is_in(context) for context in contexts):
+        return
+    texts = encoded_texts(now.graph, now.node_id) if now is not None else []
+    others = {} if clip is None else {text: Encoded.by(clip, text) for text in texts if text != subjects.prompt}
+    sampled = [[text for text, other in others.items() if other.is_in(context)] for context in contexts]
+    words, parsed = ", ".join(subjects.labels), shorten(subjects.prompt, _SHOWN)
+    same = [text for text, other in others.items() if other.ids == own.ids]
+    if all(sampled) and not any(text in same for found in sampled for text in found):
+        text = "', '".join(shorten(found[0], _SHOWN) for found in sampled)
+        raise ValueError(
+            f"the subjects {words} were parsed from '{parsed}', but the prompt that is sampled is '{text}'. Connect "
+            f"the same text to Parse Subjects and to CLIP Text Encode; where several prompts are combined, connect "
+            f"the conditioning of the subjects' prompt to the input 'positive'"
+        )
+    if not same and subjects.prompt not in texts:
+        message = (
+            f"it cannot be told whether the subjects {words} come from the prompt that is sampled: its encoding is not "
+            f"what the CLIP of Parse Subjects makes of any text here. Check that '{parsed}' is what is sampled"
+        )
+        warn(message)
+        show_on_running_node(message)
+
+
+def encoded_texts(graph: Graph, node_id: str) -> list[str]:
+    """The texts that nodes before this one, which give a CONDITIONING, have as values or get from nodes with text."""
+    texts: dict[str, None] = {}
+    seen: set[str] = set()
+    waiting = [node_id]
+    while waiting:
+        name = waiting.pop()
+        node = graph.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        waiting += [value[0] for value in node["inputs"].values() if is_link(value)]
+        if name != node_id and "CONDITIONING" in _types(node):
+            texts |= dict.fromkeys(_strings(graph, node))
+    return list(texts)
+
+
+def _strings(graph: Graph, node: Mapping[str, Any]) -> list[str]:
+    """The texts among a node's values, and among those of the nodes that it gets text from."""
+    found = []
+    for value in node["inputs"].values():
+        if isinstance(value, str):
+            found.append(value)
+        elif is_link(value) and (source := graph.get(value[0])) is not None and "STRING" in _types(source):
+            found += _strings(graph, source)
+    return found
+
+
+def _types(node: Mapping[str, Any]) -> Sequence[str]:
+    return getattr(nodes.NODE_CLASS_MAPPINGS.get(node["class_type"]), "RETURN_TYPES", ())
+
+
+def _begins_with(context: Tensor, own: Tensor) -> bool:
+    if context.shape[-1] != own.shape[-1] or context.shape[1] < own.shape[1]:
+        return False
+    there = context[:1, : own.shape[1]].float().cpu()
+    return bool(((there - own).norm(dim=-1) <= _TOLERANCE * own.norm(dim=-1)).all())
+
+
+def _ids(tokens: Mapping[str, list]) -> dict[str, list]:
+    """The tokens without their weights; of an embedding's vectors their numbers."""
+    return {
+        key: [token if isinstance(token, int) else token.tolist() for chunk in chunks for token, *_ in chunk]
+        for key, chunks in tokens.items()
+    }
