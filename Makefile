@@ -4,13 +4,17 @@
 #   COMFYUI_PYTHON  the Python of that ComfyUI
 #   COMFYUI_VERSION an older ComfyUI that is set up like the pinned one: 0.16.3, 0.18.2 or 0.24.0
 #   CHROMIUM        the browser for the browser tests; else an installed one, else one is set up (see tests/browser/install.py)
+#   JOBS            how many tests run side by side (2; 1.5 GB of memory each; 0 tells most about a failure)
 
 PYTHON ?= python3
+JOBS ?= 2
 HOST = $(PYTHON) -m tests.comfyui
 RUN = $(HOST) run
-TEST = $(RUN) -m pytest -q -m "not matrix"
+# Files side by side, each whole in one process: what a file's tests share is set up once. Every process has one thread.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
+TEST = $(RUN) -m pytest -q -m "not matrix" $(SIDE_BY_SIDE)
 
-.PHONY: help host test lint test-core test-host test-workflows test-evaluate test-ray test-matrix test-hosts browser test-browser demo toy toy-two toy-quality workflows blueprint ui-pictures thumbnails help-pictures same-pictures evaluate evaluate-ray bench-pipelines bench serve format clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -18,7 +22,7 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-host test-workflows test-evaluate test-ray test-browser ## lint and every test
+test: lint test-core test-oldest test-host test-workflows test-evaluate test-ray test-browser ## lint and every test
 
 lint: host ## check style and layers
 	$(RUN) -m ruff check .
@@ -26,6 +30,9 @@ lint: host ## check style and layers
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
 	$(TEST) tests/core tests/comfyui tests/toy_world
+
+test-oldest: host ## core tests, and the pack in ComfyUI, on Python 3.10, where this machine has one (once 4 GB more)
+	$(HOST) oldest -m pytest -q $(SIDE_BY_SIDE) tests/core tests/oldest
 
 test-host: host ## tests of nodes/host, ComfyUI in the same process
 	$(TEST) tests/host
@@ -40,7 +47,7 @@ test-ray: host ## tests of the evaluation on Ray, an optional extra with an envi
 	$(HOST) run --with=ray -m pytest -q tests/ray
 
 test-matrix: host ## every sampler with every scheduler, of which `make test` runs a sample
-	$(RUN) -m pytest -q -m matrix tests/host tests/workflows
+	$(RUN) -m pytest -q -m matrix $(SIDE_BY_SIDE) tests/host tests/workflows
 
 test-hosts: host ## host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
 	$(PYTHON) -m tests.comfyui.hosts $(HOSTS) $(if $(TESTS),-- $(TESTS))

@@ -15,7 +15,8 @@ if os.name != "posix":
     sys.exit("error: the test host runs on Linux and macOS; on Windows use it inside WSL")
 
 from .command import run_main
-from .install import install, with_extra
+from .install import install, with_extra, with_python
+from .oldest import find_oldest, oldest_version
 from .paths import HOME
 from .server import ComfyServer, server_environment
 
@@ -35,19 +36,33 @@ def main() -> None:
     commands.add_parser(
         "run", help="run the environment's Python with all further arguments; --with=NAME first adds an optional extra"
     )
+    commands.add_parser(
+        "oldest", help="the same on the oldest Python that the pack promises; says so where there is none"
+    )
     given = sys.argv[1:]
-    further = given[1:] if given[:1] == ["run"] else []  # Python's options, not ours
+    further = given[1:] if given[:1] in (["run"], ["oldest"]) else []  # Python's options, not ours
     options = parser.parse_args(given[: len(given) - len(further)])
     host = install()
     if options.command == "install":
         print(f"ComfyUI: {host.tree}\nPython:  {host.python}")
     elif options.command == "serve":
         _serve(options.port, "" if options.gpu else "--cpu")
+    elif options.command == "oldest":
+        _run_oldest(further)
     else:
         python = host.python
         if further and further[0].startswith(EXTRA):
             python = with_extra(host, further.pop(0).removeprefix(EXTRA))
         os.execve(python, [str(python), *further], server_environment(host))
+
+
+def _run_oldest(arguments: list[str]) -> None:
+    version, python = oldest_version(), find_oldest()
+    if python is None:
+        print(f"not run: this machine has no Python {version} (on the PATH, of pyenv or of uv)")
+        return
+    host = with_python(python, version)
+    os.execve(host.python, [str(host.python), *arguments], server_environment(host))
 
 
 def _serve(port: int, device: str) -> None:

@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InstallError
@@ -56,11 +56,15 @@ VERSION = "0.30.0"  # unless COMFYUI_VERSION or COMFYUI_PATH says otherwise
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment, what goes into it, and the Python whose packages it builds on (None: it stands alone)."""
+    """A virtual environment, what goes into it, and the Python whose packages it builds on (None: it stands alone).
+
+    `maker` is the Python that makes it, else `base`, else this one.
+    """
 
     folder: Path
     steps: tuple[tuple[str, tuple[str, ...]], ...]  # name, pip arguments ("-r" is followed by a file)
     base: Path | None = None
+    maker: Path | None = None
 
     @property
     def python(self) -> Path:
@@ -162,6 +166,33 @@ def with_extra(host: Host, name: str, home: Path = HOME) -> Path:
     return environment.python
 
 
+def with_python(python: Path, version: str, home: Path = HOME) -> Host:
+    """The pinned ComfyUI in an environment of another Python of this `version` ("3.10"); set up if needed.
+
+    Its test packages are those of `tests/requirements-python<version>.txt`. Raises InstallError like `install`.
+    """
+    host = install({}, home)
+    packs = ("-r", str(ROOT / "requirements.txt"), "-r", str(ROOT / "tests" / f"requirements-python{version}.txt"))
+    steps = tuple(step for step in host.environments[-1].steps if step[0] != "pack")
+    environment = Environment(home / f"venv-python{version}", (*steps, ("pack", packs)), maker=python)
+    with _lock(home):
+        create(environment)
+        _link_cuda(environment, host.environments[0])
+        _prepare(environment, host, home)
+    return replace(host, environments=(environment,))
+
+
+def _link_cuda(environment: Environment, other: Environment) -> None:
+    """Let torch use the CUDA libraries that it brought into `other`: 2.7 GB, the same ones for every Python."""
+    (own,) = (environment.folder / "lib").glob("python3*/site-packages")
+    for old in own.glob("nvidia*"):
+        if old.is_symlink():
+            old.unlink()
+    for library in (other.folder / "lib").glob("python3*/site-packages/nvidia*"):
+        if not (own / library.name).exists():
+            (own / library.name).symlink_to(library)
+
+
 def _complete(host: Host) -> bool:
     if host.pin and not _same(host.tree / ".pin", host.pin.sha256):
         return False
@@ -191,7 +222,7 @@ def create(environment: Environment) -> None:
     """The bare environment; one that an interrupted run left unusable is made anew."""
     if not _usable(environment):
         _say(f"creating {environment.folder}")
-        maker = str(environment.base or sys.executable)
+        maker = str(environment.maker or environment.base or sys.executable)
         command = [maker, "-B", "-m", "venv", "--clear", str(environment.folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

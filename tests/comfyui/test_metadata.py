@@ -10,6 +10,7 @@ import pytest
 import tomllib
 import yaml
 
+from .oldest import oldest_version
 from .paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -32,8 +33,7 @@ def test_registry_metadata():
 
 def test_the_pack_uses_nothing_that_the_oldest_python_lacks():
     """On a newer Python only this notices: neither the tests nor ruff mind `typing.Self` on 3.10."""
-    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
-    options = ["--no-tips", "--violations", "--eval-annotations", f"--target={oldest}-"]
+    options = ["--no-tips", "--violations", "--eval-annotations", f"--target={oldest_version()}-"]
     command = [sys.executable, "-c", "import vermin; vermin.main()", *options, "__init__.py", "nodes"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout
