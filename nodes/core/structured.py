@@ -103,16 +103,26 @@ def structured(
     local = features.new_empty((b, n, q, h, factors.weight.shape[1]))
     low = features.new_empty((b, n, q, h, factors.left.shape[-1]))
     passes, products = h * n, b * n
+    # every pass and every product is one part of the progress, and of a product every block counts
+    blocks = _blocks(q * factors.left.shape[2], features) * _blocks(q * h, features)
+    total = (passes + products) * blocks
     for i in range(passes):
         local[:, i % n, :, i // n], low[:, i % n, :, i // n] = factors.contract(column(i))
-        report(i + 1, passes + products)
+        report((i + 1) * blocks, total)
     for each in (local, low):
         each *= words.probabilities.permute(0, 3, 2, 1).unsqueeze(-1)
     per_token = features.new_empty((n, b, factors.left.shape[2], q))
     for i in range(n):
         for j in range(b):
-            per_token[i, j] = _summed(factors.left[j], local[j, i], low[j, i], (height, width), polarity)
-            report(passes + i * b + j + 1, passes + products)
+            before = (passes + i * b + j) * blocks
+            per_token[i, j] = _summed(
+                factors.left[j],
+                local[j, i],
+                low[j, i],
+                (height, width),
+                polarity,
+                lambda done, before=before: report(before + done, total),
+            )
     return words.per_subject(per_token).unflatten(-1, (height, width))
 
 
@@ -189,13 +199,15 @@ def _recorded(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
     return column
 
 
-def _summed(left: Tensor, local: Tensor, low: Tensor, grid: tuple[int, int], polarity: str) -> Tensor:
+def _summed(
+    left: Tensor, local: Tensor, low: Tensor, grid: tuple[int, int], polarity: str, report: Callable[[int], None]
+) -> Tensor:
     """sum_h sum_q |P dz/dP| of one token and latent (or of its positive part): [C,Q].
 
-    left: [Q,C,2G]. local [Q,H,Ck²], low [Q,H,2G]: the contractions times P.
+    left: [Q,C,2G]. local [Q,H,Ck²], low [Q,H,2G]: the contractions times P. report: see `_product_amounts`.
     """
     q, c, _ = left.shape
-    total = _product_amounts(left.flatten(0, 1), low.flatten(0, 1), polarity).view(q, c)
+    total = _product_amounts(left.flatten(0, 1), low.flatten(0, 1), polarity, report).view(q, c)
     size = math.isqrt(local.shape[-1] // c)
     around = (0, 0, 0, 0, *[size // 2] * 4)
     local, low = (F.pad(x.unflatten(0, grid), around) for x in (local, low))
@@ -207,11 +219,15 @@ def _summed(left: Tensor, local: Tensor, low: Tensor, grid: tuple[int, int], pol
     return total.T
 
 
-def _product_amounts(left: Tensor, right: Tensor, polarity: str) -> Tensor:
-    """What counts of left [I,R] times right [J,R] transposed, summed over J: [I]."""
+def _product_amounts(left: Tensor, right: Tensor, polarity: str, report: Callable[[int], None]) -> Tensor:
+    """What counts of left [I,R] times right [J,R] transposed, summed over J: [I].
+
+    report: called with the number of blocks that are done after each; it may raise to cancel.
+    """
     total = left.new_zeros(left.shape[0])
-    size = _BLOCK_CPU if left.device.type == "cpu" else _BLOCK
+    size = _block_size(left)
     block = left.new_empty((size, size))
+    done = 0
     for start in range(0, len(left), size):
         rows = left[start : start + size]
         for other in range(0, len(right), size):
@@ -219,4 +235,15 @@ def _product_amounts(left: Tensor, right: Tensor, polarity: str) -> Tensor:
             # the same memory for all blocks: it stays in the processor's cache
             part = torch.mm(rows, columns, out=block[: rows.shape[0], : columns.shape[1]])
             total[start : start + size] += (part.abs_() if polarity == "absolute" else part.clamp_min_(0)).sum(1)
+            done += 1
+            report(done)
     return total
+
+
+def _blocks(count: int, like: Tensor) -> int:
+    """How many blocks `count` rows or columns make, on the device of `like`."""
+    return -(-count // _block_size(like))
+
+
+def _block_size(like: Tensor) -> int:
+    return _BLOCK_CPU if like.device.type == "cpu" else _BLOCK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from captum.attr import LayerGradientXActivation
@@ -172,6 +174,28 @@ def test_the_solvers_report_every_piece_of_work_and_can_be_cancelled_by_the_repo
 
         with pytest.raises(KeyboardInterrupt):
             solve(stop)
+
+
+def test_the_product_of_one_token_can_be_cancelled_within_it(monkeypatch):
+    """A large picture and a token of many heads: seconds to minutes, in blocks of milliseconds."""
+    monkeypatch.setattr("explainable_latents.nodes.core.structured._BLOCK_CPU", 16)
+    tail = Tail(seed=33, size=(5, 6), heads=2)
+    words, features = tail.words([(1,)])
+    seen = []
+    found = structured(words, features, tail.head, "absolute", lambda done, total: seen.append((done, total)))
+    blocks = math.ceil(4 * 30 / 16) * math.ceil(2 * 30 / 16)
+    passes = 2
+    assert len(seen) == passes + blocks
+    assert seen[-1] == ((passes + 1) * blocks, (passes + 1) * blocks)
+    assert [done for done, _ in seen[-blocks:]] == list(range(passes * blocks + 1, (passes + 1) * blocks + 1))
+    torch.testing.assert_close(found, brute_force(words, tail.predict(features), "absolute"))
+
+    def stop(done, total):
+        if done > passes * blocks + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        structured(words, features, tail.head, "absolute", stop)
 
 
 def test_a_layer_that_mixes_positions_is_recognised():
