@@ -24,6 +24,7 @@ from ..core.attention import normalise
 from ..core.grad_sam import POLARITIES, Progress
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
+from .compiled import as_written, uncompiled
 from .conditionings import Positives, Rows, contexts_of
 from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
@@ -121,7 +122,7 @@ class GradientProbe:
         The exact solver takes more of what is free beyond that, see `Room.fitting`.
         """
         latents, *size = noise_shape
-        room = room_behind(model.get_model_object("diffusion_model"), self._layers[0], tuple(size[-2:]))
+        room = room_behind(as_written(model.get_model_object("diffusion_model")), self._layers[0], tuple(size[-2:]))
         tokens = len(set().union(*self._tokens))
         if self._solver == STRUCTURED and not self._aggregated:
             needed = room.structured(latents, tokens)
@@ -149,7 +150,8 @@ class GradientProbe:
         self._call = MeasuredCall(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step, scale)
         # Where the model is split between devices this call runs on its own, all of it.
         options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
-        return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
+        with uncompiled():
+            return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
 
     def _around_network(
         self,

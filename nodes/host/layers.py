@@ -9,6 +9,8 @@ from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransfor
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 
+from .compiled import as_written
+
 SUPPORTED = "SD 1.x, SD 2.x and SDXL"
 
 
@@ -24,7 +26,7 @@ def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
 
     Raises ValueError that names the model when it has none that can be read.
     """
-    network = patcher.get_model_object("diffusion_model")
+    network = as_written(patcher.get_model_object("diffusion_model"))
     names: list[str] = []
     if isinstance(network, UNetModel):
         middle = [] if network.middle_block is None else [network.middle_block]

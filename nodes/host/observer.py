@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from ..core.attention import RESIZE_MODES, aggregate
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .captured import AttentionCapture, CapturedRun
+from .compiled import uncompiled
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
 from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
@@ -115,7 +118,9 @@ class Observer:
     def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
         """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
         with evaluating(self._call, conds):
-            return executor(model, conds, *args)
+            captured = self._call is not None and self._call.index is not None
+            with uncompiled() if captured else nullcontext():
+                return executor(model, conds, *args)
 
     def around_network(
         self,
@@ -155,6 +160,8 @@ class Observer:
         positives = Positives(guider.conds.get("positive") or [], self._watch.prompt, self._warn)
         if not positives:
             return None
+        if TORCH_COMPILE_KWARGS in model_options:
+            self._warn("the model is compiled: the steps that are captured run uncompiled, as compiled code hides them")
         return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step_of(sigma, model_options))
 
     def _warn(self, message: str) -> None:

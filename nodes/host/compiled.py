@@ -1,0 +1,30 @@
+"""Models that are compiled (TorchCompileModel, or torch.compile in any other place)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside the block compiled functions run as they are written; what was compiled of them stays for later.
+
+    Compiled code cannot be looked into: the host's own node has it reused whatever wrappers and patches the model has
+    by then, so that they are passed over, or an earlier run's are called; and autograd's record does not reach through
+    it. To compile a copy for the few calls that are looked into would take longer than they do.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to import it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def as_written(network: nn.Module) -> nn.Module:
+    """The module itself where `torch.compile` has put another in front of it."""
+    return getattr(network, "_orig_mod", network)
