@@ -3,6 +3,7 @@
 `explainable_latents` is the pack, `tests` are its tests.
 """
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Before torch is imported: its threads would only wait for each other where tests or whole checks run side by side.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # ComfyUI's own `tests` would hide ours.
 _tests = types.ModuleType("tests")
