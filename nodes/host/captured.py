@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,7 +56,7 @@ class CapturedRun(SamplerRun):
         last = self.saliencies[-1].select(subjects)
         maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
-        return Saliency(torch.cat(maps), labels, last.sigma, None, last.grid)
+        return replace(last, maps=torch.cat(maps), labels=labels, step=None)
 
 
 class AttentionCapture:

@@ -33,7 +33,7 @@ def running() -> Running | None:
     queue = getattr(server, "prompt_queue", None)
     if context is None or queue is None:
         return None
-    graphs = {item[1]: item[2] for item in queue.get_current_queue()[0]}
+    graphs = {item[1]: item[2] for item in queue.get_current_queue_volatile()[0]}
     return Running(context.prompt_id, context.node_id, graphs.get(context.prompt_id, {}))
 
 

@@ -92,7 +92,8 @@ class ImageSource:
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
-        capture = observe(patcher, masking.subjects, layers=masking.layers, positive=masking.positive)
+        options = {"layers": masking.layers, "positive": masking.positive}
+        capture = observe(patcher, masking.subjects, keep=False, **options)
         return AttentionSource(masking, capture)
     if isinstance(masking, GradientMasking):
         how = {"layer": masking.layer, "prompt": masking.positive}

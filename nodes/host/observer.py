@@ -65,9 +65,10 @@ class Observer:
     The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
     """
 
-    def __init__(self, subjects: Subjects, watch: Watch) -> None:
+    def __init__(self, subjects: Subjects, watch: Watch, keep: bool) -> None:
         self.subjects = subjects
-        self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention")
+        self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
+        self._keep = keep
         self._watch = watch
         self._call: ModelCall | None = None
         self._asking = False
@@ -111,8 +112,10 @@ class Observer:
             found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
-        else:
+        elif self._keep:
             run.see(found, layers)
+        else:
+            run.last = found
         return out
 
     def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
@@ -182,13 +185,15 @@ def observe(
     positive: list | None = None,
     resize: str = "nearest",
     share: str = "all tokens",
+    keep: bool = True,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
     layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0
     at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
-    keep their share), `prompt words` the probability renormalised over the prompt's own tokens.
+    keep their share), `prompt words` the probability renormalised over the prompt's own tokens. keep: all maps, to be
+    read after a run, or only the last one while it goes on.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -207,7 +212,8 @@ def observe(
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    observer = Observer(subjects, Watch(tokens, words, prompt, selection, start_percent, end_percent, resize))
+    watch = Watch(tokens, words, prompt, selection, start_percent, end_percent, resize)
+    observer = Observer(subjects, watch, keep)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
         (WrappersMP.PREDICT_NOISE, observer.around_step),

@@ -57,11 +57,15 @@ class Runs(Generic[Kept]):
     them made.
     """
 
-    def __init__(self, start: Callable[[], Kept], name: str, giver: str) -> None:
-        """Begin every run with `start`. name: what is kept. giver: display name of the node that patched the model."""
+    def __init__(self, start: Callable[[], Kept], name: str, giver: str, keep: bool = True) -> None:
+        """Begin every run with `start`. name: what is kept. giver: display name of the node that patched the model.
+
+        keep: whether what a run leaves behind is read after it has ended.
+        """
         self._start = start
         self._name = name
         self._giver = giver
+        self._keeps = keep
         self.current: Kept | None = None
         self.kept: list[Kept] = []
         self.lost = False
@@ -74,12 +78,12 @@ class Runs(Generic[Kept]):
             args = (*args[:_CALLBACK], _noting(args[_CALLBACK], denoised), *args[_CALLBACK + 1 :])
         try:
             samples = executor(*args, **kwargs)
-            made = [samples]
-            if denoised:  # as the host's nodes make their output `denoised_output`
-                made.append(executor.class_obj.model_patcher.model.process_latent_out(denoised[0].cpu()))
-            run.marks = frozenset().union(*map(_marks, made))
-            run.to_cpu()
-            self._keep(run)
+            if self._keeps:
+                made = [samples]
+                if denoised:  # as the host's nodes make their output `denoised_output`
+                    made.append(executor.class_obj.model_patcher.model.process_latent_out(denoised[0].cpu()))
+                run.marks = frozenset().union(*map(_marks, made))
+                self._keep(run)
         finally:
             self.current = outer
         return samples
@@ -117,6 +121,7 @@ class Runs(Generic[Kept]):
 
     def _keep(self, run: Kept) -> None:
         """Remember `run` in place of one that it repeats; forget the oldest ones where they take too much memory."""
+        run.to_cpu()
         runs = [*(old for old in self.kept if not (old.marks & run.marks and old.repeats(run))), run]
         while len(runs) > 1 and sum(each.size() for each in runs) > KEPT_BYTES:
             runs = runs[1:]

@@ -5,7 +5,7 @@ import torch
 
 from explainable_latents.nodes.core.masking import AttentionMasking
 from explainable_latents.nodes.core.masks import Shaping
-from explainable_latents.nodes.host import runs
+from explainable_latents.nodes.host import mask_sources, runs
 from explainable_latents.nodes.host.gradients import gradient_saliency
 from explainable_latents.nodes.host.observer import observe
 from explainable_latents.nodes.host.probe import probe
@@ -112,6 +112,22 @@ def test_a_sampler_within_a_sampler_has_a_report_and_a_capture_of_its_own(model)
         assert torch.equal(samples, sample(patcher, start=start))
         assert [entry.step for entry in report.manipulations(samples)] == [1, 2]
         assert [call.step for call in capture.runs.of(samples).saliencies] == [0, 1, 2]
+
+
+def test_a_mask_keeps_no_maps_of_the_steps_it_was_not_asked_for(model, monkeypatch):
+    made = []
+
+    def noted(*args, **options):
+        made.append(observe(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(mask_sources, "observe", noted)
+    patcher = model.clone()
+    MaskedLatent(AttentionMasking(SUBJECTS, Shaping()), noise(seed=4), "1", KEEP, REFERENCE).install(patcher)
+    held = []
+    sample(patcher, 3, callback=lambda *_: held.append(made[0].runs.current.size()))
+    assert held == [0, 0, 0]
+    assert made[0].runs.kept == []
 
 
 PROBES = {
