@@ -63,8 +63,9 @@ def mixing_weights(parts: Tensor, mixed: Tensor) -> Tensor | None:
     """The weights w that made mixed = sum_k w_k parts_k at every position: float32 [K,B,Q], none below 0.
 
     parts: [K,B,Q,d] with K <= d. mixed: [B,Q,d]. By least squares over the d channels; parts that are equal share
-    their weight evenly. None where no weights explain `mixed`.
+    their weight evenly. What rounding cannot tell from 0 is 0. None where no weights explain `mixed`.
     """
+    unsure = max(torch.finfo(parts.dtype).eps, 1e-4)  # products summed in float32 leave 1e-5
     parts, mixed = parts.float(), mixed.float()
     gram = torch.einsum("kbqd,lbqd->bqkl", parts, parts)
     right = torch.einsum("kbqd,bqd->bqk", parts, mixed)
@@ -75,4 +76,6 @@ def mixing_weights(parts: Tensor, mixed: Tensor) -> Tensor | None:
     solved = torch.linalg.solve(gram + ridge * torch.eye(len(parts), dtype=gram.dtype), right)
     weights = solved.permute(2, 0, 1).to(parts)
     rest = mixed - torch.einsum("kbq,kbqd->bqd", weights, parts)
-    return weights.clamp_min(0) if float(rest.norm()) <= _MIXED * float(mixed.norm()) else None
+    if not float(rest.norm()) <= _MIXED * float(mixed.norm()):
+        return None
+    return torch.where(weights > unsure, weights, 0.0)

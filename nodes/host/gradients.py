@@ -90,7 +90,7 @@ class GradientProbe:
             (WrappersMP.DIFFUSION_MODEL, self._around_network),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-        require_same_prompt(patcher, subjects, None, log.warning)
+        require_same_prompt(patcher, subjects, prompt, log.warning)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
         """Saliency [S,B,C,h,w] of the model call that `call` makes.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
+from explainable_latents.nodes.core.parsing import parse
 from explainable_latents.nodes.host.gradients import gradient_saliency
 from explainable_latents.nodes.host.layers import cross_attention_layers
 from explainable_latents.nodes.host.probe import call_once, noise_sigma
+from explainable_latents.nodes.host.same_prompt import ParsedPrompt
+from explainable_latents.nodes.host.tokens import tokenize
 from tests.core.tails import relative_error
 from tests.host.regional_patches import Couple, interleaved, left_half, negpip
+from tests.host.toy_sampling import latent
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 LEVEL, SEED = 0.5, 3
@@ -99,3 +104,16 @@ def test_all_layers_are_variables_beside_regions(model):
     found, plain = (saliency(each, conditioning(1), definition="aggregated") for each in (couple.install(model), model))
     # a region without share changes nothing
     assert relative_error(found, plain) < 1e-4
+
+
+def test_a_regions_prompt_is_compared_with_the_subjects_and_the_samplers_is_not(toy, caplog):
+    prompt = "a cat in the snow"
+    found = parse(prompt, tokenize(toy.clip, prompt), "")
+    subjects = replace(found.with_role("subject"), source=ParsedPrompt(toy.clip, prompt))
+    region = toy.clip.encode_from_tokens_scheduled(toy.clip.tokenize(prompt))
+    coupled = Couple([REST, LEFT], [region[0][0]]).install(toy.model)
+    with torch.inference_mode():
+        gradient_saliency(
+            coupled, toy.positive, latent(), subjects, LEVEL, SEED, "absolute", "structured", region=region
+        )
+    assert not caplog.records
