@@ -50,7 +50,7 @@ test-matrix: host ## every sampler with every scheduler, of which `make test` ru
 	$(RUN) -m pytest -q -m matrix $(SIDE_BY_SIDE) tests/host tests/workflows
 
 test-hosts: host ## host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
-	$(PYTHON) -m tests.comfyui.hosts $(HOSTS) $(if $(TESTS),-- $(TESTS))
+	$(PYTHON) -m tests.comfyui.hosts $(HOSTS) -- $(SIDE_BY_SIDE) $(or $(TESTS),tests/host tests/workflows)
 
 browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.browser.install
@@ -100,6 +100,9 @@ bench-pipelines: host ## measure the pipelines on the fixed list of cases
 bench: host ## run every tests/benchmarks/bench_*.py
 	@set -e; for file in $(wildcard tests/benchmarks/bench_*.py); do \
 	  name=$$(basename $$file .py); echo "== $$name"; $(RUN) -m tests.benchmarks.$$name; done
+
+gpu: host ## check and measure on an NVIDIA GPU (ARGS=--help); without one exits 1, or 0 with ARGS=--allow-none
+	$(RUN) -m tests.benchmarks.gpu $(ARGS)
 
 serve: host ## open this ComfyUI in your browser (PORT=8188)
 	$(HOST) serve --port $(or $(PORT),8188)

@@ -76,8 +76,19 @@ def _status(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def full_size_model(device: torch.device, dtype: torch.dtype):
-    """A ModelPatcher of SD 1.5's own UNet with random weights."""
+def full_size_model(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    computes_in: torch.dtype | None = None,
+    stays_on: torch.device | None = None,
+    channels: int = 320,
+):
+    """A ModelPatcher of SD 1.5's own UNet with random weights.
+
+    computes_in: the host casts the weights to this precision when they are used. stays_on: where they are until the
+    host loads them, the `device` unless given. channels: fewer than SD 1.5's make a network for a quick try.
+    """
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -85,7 +96,7 @@ def full_size_model(device: torch.device, dtype: torch.dtype):
         "image_size": 32,
         "in_channels": 4,
         "out_channels": 4,
-        "model_channels": 320,
+        "model_channels": channels,
         "num_res_blocks": [2, 2, 2, 2],
         "channel_mult": [1, 2, 4, 4],
         "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
@@ -101,12 +112,13 @@ def full_size_model(device: torch.device, dtype: torch.dtype):
         "dtype": dtype,
     }
     config = comfy.supported_models.SD15(config)
-    config.manual_cast_dtype = None
-    model = config.get_model({}, "", device=device)
+    config.manual_cast_dtype = computes_in
+    home = stays_on or device
+    model = config.get_model({}, "", device=home)
     torch.manual_seed(0)
     for value in model.diffusion_model.parameters():
-        value.data = torch.randn(value.shape, device=device, dtype=dtype) * (0.7 / max(1, value[0].numel()) ** 0.5)
-    return comfy.model_patcher.ModelPatcher(model, device, device)
+        value.data = (torch.randn(value.shape, device=home) * (0.7 / max(1, value[0].numel()) ** 0.5)).to(dtype)
+    return comfy.model_patcher.ModelPatcher(model, device, home)
 
 
 def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
@@ -128,12 +140,12 @@ def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
     return {"none": lambda: (model.clone(), None), "capture": captured, "raw maps": raw}
 
 
-def run(model, steps: int) -> Tensor:
-    """One sampling run of the host: euler, guidance 7."""
+def run(model, steps: int, side: int = 64) -> Tensor:
+    """One sampling run of the host: euler, guidance 7, a latent of `side` x `side`."""
     import comfy.sample
 
     generator = torch.Generator().manual_seed(1)
-    noise, positive, negative = (torch.randn(s, generator=generator) for s in [(1, 4, 64, 64)] + [(1, 77, 768)] * 2)
+    noise, positive, negative = (torch.randn(s, generator=generator) for s in [(1, 4, side, side)] + [(1, 77, 768)] * 2)
     conditionings = ([[positive, {}]], [[negative, {}]])
     settings = (steps, 7.0, "euler", "normal")
     return comfy.sample.sample(

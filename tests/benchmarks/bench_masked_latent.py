@@ -38,13 +38,13 @@ def maskings() -> dict[str, Any]:
     }
 
 
-def runner(steps: int) -> Callable[[Any], torch.Tensor]:
-    """The host's own KSampler node: ddpm, guidance 8."""
+def runner(steps: int, side: int = 64) -> Callable[[Any], torch.Tensor]:
+    """The host's own KSampler node: ddpm, guidance 8, a latent of `side` x `side`."""
     import nodes
 
     generator = torch.Generator().manual_seed(1)
     positive, negative = (torch.randn(1, 77, 768, generator=generator) for _ in range(2))
-    start = {"samples": torch.randn(1, 4, 64, 64, generator=generator)}
+    start = {"samples": torch.randn(1, 4, side, side, generator=generator)}
 
     def run(model: Any) -> torch.Tensor:
         conditionings = ([[positive, {}]], [[negative, {}]])

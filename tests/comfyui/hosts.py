@@ -1,8 +1,8 @@
 """Run the host and workflow tests on every ComfyUI of `install.PINS`: `make test-hosts`.
 
-One after the other, oldest first; each is set up when it is missing (half a minute and 0.5 GB). The table at the end
-says what passed and failed where. What is given after the versions goes to pytest in place of the two folders of tests:
-`python -m tests.comfyui.hosts 0.16.3 -- tests/host/test_room.py`.
+`python -m tests.comfyui.hosts VERSION... -- PYTEST...`: one after the other, all of them when none is named; each is
+set up when it is missing (half a minute). What follows goes to pytest. The table at the end says what passed and what
+failed where.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from .command import run_main
 from .install import PINS, plan
 from .paths import ROOT
 
-TESTS = ("tests/host", "tests/workflows")
 RESULTS = ROOT / "output" / "hosts"
 
 
@@ -43,8 +42,8 @@ class Outcome:
         return f"| {self.version} | {self.passed} | {len(self.failed)} | {self.minutes:.0f} |"
 
 
-def run_on(version: str, tests: Sequence[str]) -> Outcome:
-    """Run these tests on that ComfyUI, in processes of their own; pytest's report is kept below `output/hosts`."""
+def run_on(version: str, arguments: Sequence[str]) -> Outcome:
+    """Run pytest with `arguments` on that ComfyUI; its report is kept below `output/hosts`."""
     environ = {k: v for k, v in os.environ.items() if k not in ("COMFYUI_PATH", "COMFYUI_PYTHON")}
     environ["COMFYUI_VERSION"] = version
     plan(environ)
@@ -53,7 +52,7 @@ def run_on(version: str, tests: Sequence[str]) -> Outcome:
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.comfyui", "run", "-m", "pytest", "-q", "-m", "not matrix"]
     began = time.monotonic()
-    subprocess.run([*command, f"--junitxml={report}", *tests], cwd=ROOT, env=environ, check=False)
+    subprocess.run([*command, f"--junitxml={report}", *arguments], cwd=ROOT, env=environ, check=False)
     return read_report(version, report, (time.monotonic() - began) / 60)
 
 
@@ -72,7 +71,7 @@ def main() -> int:
     outcomes = []
     for version in given[:cut] or PINS:
         print(f"\n== ComfyUI {version}", flush=True)
-        outcomes.append(run_on(version, given[cut + 1 :] or TESTS))
+        outcomes.append(run_on(version, given[cut + 1 :]))
     print("\n| ComfyUI | passed | failed | minutes |\n|---|---|---|---|")
     for outcome in outcomes:
         print(outcome.row())
