@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core.grad_sam import POLARITIES
-from .core.masking import CHANNELS, AttentionMasking, GradientMasking, ImageMasking
+from .core.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
 from .core.masks import Shaping
 from .host.solving import SOLVERS
 from .mask_inputs import shaping_inputs
@@ -46,6 +46,15 @@ class ELMaskFromAttention(io.ComfyNode):
                     advanced=True,
                 ),
                 prompt_input(),
+                io.Combo.Input(
+                    "over_steps",
+                    options=list(CALLS),
+                    default=CALLS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="last call: the maps of the model call before the manipulated step. cumulative: the maps "
+                    "of all calls from the first step to it, added up; steadier, slower to follow the picture.",
+                ),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -65,10 +74,11 @@ class ELMaskFromAttention(io.ComfyNode):
         dilate_iterations: int,
         layers: str,
         positive: Any = None,
+        over_steps: str = CALLS[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
         shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
-        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive))
+        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
 
 
 class ELMaskFromGradient(io.ComfyNode):

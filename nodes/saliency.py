@@ -46,14 +46,14 @@ class ELAttentionSaliency(io.ComfyNode):
                     options=list(OVER_STEPS),
                     default=OVER_STEPS[0],
                     tooltip="mean: every captured step counts alike. last: the last captured step. each: one map per "
-                    "step.",
+                    "step. sum: a step counts as much as attention goes to the word in it, as in DAAM.",
                 ),
                 io.Boolean.Input(
                     "each_layer",
                     default=False,
                     advanced=True,
-                    tooltip="For inspection: one map per cross-attention layer, mean over the steps, instead of "
-                    "their sum.",
+                    tooltip="For inspection: one map per cross-attention layer, summed over the steps, instead of "
+                    "their sum. over_steps does not matter then.",
                 ),
             ],
             outputs=[

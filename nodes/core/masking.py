@@ -13,12 +13,15 @@ from .masks import Shaping
 from .subjects import Subjects
 
 CHANNELS = ("each", "together")
+LAST_CALL, CUMULATIVE = CALLS = ("last call", "cumulative")
 
 
 @dataclass(frozen=True)
 class AttentionMasking:
-    """The mask is the shaped cross-attention of `subjects`, read from the model call before the manipulated step.
+    """The mask is the shaped cross-attention of `subjects`, read from the model calls before the manipulated step.
 
+    calls: `last call` (one before the step, as its code was published) or `cumulative`: the maps of all calls from the
+    first step on, added up before they are normalised (as the proposal words it). Raises ValueError for another choice.
     layers: which cross-attention layers count (`all`, `last`, names or grids separated by commas). positive: the
     subjects' prompt as the host's conditioning, [context [1,T,d], options] each; None for the first positive one.
     """
@@ -27,6 +30,11 @@ class AttentionMasking:
     shaping: Shaping
     layers: str = "all"
     positive: Sequence[Sequence[Any]] | None = None
+    calls: str = LAST_CALL
+
+    def __post_init__(self) -> None:
+        if self.calls not in CALLS:
+            raise ValueError(f"over steps {self.calls!r} is not one of {', '.join(CALLS)}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OVER_STEPS = ("mean", "last", "each")
+OVER_STEPS = ("mean", "last", "each", "sum")
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,13 @@ def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp_(low, high)
 
 
-def over_steps(saliencies: Sequence[Saliency], how: str) -> Saliency:
+def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Saliency:
     """The maps of several model calls as one saliency.
 
     mean: the mean of the calls' maps (each sums to 1, so every step counts alike); last: the last call's; each: all of
-    them, call after call, labelled `word, step j`. Raises ValueError for another word or when there is no call.
+    them, call after call, labelled `word, step j`; sum: `total` [S,B,h,w], the calls' maps added up before they were
+    normalised, so that a step counts as much as attention went to the word in it (as in DAAM, Tang et al. 2022).
+    Raises ValueError for another word or when there is no call.
     """
     if how not in OVER_STEPS:
         raise ValueError(f"over steps {how!r} is not one of {', '.join(OVER_STEPS)}")
@@ -129,6 +131,8 @@ def over_steps(saliencies: Sequence[Saliency], how: str) -> Saliency:
     last = saliencies[-1]
     if how == "last":
         return last
+    if how == "sum":
+        return replace(last, maps=total, step=None)
     if how == "mean":
         return replace(last, maps=torch.stack([each.maps for each in saliencies]).mean(dim=0), step=None)
     maps = torch.cat([each.maps for each in saliencies])

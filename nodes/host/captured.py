@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.attention import normalise, resize
+from ..core.attention import aggregate, normalise, resize
 from ..core.saliency import Saliency, over_steps
 from ..core.subjects import Subjects
 from .runs import SamplerRun
@@ -52,11 +52,16 @@ class CapturedRun(SamplerRun):
         self.last = None
 
     def layer_saliency(self, subjects: tuple[int, ...]) -> Saliency:
-        """Each layer's own map of the `subjects`, mean over the steps, labelled `word, layer (h x w)`."""
+        """Each layer's own map of the `subjects`, summed over the calls, labelled `word, layer (h x w)`."""
         last = self.saliencies[-1].select(subjects)
         maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
         return replace(last, maps=torch.cat(maps), labels=labels, step=None)
+
+    def total(self, mode: str) -> Saliency:
+        """The maps of every subject over all calls so far, added up before they are normalised. mode: see `resize`."""
+        last = self.saliencies[-1]
+        return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode), step=None)
 
 
 class AttentionCapture:
@@ -87,6 +92,12 @@ class AttentionCapture:
         """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""
         return self.runs.current.last
 
+    def until_step(self) -> Saliency | None:
+        """While a sampler runs, between two of its steps: the maps of its calls so far added up before they are
+        normalised; None when none of them had any."""
+        run = self.runs.current
+        return run.total(self._observer.resize) if run.saliencies else None
+
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
         """The map of the model call that `predict` makes, which is no step of the sampler; None when it has none."""
         return self._observer.ask(predict)
@@ -94,8 +105,8 @@ class AttentionCapture:
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
         """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 
-        role: all, subject or scene. how: mean, last or each, see `core.saliency.over_steps`. each_layer: one map per
-        layer instead, mean over the steps. Raises ValueError when there is nothing of that kind.
+        role: all, subject or scene. how: see `core.saliency.over_steps`. each_layer: one map per layer instead, summed
+        over the steps. Raises ValueError when there is nothing of that kind.
         """
         run = self.runs.of(samples)
         if not run.saliencies:
@@ -110,7 +121,8 @@ class AttentionCapture:
         picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
         if each_layer:
             return run.layer_saliency(picked)
-        return over_steps([call.select(picked) for call in run.saliencies], how)
+        total = run.total(self._observer.resize).select(picked)
+        return over_steps([call.select(picked) for call in run.saliencies], how, total.maps)
 
 
 def _reason(notes: list[str], otherwise: str) -> str:

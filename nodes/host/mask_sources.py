@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..core.masking import AttentionMasking, GradientMasking, ImageMasking, Masking
+from ..core.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..core.masks import shape_mask
 from ..core.saliency import Saliency
 from .gradients import GradientProbe
@@ -30,7 +30,9 @@ class MaskSource(Protocol):
 
 
 class AttentionSource:
-    """The shaped attention of the sampler's model call before the step; a call is made for it where there is none.
+    """The shaped attention of the sampler's model call before the step (or of all calls up to it).
+
+    A call is made for it where there is none.
 
     That is before the first step, and where the subjects' prompt took no part in the call before (a timestep range).
     """
@@ -41,7 +43,8 @@ class AttentionSource:
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
         """See `MaskSource`. Raises ValueError when the model call showed no attention of the subjects."""
-        saliency = self._capture.before_step()
+        cumulative = self._masking.calls == CUMULATIVE
+        saliency = self._capture.until_step() if cumulative else self._capture.before_step()
         if saliency is None:
             saliency = self._capture.ask(predict)
         if saliency is None:
@@ -92,7 +95,8 @@ class ImageSource:
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
-        options = {"layers": masking.layers, "positive": masking.positive}
+        cumulative = masking.calls == CUMULATIVE
+        options = {"layers": masking.layers, "positive": masking.positive, "add_up": cumulative}
         capture = observe(patcher, masking.subjects, keep=False, **options)
         return AttentionSource(masking, capture)
     if isinstance(masking, GradientMasking):

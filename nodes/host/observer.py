@@ -60,15 +60,16 @@ class Watch:
 
 
 class Observer:
-    """What is installed on an observed model. runs: what was seen; `subjects`: whose attention.
+    """What is installed on an observed model. runs: what was seen; `subjects`: whose attention; `resize`: see `Watch`.
 
     The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
     """
 
-    def __init__(self, subjects: Subjects, watch: Watch, keep: bool) -> None:
+    def __init__(self, subjects: Subjects, watch: Watch, keep: bool, add_up: bool) -> None:
         self.subjects = subjects
         self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
-        self._keep = keep
+        self._adds = keep or add_up
+        self.resize = watch.resize
         self._watch = watch
         self._call: ModelCall | None = None
         self._asking = False
@@ -107,12 +108,12 @@ class Observer:
         found, layers = None, {}
         if call is not None and call.pieces:
             layers = call.layers()
-            maps = aggregate(list(layers.values()), call.grid, self._watch.resize)
+            maps = aggregate(list(layers.values()), call.grid, self.resize)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
             found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
-        elif self._keep:
+        elif self._adds:
             run.see(found, layers)
         else:
             run.last = found
@@ -186,6 +187,7 @@ def observe(
     resize: str = "nearest",
     share: str = "all tokens",
     keep: bool = True,
+    add_up: bool = False,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
@@ -193,7 +195,7 @@ def observe(
     at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
     keep their share), `prompt words` the probability renormalised over the prompt's own tokens. keep: all maps, to be
-    read after a run, or only the last one while it goes on.
+    read after a run, or only the last one while it goes on; add_up: then their sums, too.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -213,7 +215,7 @@ def observe(
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
     watch = Watch(tokens, words, prompt, selection, start_percent, end_percent, resize)
-    observer = Observer(subjects, watch, keep)
+    observer = Observer(subjects, watch, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
         (WrappersMP.PREDICT_NOISE, observer.around_step),

@@ -25,19 +25,22 @@ def test_contradictions_are_refused(maps, grid, message):
         Saliency(maps, ("dog", "beach"), 1.0, None, grid)
 
 
-def test_mean_last_and_each_over_steps():
+def test_mean_last_each_and_sum_over_steps():
     calls = [saliency(1.0, 0, 9.0), saliency(5.0, 3, 2.0)]
-    mean = over_steps(calls, "mean")
+    total = torch.full((2, 1, 2, 2), 0.25)
+    mean = over_steps(calls, "mean", total)
     assert mean.maps[0, 0].tolist() == [[3, 1], [1, 1]]
     assert (mean.step, mean.sigma) == (None, 2.0)
-    assert over_steps(calls, "last") is calls[1]
-    each = over_steps(calls, "each")
+    assert over_steps(calls, "last", total) is calls[1]
+    each = over_steps(calls, "each", total)
     assert each.labels == ("dog, step 0", "beach, step 0", "dog, step 3", "beach, step 3")
     assert each.maps[2, 0, 0, 0] == 5
-    with pytest.raises(ValueError, match="'all' is not one of mean, last, each"):
-        over_steps(calls, "all")
+    summed = over_steps(calls, "sum", total)
+    assert (summed.maps is total, summed.step, summed.sigma) == (True, None, 2.0)
+    with pytest.raises(ValueError, match="'all' is not one of mean, last, each, sum"):
+        over_steps(calls, "all", total)
     with pytest.raises(ValueError, match="no model call"):
-        over_steps([], "mean")
+        over_steps([], "mean", total)
 
 
 def test_selecting_keeps_maps_and_labels_together():

@@ -120,6 +120,36 @@ def test_diffusers_with_the_same_weights(comfy, kind, grid, batch, chunks, other
     assert (maps - aggregated).abs().max() * grid[0] * grid[1] < 4 * tolerance
 
 
+def test_sum_over_steps_is_the_sum_of_the_plain_probabilities(comfy):
+    """As DAAM adds them up; `mean` is the same with every step's map normalised first."""
+    network, model = twins("SD15", torch.float32)
+    positive, negative, grid = conditioning(1, 1), conditioning(2, 1), (16, 16)
+    seen = watched_inputs(model)
+    capture = observe(model, SUBJECTS)
+    samples = sample(model, 4, 4.0, positive=positive, negative=negative, start=noise(1, grid))
+    assert len(seen) == 4
+    steps = []
+    for x, timesteps in seen:
+        reader = ReadScores()
+        network.set_attn_processor(reader)
+        network(x[-1:], timesteps[-1:], positive[0][0])
+        layers = []
+        for p in reader.probabilities:
+            side = math.isqrt(p.shape[2])
+            maps = torch.stack([p[..., tokens].sum(-1).sum(1).unflatten(-1, (side, side)) for tokens in TOKENS])
+            layers.append(F.interpolate(maps, size=grid, mode="nearest"))
+        steps.append(torch.stack(layers).sum(0))
+    steps = torch.stack(steps)
+    added = steps.sum(0)
+    expected = {"sum": added / added.sum((-2, -1), keepdim=True)}
+    expected["mean"] = (steps / steps.sum((-2, -1), keepdim=True)).mean(0)
+    maps = {how: capture.saliency(samples, "all", how).maps for how in expected}
+    for how in expected:
+        # in multiples of the maps' mean; the rounding of four maps as above
+        assert (maps[how] - expected[how]).abs().max() * 256 < 4e-5, how
+    assert (maps["sum"] - maps["mean"]).abs().max() * 256 > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_the_hosts_basic_attention(comfy, dtype, chunks):
