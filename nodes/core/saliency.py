@@ -121,7 +121,7 @@ def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Salie
 
     mean: the mean of the calls' maps (each sums to 1, so every step counts alike); last: the last call's; each: all of
     them, call after call, labelled `word, step j`; sum: `total` [S,B,h,w], the calls' maps added up before they were
-    normalised, so that a step counts as much as attention went to the word in it (as in DAAM, Tang et al. 2022).
+    normalised, so that a step counts as much as attention went to the word in it (as in DAAM, Tang et al. 2023).
     Raises ValueError for another word or when there is no call.
     """
     if how not in OVER_STEPS:

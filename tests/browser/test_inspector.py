@@ -172,7 +172,11 @@ def test_a_late_answer_does_not_wipe_newer_maps(front: Front, status: int, body:
         node["properties"].get("el_inspector", {})["file"] = "nobody.maps"
     front.run(TELL_WHEN_ANSWERED)
     held: list[Route] = []
-    front.page.route("**/view?*nobody.maps*", held.append)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    front.page.route("**/view?*nobody.maps*", hold)
     with front.page.expect_request("**/view?*nobody.maps*"):
         front.load(saved)
     front.set("Maps", steps=3)
