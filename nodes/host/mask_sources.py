@@ -30,11 +30,10 @@ class MaskSource(Protocol):
 
 
 class AttentionSource:
-    """The shaped attention of the sampler's model call before the step (or of all calls up to it).
+    """The shaped attention of the sampler's model call before the step, or of all its calls up to the step.
 
-    A call is made for it where there is none.
-
-    That is before the first step, and where the subjects' prompt took no part in the call before (a timestep range).
+    Where there is none a call is made for it: before the first step, and where the subjects' prompt took no part in the
+    call before (a timestep range).
     """
 
     def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
