@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.attention import token_columns
-from .patch_names import of_other_nodes
+from .patch_names import of_other_nodes, patch_name
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,21 @@ class Positives:
     listed: the guider's list itself.
     """
 
-    def __init__(self, listed: list[dict], prompt: Sequence[Tensor] | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        listed: list[dict],
+        prompt: Sequence[Tensor] | None,
+        warn: Callable[[str], None],
+        wrapper: Callable | None = None,
+    ) -> None:
         """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
 
-        Where none of them holds that prompt, another node may put it into their rows while the network runs.
+        Where none of them holds that prompt, another node may put it into their rows while the network runs. wrapper:
+        what another node put around the calls of the network, to name it.
         """
         self.listed = listed
         self._warn = warn
+        self._caller = "another node" if wrapper is None else patch_name(wrapper)
         text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
         wanted = [_context(cond) for cond in text[:1]] if prompt is None else prompt
         chosen = [cond for cond in text if any(_equal(_context(cond), context) for context in wanted)]
@@ -108,7 +116,7 @@ class Positives:
         if x.shape[0] != batch * len(kinds):
             self._warn(
                 f"the network was called with {x.shape[0]} rows instead of {len(kinds)} conditionings of {batch} "
-                "latents: another node splits the batch in its own way; such calls are not captured"
+                f"latents: {self._caller} splits the batch in its own way; such calls are not captured"
             )
             return []
         found = []
@@ -119,9 +127,8 @@ class Positives:
             size, offset = _area(cond, grid)
             if tuple(x.shape[-2:]) != size:
                 self._warn(
-                    f"the network saw a latent of {tuple(x.shape[-2:])} instead of {size}: another node cuts the "
-                    f"latent "
-                    "into tiles; such calls are not captured"
+                    f"the network saw a latent of {tuple(x.shape[-2:])} instead of {size}: {self._caller} cuts the "
+                    "latent into tiles; such calls are not captured"
                 )
                 continue
             rows, length = slice(j * batch, (j + 1) * batch), context.shape[1]

@@ -30,6 +30,7 @@ from .layers import cross_attention_layers, one_layer
 from .leaf import Leaf
 from .measured_call import MeasuredCall, prediction_scale
 from .model_call import OURS, step_of
+from .patch_names import replaced_parts
 from .precision import full_float32
 from .probe import call_once, without_ours
 from .progress import progress_bar
@@ -143,7 +144,7 @@ class GradientProbe:
             return executor(x, timestep, model_options, *args)
         guider = executor.class_obj
         listed = guider.conds.get("positive") or []
-        positives = Positives(listed, self._prompt, log.warning)
+        positives = Positives(listed, self._prompt, log.warning, model_options.get("model_function_wrapper"))
         sigma = float(timestep.flatten()[0])
         scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         step = step_of(sigma, model_options)
@@ -183,8 +184,8 @@ class GradientProbe:
             out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
             if not leaf.words:
                 raise ValueError(
-                    f"the model's cross-attention {self._layers[-1]} was not computed where it could be seen: another "
-                    "node replaced it; connect the model without it"
+                    f"the model's cross-attention {self._layers[-1]} was not computed where it could be seen, but "
+                    f"replaced by {replaced_parts(network)}; connect the model without it"
                 )
             with torch.enable_grad():
                 for i, row in enumerate(rows):

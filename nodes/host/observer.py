@@ -147,9 +147,7 @@ class Observer:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         recorder = Recorder(rows, watch.layers, self._warn, chosen=watch.prompt is not None)
         out = executor(x, timesteps, context, y, control, recorder.install(transformer_options), **kwargs)
-        recorder.finish()
-        if not recorder.grids:
-            self._warn("no cross-attention was computed where it could be seen: another node replaced the attention")
+        recorder.finish(executor.class_obj)
         for name, maps in recorder.maps.items():
             call.pieces.setdefault(name, []).extend(zip(maps, rows, strict=True))
         return out
@@ -161,7 +159,8 @@ class Observer:
         start, end = (float(sampling.percent_to_sigma(percent)) for percent in (self._watch.start, self._watch.end))
         if not end <= sigma <= start:
             return None
-        positives = Positives(guider.conds.get("positive") or [], self._watch.prompt, self._warn)
+        listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
+        positives = Positives(listed, self._watch.prompt, self._warn, wrapper)
         if not positives:
             return None
         if TORCH_COMPILE_KWARGS in model_options:

@@ -7,6 +7,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 
+from torch import nn
+
 _OURS = __name__.rpartition(".")[0]
 _PACKS = re.compile(r".*[/\\]custom_nodes[/\\]([^/\\]+)")
 
@@ -31,6 +33,12 @@ def patch_name(patch: Callable) -> str:
 def patch_names(patches: Iterable[Callable]) -> str:
     """The names of several, each once: `first and second`."""
     return " and ".join(dict.fromkeys(patch_name(patch) for patch in patches))
+
+
+def replaced_parts(network: nn.Module) -> str:
+    """The names of what other nodes put in place of the `forward` of parts of the network; else `another node`."""
+    patches = [vars(part)["forward"] for part in network.modules() if "forward" in vars(part)]
+    return patch_names(of_other_nodes(patches)) or "another node"
 
 
 def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:

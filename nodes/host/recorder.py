@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.attention import token_attention
 from ..core.rearranged import mixing_weights
@@ -15,6 +15,7 @@ from .arrangement import Arrangement, Place, UnreadableError
 from .conditionings import Rows
 from .hook import CrossAttentionHook
 from .layers import LayerSelection, layer_name
+from .patch_names import replaced_parts
 
 
 class Recorder(CrossAttentionHook):
@@ -81,8 +82,8 @@ class Recorder(CrossAttentionHook):
 
         return functools.update_wrapper(watched, patch, assigned=(), updated=())
 
-    def finish(self) -> None:
-        """After the call: say what could not be read.
+    def finish(self, network: nn.Module) -> None:
+        """After the call of the network: say what could not be read.
 
         Raises ValueError when none of the layers that ran is chosen: a grid that this latent does not have.
         """
@@ -91,6 +92,11 @@ class Recorder(CrossAttentionHook):
         for reason, names in self._refused.items():
             where = "" if len(names) == len(self.grids) else f" of layer {', '.join(names)}"
             self._warn(f"cross-attention{where} is not captured: {reason}")
+        unseen = sorted(self._selection.names - self.grids.keys())
+        if unseen or not self.grids:
+            where = f" of layer {', '.join(unseen)}" if self.grids else ""
+            by = replaced_parts(network)
+            self._warn(f"cross-attention{where} was not computed where it could be seen, but replaced by {by}")
         if self.grids and not any(layer in self._selection for layer in self.grids.items()):
             there = ", ".join(sorted({f"{h}x{w}" for h, w in self.grids.values()}))
             raise ValueError(

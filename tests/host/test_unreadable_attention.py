@@ -107,6 +107,37 @@ def test_gradients_name_the_node(model, name):
         )
 
 
+def replaced_forward(x, **kwargs):
+    return torch.zeros_like(x)
+
+
+def tiles(apply_model, args):
+    parts = [apply_model(x.contiguous(), args["timestep"], **args["c"]) for x in args["input"].chunk(2, dim=-1)]
+    return torch.cat(parts, dim=-1)
+
+
+def test_a_node_that_replaces_the_attention_itself_is_named(comfy):
+    model = random_unet()
+    for name, _ in model.model.named_modules():
+        if name.endswith("attn2"):
+            model.add_object_patch(f"{name}.forward", replaced_forward)
+    capture = observe(model, SUBJECTS)
+    made = sample(model, 1)
+    message = f"not computed where it could be seen, but replaced by replaced_forward {HERE}"
+    with pytest.raises(ValueError, match=message):
+        capture.saliency(made, "all", "mean")
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        gradient_saliency(model, conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, "absolute", "structured")
+
+
+def test_a_node_that_calls_the_model_on_tiles_is_named(model):
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(tiles)
+    capture = observe(patched, SUBJECTS)
+    with pytest.raises(ValueError, match=f"tiles {HERE} cuts the latent into tiles"):
+        capture.saliency(sample(patched, 1), "all", "mean")
+
+
 def test_a_prompt_that_no_region_holds_names_the_node(model):
     couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
     observed = couple.install(model)
