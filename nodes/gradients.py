@@ -82,8 +82,9 @@ class ELGradientSaliency(io.ComfyNode):
                     "layer",
                     default="last",
                     advanced=True,
-                    tooltip="The one cross-attention layer to derive by: last (published) or a name (output.5.0). Any "
-                    "other than last, and SDXL's last, need the solver exact. aggregated takes all.",
+                    tooltip="The cross-attention layer to derive by: last (published) or a name (output.5.0); several, "
+                    "separated by commas, give a map each. Any other than last, and SDXL's last, need the solver "
+                    "exact. aggregated takes all.",
                 ),
                 region_input(),
             ],

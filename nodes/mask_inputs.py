@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .core.masks import COMBINATIONS, RULES, Shaping
+from .core.masks import COMBINATIONS, FILTERED, RULES, Shaping
 
 
 def shaping_inputs(defaults: Shaping) -> list[io.Input]:
@@ -90,3 +90,16 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
             advanced=True,
         ),
     ]
+
+
+def order_input() -> io.Input:
+    """Whether maps are smoothed and dilated, or masks. It came later, so it stands behind all other inputs."""
+    return io.Combo.Input(
+        "smooth_and_dilate",
+        options=list(FILTERED),
+        default=FILTERED[0],
+        tooltip="Smooth and dilate the maps before the threshold divides them, or the mask that comes out of it, as "
+        "the paper describes it; the mask then has a soft edge.",
+        optional=True,
+        advanced=True,
+    )

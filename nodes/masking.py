@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from .core.grad_sam import POLARITIES
 from .core.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .core.masks import Shaping
+from .core.masks import FILTERED, Shaping
 from .host.solving import SOLVERS
-from .mask_inputs import shaping_inputs
+from .mask_inputs import order_input, shaping_inputs
 from .prompt_inputs import prompt_input
 from .sockets import Masking, Subjects
 
@@ -55,6 +55,7 @@ class ELMaskFromAttention(io.ComfyNode):
                     tooltip="last call: the maps of the model call before the manipulated step. cumulative: the maps "
                     "of all calls from the first step to it, added up; steadier, slower to follow the picture.",
                 ),
+                order_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -75,9 +76,11 @@ class ELMaskFromAttention(io.ComfyNode):
         layers: str,
         positive: Any = None,
         over_steps: str = CALLS[0],
+        smooth_and_dilate: str = FILTERED[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
-        shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate)
         return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
 
 
@@ -125,11 +128,13 @@ class ELMaskFromGradient(io.ComfyNode):
                 io.String.Input(
                     "layer",
                     default="last",
-                    tooltip="The one cross-attention layer to derive by: last (published) or a name (output.5.0). Any "
-                    "other than last, and SDXL's last, need the solver exact.",
+                    tooltip="The cross-attention layer to derive by: last (published) or a name (output.5.0); the "
+                    "masks of several, separated by commas, intersect. Any other than last, and SDXL's last, need the "
+                    "solver exact.",
                     advanced=True,
                 ),
                 prompt_input(),
+                order_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -152,9 +157,11 @@ class ELMaskFromGradient(io.ComfyNode):
         solver: str,
         layer: str,
         positive: Any = None,
+        smooth_and_dilate: str = FILTERED[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
-        shaping = Shaping(rule, value, combine, invert, smooth_sigma, smooth_size, dilate_size, dilate_iterations)
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate)
         how = channels, polarity, solver, layer, positive
         return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 COMBINATIONS = ("sum", "union", "intersection")
 
+# Whether maps are smoothed and dilated, or the mask that the threshold makes of them (as document 001 has it).
+BEFORE, AFTER = FILTERED = ("before the threshold", "after the threshold")
+
 # Below this spread relative to its size a float32 map carries no information to threshold.
 _FLAT = 1e-6
 
@@ -140,7 +143,8 @@ class Shaping:
     rule: one of `RULES`. value: λ of log-mean, k of mean + k·std, the quantile; other rules ignore it. combine: `sum`
     adds the subjects' maps before one threshold (Experiment 1), `union` and `intersection` join their masks. invert:
     exchange inside and outside.
-    sigma, size: Gaussian smoothing before the threshold. dilation, iterations: grey dilation of the smoothed map.
+    sigma, size: Gaussian smoothing. dilation, iterations: grey dilation of what was smoothed. filtered: one of
+    `FILTERED`; after the threshold the mask is smoothed, so that it has a soft edge, before it is exchanged.
     whole: maps of latent channels have one threshold for all channels, not one for each.
     """
 
@@ -153,12 +157,15 @@ class Shaping:
     dilation: int = 3
     iterations: int = 0
     whole: bool = False
+    filtered: str = BEFORE
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ValueError(f"threshold rule {self.rule!r} is not one of: {', '.join(RULES)}")
         if self.combine not in COMBINATIONS:
             raise ValueError(f"combination {self.combine!r} is not one of: {', '.join(COMBINATIONS)}")
+        if self.filtered not in FILTERED:
+            raise ValueError(f"smooth_and_dilate {self.filtered!r} is not one of: {', '.join(FILTERED)}")
 
 
 def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...], whole: bool = False) -> Tensor:
@@ -184,23 +191,44 @@ def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...], wh
     return maps > RULES[rule](together, value)
 
 
-def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
+def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: int = 1) -> Tensor:
     """One mask per latent from the maps of several subjects.
 
-    maps: [S,B,h,w] or [S,B,C,h,w]. Returns float32 0/1, [B,h,w] or [B,C,h,w]. Raises ValueError as `threshold` does.
+    maps: [S,B,h,w] or [S,B,C,h,w]; of several `layers` one layer's behind the other's, whose masks intersect. Returns
+    float32, [B,h,w] or [B,C,h,w]: 0 and 1, or between where the mask was smoothed. Raises ValueError as `threshold`.
     """
-    maps = _filtered(maps, shaping)
-    if shaping.combine == "sum":
-        maps, labels = maps.sum(0, keepdim=True), (" + ".join(labels),)
-    masks = threshold(maps, shaping.rule, shaping.value, labels, shaping.whole)
-    mask = masks.all(0) if shaping.combine == "intersection" else masks.any(0)
-    return (~mask if shaping.invert else mask).float()
+    maps = _before(maps, shaping)
+    per_layer = len(labels) // layers
+    masks = [
+        _combined(part, shaping, labels[start : start + per_layer])
+        for start, part in zip(range(0, len(labels), per_layer), maps.split(per_layer), strict=True)
+    ]
+    return _behind(torch.stack(masks).all(0), shaping)
 
 
 def each_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
-    """A mask for every subject, not combined: float32 0/1 of the shape of `maps`. Raises as `threshold` does."""
-    masks = threshold(_filtered(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole)
-    return (~masks if shaping.invert else masks).float()
+    """A mask for every subject, not combined: float32 of the shape of `maps`. Raises as `threshold` does."""
+    return _behind(threshold(_before(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole), shaping)
+
+
+def _combined(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
+    """The boolean mask of one layer's maps."""
+    if shaping.combine == "sum":
+        maps, labels = maps.sum(0, keepdim=True), (" + ".join(labels),)
+    masks = threshold(maps, shaping.rule, shaping.value, labels, shaping.whole)
+    return masks.all(0) if shaping.combine == "intersection" else masks.any(0)
+
+
+def _before(maps: Tensor, shaping: Shaping) -> Tensor:
+    return _filtered(maps, shaping) if shaping.filtered == BEFORE else maps
+
+
+def _behind(mask: Tensor, shaping: Shaping) -> Tensor:
+    """What becomes of a boolean mask: float32."""
+    mask = mask.float()
+    if shaping.filtered == AFTER:
+        mask = _filtered(mask, shaping).clamp(0, 1)  # weights add up to 1 within rounding
+    return 1 - mask if shaping.invert else mask
 
 
 def _filtered(maps: Tensor, shaping: Shaping) -> Tensor:

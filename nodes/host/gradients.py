@@ -26,7 +26,7 @@ from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .compiled import as_written, uncompiled
 from .conditionings import Positives, Rows, contexts_of
-from .layers import cross_attention_layers, one_layer
+from .layers import cross_attention_layers, single_layers
 from .leaf import Leaf
 from .measured_call import MeasuredCall, prediction_scale
 from .model_call import OURS, step_of
@@ -49,7 +49,8 @@ ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
 class GradientProbe:
     """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing.
 
-    layer: the cross-attention to derive by, `last` or a name; the aggregated definition takes all. prompt: the
+    layer: the cross-attention to derive by, `last` or a name, or several of them separated by commas, which are
+    derived one after the other and get maps of their own; the aggregated definition takes all. prompt: the
     subjects' as a CONDITIONING, None for the first positive one. polarity, solver, definition: see
     `gradient_saliency`.
     """
@@ -80,7 +81,7 @@ class GradientProbe:
         self._solver = solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
         layers = cross_attention_layers(patcher)
-        self._layers = layers if definition == AGGREGATED else (one_layer(layers, layer),)
+        self._layers = layers if definition == AGGREGATED else single_layers(layers, layer)
         self._aggregated = definition == AGGREGATED
         self._measuring = False
         self._progress: Progress | None = None
@@ -94,7 +95,7 @@ class GradientProbe:
         require_same_prompt(patcher, subjects, prompt, log.warning)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
-        """Saliency [S,B,C,h,w] of the model call that `call` makes.
+        """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers one's maps behind the other's.
 
         progress: called while solving; it may raise to cancel. Raises ValueError when the call showed no attention of
         the subjects, or when the model does not have the structure that the solver needs.
@@ -113,7 +114,15 @@ class GradientProbe:
         maps = done.framed()
         if self._aggregated:
             maps = normalise(maps.squeeze(2))
-        return Saliency(maps, self._subjects.labels, done.sigma, done.step, done.grid, self._spatial_scale)
+        labels = self._subjects.labels
+        if self.layers > 1:
+            labels = tuple(f"{label}, {layer}" for layer in self._layers for label in labels)
+        return Saliency(maps, labels, done.sigma, done.step, done.grid, self._spatial_scale)
+
+    @property
+    def layers(self) -> int:
+        """How many layers have maps of their own."""
+        return 1 if self._aggregated else len(self._layers)
 
     def _around_loading(
         self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
@@ -123,7 +132,10 @@ class GradientProbe:
         The exact solver takes more of what is free beyond that, see `Room.fitting`.
         """
         latents, *size = noise_shape
-        room = room_behind(as_written(model.get_model_object("diffusion_model")), self._layers[0], tuple(size[-2:]))
+        network = as_written(model.get_model_object("diffusion_model"))
+        room = room_behind(network, self._layers[0], tuple(size[-2:]))
+        for layer in self._layers[1 : self.layers]:
+            room = replace(room, attention=room.attention + room_behind(network, layer, tuple(size[-2:])).attention)
         tokens = len(set().union(*self._tokens))
         if self._solver == STRUCTURED and not self._aggregated:
             needed = room.structured(latents, tokens)
@@ -182,9 +194,9 @@ class GradientProbe:
             Tail(network, self._layers[0], x.device) as tail,
         ):
             out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
-            if not leaf.words:
+            if unseen := [layer for layer in self._layers if layer not in leaf.words]:
                 raise ValueError(
-                    f"the model's cross-attention {self._layers[-1]} was not computed where it could be seen, but "
+                    f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "
                     f"replaced by {replaced_parts(network)}; connect the model without it"
                 )
             with torch.enable_grad():
@@ -196,16 +208,18 @@ class GradientProbe:
     def _solve(
         self, network: nn.Module, leaf: Leaf, i: int, row: Rows, tail: Tail, prediction: Tensor, scale: float
     ) -> Tensor:
-        """Saliency of the i-th conditioning: [S,B,C,a,b], aggregated [S,B,1,a,b]."""
+        """Saliency of the i-th conditioning: [S,B,C,a,b] of one layer after the other, aggregated [S,B,1,a,b]."""
         words = {name: each[i] for name, each in leaf.words.items()}
         if self._aggregated:
             return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
-        layer = self._layers[0]
-        last = is_last(network, layer)
-        room = room_behind(network, layer, row.size)
-        together = room.fitting(len(prediction), words[layer].change.shape[-1], prediction.device, TOGETHER)
-        record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
-        return solve(record, self._solver, self._polarity, self._progress)
+        maps = []
+        for layer in self._layers:
+            last = is_last(network, layer)
+            room = room_behind(network, layer, row.size)
+            together = room.fitting(len(prediction), words[layer].change.shape[-1], prediction.device, TOGETHER)
+            record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
+            maps.append(solve(record, self._solver, self._polarity, self._progress))
+        return torch.cat(maps)
 
 
 def gradient_saliency(

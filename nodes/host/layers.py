@@ -60,6 +60,12 @@ def one_layer(available: tuple[str, ...], wanted: str) -> str:
     return next(iter(chosen.names))
 
 
+def single_layers(available: tuple[str, ...], wanted: str) -> tuple[str, ...]:
+    """The layers that `wanted` names, separated by commas, in the network's order. Raises as `one_layer` for each."""
+    chosen = {one_layer(available, name) for name in wanted.split(",")}
+    return tuple(name for name in available if name in chosen)
+
+
 @dataclass(frozen=True)
 class LayerSelection:
     """Which layers count: by name, or by the (height, width) of their grid of query positions."""

@@ -66,10 +66,13 @@ class GradientSource:
         self._probe = probe
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
-        """See `MaskSource`; the mask is [B,C,h,w] where each channel has its own. Raises as `GradientProbe.measure`."""
+        """See `MaskSource`; the mask is [B,C,h,w] where each channel has its own. Raises as `GradientProbe.measure`.
+
+        The masks of several layers intersect.
+        """
         saliency = self._probe.measure(predict, stop_when_cancelled)
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
-        return shape_mask(maps, self._masking.shaping, saliency.labels), saliency
+        return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
 
 
 class ImageSource:

@@ -1,5 +1,7 @@
 """Masks against scipy and scikit-image, and their properties on random maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -243,3 +245,31 @@ def test_mistakes_state_the_value_and_what_is_allowed(call, words):
 def test_half_precision_maps_keep_their_dtype():
     maps = random_maps(1, 1, 8, 8).to(torch.bfloat16)
     assert mean_threshold(gaussian_smooth(dilate(maps, 3, 1), 1.0, 3), 0).dtype == torch.bfloat16
+
+
+def test_masks_of_several_layers_intersect_behind_the_union_of_their_words():
+    one, other = torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 1, 4)
+    one[0, ..., 0], one[1, ..., 1] = 1, 1
+    other[0, ..., 1], other[1, ..., 3] = 1, 1
+    maps, labels = torch.cat([one, other]), ("dog", "cat", "dog", "cat")
+    assert shape_mask(maps, Shaping(combine="union"), labels, layers=2).tolist() == [[[0, 1, 0, 0]]]
+    assert shape_mask(maps, Shaping(combine="union", invert=True), labels, layers=2).tolist() == [[[1, 0, 1, 1]]]
+    with pytest.raises(ValueError, match="'dog'"):
+        shape_mask(maps * torch.tensor([1, 1, 0, 1]).view(4, 1, 1, 1), Shaping(combine="union"), labels, layers=2)
+
+
+def test_a_mask_is_smoothed_and_grown_behind_the_threshold_on_request():
+    """Smoothing before the threshold would lose the single bright place; behind it the mask has a soft edge."""
+    maps = torch.zeros(1, 1, 1, 7)
+    maps[..., 1], maps[..., 4:6] = 3, 6
+    after = Shaping(sigma=100.0, size=3, dilation=3, iterations=0, filtered="after the threshold")
+    # a window of nearly equal weights: thirds
+    expected = [1 / 3, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1 / 3]
+    assert shape_mask(maps, after, ("dog",))[0, 0].tolist() == pytest.approx(expected, abs=1e-3)
+    grown = replace(after, iterations=1)
+    expected = [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3]
+    assert shape_mask(maps, grown, ("dog",))[0, 0].tolist() == pytest.approx(expected, abs=1e-3)
+    inverted = shape_mask(maps, replace(grown, invert=True), ("dog",))
+    assert inverted[0, 0].tolist() == pytest.approx([1 - value for value in expected], abs=1e-3)
+    with pytest.raises(ValueError, match="before the threshold, after the threshold"):
+        Shaping(filtered="never")

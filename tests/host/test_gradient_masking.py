@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from explainable_latents.nodes.core.masking import GradientMasking
-from explainable_latents.nodes.core.masks import Shaping, shape_mask
+from explainable_latents.nodes.core.masks import Shaping, dilate, gaussian_smooth, shape_mask
 from explainable_latents.nodes.core.replacement import Policy
 from explainable_latents.nodes.host.gradients import gradient_saliency
 from explainable_latents.nodes.host.ksampler import sample_masked
@@ -116,6 +118,33 @@ def test_an_earlier_layer_by_name(model):
     assert relative_error(saliency.maps, last.maps) > 0.1
     with pytest.raises(ValueError, match=r"further blocks follow the layer output\.2\.0"):
         run(model, GradientMasking(SUBJECTS, PAPER, layer="output.2"), grid=(4, 6))
+
+
+def test_the_masks_of_several_layers_intersect(model):
+    """And are exchanged, or smoothed, as one mask."""
+    names, grid = ("output.2.0", "output.3.0"), (4, 6)
+    both = GradientMasking(SUBJECTS, PAPER, solver="exact", layer=", ".join(names))
+    _, masks, saliency = run(model, both, at="1", grid=grid)
+    assert saliency.labels == tuple(f"{word}, {name}, step 1" for name in names for word in ("dog", "beach"))
+    alone = [shape_mask(maps, PAPER, ("dog", "beach")) for maps in saliency.maps.split(2)]
+    assert not torch.equal(*alone)
+    expected = alone[0] * alone[1]
+    assert 0 < float(expected.mean()) < 1
+    assert torch.equal(masks[:, ::8, ::8], expected.mean(1))
+    assert torch.equal(shape_mask(saliency.maps, replace(PAPER, invert=True), saliency.labels, 2), 1 - expected)
+
+
+def test_a_mask_that_is_smoothed_behind_the_threshold_mixes_at_its_edge(model):
+    """The saliency is divided as it is; the mask has values between, and so has what is replaced."""
+    order = replace(PAPER, filtered="after the threshold")
+    out, masks, saliency = run(model, GradientMasking(SUBJECTS, order), at=str(STEPS))
+    divided = shape_mask(saliency.maps, replace(PAPER, sigma=0.0, iterations=0), ("dog", "beach"))
+    expected = dilate(gaussian_smooth(divided, PAPER.sigma, PAPER.size), PAPER.dilation, PAPER.iterations)
+    assert ((expected > 0.01) & (expected < 0.99)).any()
+    torch.testing.assert_close(masks[:, ::8, ::8], expected.mean(1))
+    kept = run(model, GradientMasking(SUBJECTS, PAPER), at="")[0]["samples"]
+    mixed = expected * kept + (1 - expected) * noise(1, (10, 12), seed=4)
+    torch.testing.assert_close(out["samples"], mixed, atol=1e-5, rtol=0)
 
 
 def test_the_model_is_afterwards_as_it_was(model):

@@ -332,7 +332,18 @@ def test_an_earlier_layer_by_the_exact_solver(comfy, kind, layer, grid, batch):
         saliency(model, words, start, layer=layer)
 
 
-@pytest.mark.parametrize("wanted", ["all", "output", "16x16", "output.3, output.2", "output.9", ""])
+def test_several_layers_have_the_maps_that_each_has_alone(comfy):
+    """In the network's order, whatever the order of the names."""
+    model, start = random_unet("SD15", seed=12), noise(1, (4, 4))
+    together = saliency(model, start=start, solver="exact", layer="last, output.2.0")
+    assert together.labels == ("dog, output.2.0", "beach, output.2.0", "dog, output.3.0", "beach, output.3.0")
+    for part, layer in zip(together.maps.split(2), ("output.2", "last"), strict=True):
+        assert relative_error(part, saliency(model, start=start, solver="exact", layer=layer).maps) <= 1e-4
+    with pytest.raises(ValueError, match=r"further blocks follow the layer output\.2\.0"):
+        saliency(model, start=start, layer="last, output.2.0")
+
+
+@pytest.mark.parametrize("wanted", ["all", "output", "16x16", "output.3, output", "output.9", ""])
 def test_a_layer_that_is_not_one_is_told(comfy, wanted):
     with pytest.raises(ValueError, match=r"choose (last|all).*output\.3\.0"):
         saliency(random_unet("SD15"), layer=wanted)

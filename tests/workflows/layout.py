@@ -101,6 +101,8 @@ def _node(node_id: int, node: dict[str, Any], page: Page, info: dict[str, Any]) 
         if kind not in WIDGETS:
             inputs.append({"name": name, "type": kind, "link": None})
             continue
+        if value is None:  # a widget that came later, behind all others, left at its default
+            continue
         if isinstance(value, list):
             inputs.append({"name": name, "type": kind, "link": None, "widget": {"name": name}})
             value = options.get("default", "")

@@ -38,12 +38,13 @@ def read_ui(file: dict, info: dict) -> dict[str, tuple[str, dict]]:
         linked = {e["name"]: links[e["link"]] for e in node["inputs"] if e["link"] is not None}
         values, inputs = iter(node["widgets_values"]), {}
         for input_name, kind, options in described_inputs(info[node["type"]]):
-            value = next(values) if kind in WIDGETS else None
+            # a widget that came later is left out by older files, and has its default then
+            value = next(values, None) if kind in WIDGETS else None
             if input_name in linked:
                 _, source, slot, target, place, _ = linked[input_name]
                 assert (target, node["inputs"][place]["name"]) == (node["id"], input_name)
                 inputs[input_name] = [str(source), slot]
-            elif kind in WIDGETS:
+            elif value is not None:
                 inputs[input_name] = value
             for extra in ("control_after_generate", "image_upload"):
                 if options.get(extra):
