@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..core.attention import Piece, compose, resize
@@ -56,11 +57,16 @@ def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
 
 @dataclass
 class ModelCall:
-    """One model call of a sampler. index: of the positive list while the host evaluates it, else None."""
+    """One model call of a sampler. index: of the positive list while the host evaluates it, else None.
+
+    device: of the sampler's state. pieces: per layer the maps of each conditioning, where the network ran that the host
+    gave it to: it may have copies of the model on several devices.
+    """
 
     positives: Positives
     batch: int
     grid: tuple[int, int]
+    device: torch.device
     sigma: float
     step: int | None
     index: int | None = None
@@ -68,14 +74,21 @@ class ModelCall:
     pieces: dict[str, list[tuple[Tensor, Rows]]] = field(default_factory=dict)
 
     def layers(self) -> dict[str, Tensor]:
-        """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame."""
+        """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
+
+        On `device`.
+        """
         whole = all(len(pieces) == 1 and pieces[0][1].is_whole(self.grid) for pieces in self.pieces.values())
         if whole:
-            return {name: pieces[0][0] for name, pieces in self.pieces.items()}
+            return {name: pieces[0][0].to(self.device) for name, pieces in self.pieces.items()}
         return {
-            name: compose([Piece(resize(maps, row.size), row.offset, row.weight) for maps, row in pieces], self.grid)
+            name: compose([self._piece(maps, row) for maps, row in pieces], self.grid)
             for name, pieces in self.pieces.items()
         }
+
+    def _piece(self, maps: Tensor, row: Rows) -> Piece:
+        weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
+        return Piece(resize(maps, row.size).to(self.device), row.offset, weight)
 
 
 def step_of(sigma: float, model_options: dict) -> int | None:

@@ -165,7 +165,7 @@ class Observer:
             return None
         if TORCH_COMPILE_KWARGS in model_options:
             self._warn("the model is compiled: the steps that are captured run uncompiled, as compiled code hides them")
-        return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step_of(sigma, model_options))
+        return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
 
     def _warn(self, message: str) -> None:
         """Log a warning once per run, not once per layer and step."""
