@@ -40,10 +40,11 @@ class Place:
 class Arrangement:
     """One cross-attention, as other nodes' patches left it.
 
-    places: of each conditioning. carriers: [K,B] of each conditioning, the rows that carry its B latents' queries,
-    which are mixed behind the attention; None where the rows were left as they were.
+    shape: its rows and its keys. places: of each conditioning. carriers: [K,B] of each conditioning, the rows that
+    carry its B latents' queries, which are mixed behind the attention; None where the rows were left as they were.
     """
 
+    shape: tuple[int, int]
     places: list[list[Place]]
     carriers: list[Tensor] | None
 
@@ -73,7 +74,7 @@ class Arranger:
         """How the cross-attention was left that comes next. Raises UnreadableError when the prompt is not found."""
         n, context = self._behind
         if self._before is None:
-            return self._untouched(context.shape[1])
+            return self._untouched((n.shape[0], context.shape[1]))
         before_n, before_context = self._before
         if context.shape[0] != n.shape[0]:
             raise UnreadableError(
@@ -85,12 +86,12 @@ class Arranger:
             raise UnreadableError(f"its rows and queries are no longer the picture's, changed by {self.names}")
         changed = not kept or context is not before_context
         places = [self._places(row, rows, context, changed) for row, rows in zip(self._rows, carriers, strict=True)]
-        return Arrangement(places, None if kept else carriers)
+        return Arrangement((n.shape[0], context.shape[1]), places, None if kept else carriers)
 
-    def _untouched(self, length: int) -> Arrangement:
+    def _untouched(self, shape: tuple[int, int]) -> Arrangement:
         """Where no other node has a patch: in every layer the same."""
         if self._plain is None:
-            self._plain = Arrangement([[_in_place(row, length)] for row in self._rows], None)
+            self._plain = Arrangement(shape, [[_in_place(row, shape[1])] for row in self._rows], None)
         return self._plain
 
     def _places(self, row: Rows, carriers: Tensor, context: Tensor, changed: bool) -> list[Place]:

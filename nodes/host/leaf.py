@@ -93,12 +93,12 @@ class Leaf(CrossAttentionHook):
             arrangement = self._arranger.arrangement()
         except UnreadableError as error:
             raise ValueError(f"cross-attention {name}: {error}; connect the model without it") from error
-        keys = arrangement.places[0][0].columns.shape[0]
-        if out.shape[:2] != (q.shape[0], h * w) or q.shape[1] != h * w or not k.shape[1] == v.shape[1] == keys:
+        rows, keys = arrangement.shape
+        if not out.shape[:2] == q.shape[:2] == (rows, h * w) or not k.shape[:2] == v.shape[:2] == (rows, keys):
             raise ValueError(
-                f"cross-attention {name} has {tuple(out.shape[:2])} rows and positions and {k.shape[1]} keys where "
-                f"{q.shape[0]} rows of {h}x{w} and {keys} keys were expected: {self._arranger.names} rearranges them; "
-                f"connect the model without it"
+                f"cross-attention {name} has {tuple(out.shape[:2])} rows and positions and {tuple(k.shape[:2])} rows "
+                f"and keys where {rows} rows of {h}x{w} and {keys} keys were expected, changed by "
+                f"{self._arranger.names}; connect the model without it"
             )
         self.grids[name], out = (h, w), out.float()
         for places in arrangement.places:

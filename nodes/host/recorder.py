@@ -120,12 +120,12 @@ class Recorder(CrossAttentionHook):
         except UnreadableError as error:
             self._refuse(name, str(error))
             return
-        keys = arrangement.places[0][0].columns.shape[0]
-        if q.shape[1] != h * w or k.shape[:2] != (q.shape[0], keys):
+        rows, keys = arrangement.shape
+        if q.shape[:2] != (rows, h * w) or k.shape[:2] != (rows, keys):
             self._refuse(
                 name,
-                f"there are {q.shape[1]} queries and {k.shape[1]} keys where {h}x{w} queries and {keys} keys were "
-                f"expected, changed by {self._arranger.names}",
+                f"there are {tuple(q.shape[:2])} rows and queries and {tuple(k.shape[:2])} rows and keys where {rows} "
+                f"rows of {h}x{w} queries and {keys} keys were expected, changed by {self._arranger.names}",
             )
             return
         maps = [[_seen(place, q, k, heads, mask, scale) for place in places] for places in arrangement.places]

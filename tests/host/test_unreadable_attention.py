@@ -138,6 +138,27 @@ def test_a_node_that_calls_the_model_on_tiles_is_named(model):
         capture.saliency(sample(patched, 1), "all", "mean")
 
 
+def test_rows_that_are_changed_where_no_capture_looks_give_no_map(model):
+    """A node that installs its patches when the network is called, behind the capture."""
+    from comfy.patcher_extension import WrappersMP
+
+    couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
+
+    def late(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        patches = dict(transformer_options["patches"])
+        patches["attn2_patch"] = [*patches["attn2_patch"], couple.spread]
+        patches["attn2_output_patch"] = [couple.blend]
+        return executor(x, timesteps, context, y, control, {**transformer_options, "patches": patches}, **kwargs)
+
+    observed = model.clone()
+    capture = observe(observed, SUBJECTS)
+    observed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "late", late)
+    made = sample(observed, 1)
+    assert torch.equal(made, sample(couple.install(model), 1))
+    with pytest.raises(ValueError, match=r"there are \(3, 256\) rows and queries and \(3, 77\) rows and keys where 2"):
+        capture.saliency(made, "all", "mean")
+
+
 def test_a_prompt_that_no_region_holds_names_the_node(model):
     couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
     observed = couple.install(model)
