@@ -47,13 +47,12 @@ class AttentionSource:
         if saliency is None:
             saliency = self._capture.ask(predict)
         if saliency is None:
-            reason = self._capture.reason(
-                "their prompt is not active there (a timestep range of its conditioning), or it is not the one that is "
-                "connected as positive conditioning, encoded with the CLIP of this model"
-            )
+            noted = self._capture.reason("")
             raise ValueError(
                 f"the model showed no attention for {', '.join(self._masking.subjects.labels)} at a manipulated step: "
-                f"{reason}"
+                f"{noted}{'; or ' if noted else ''}their prompt is not active there (a timestep range of its "
+                f"conditioning), or it is not the one that is connected as positive conditioning, encoded with the "
+                f"CLIP of this model"
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 

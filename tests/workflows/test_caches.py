@@ -13,11 +13,13 @@ from tests.comfyui.server import ComfyServer
 
 from .conftest import SERVER_NODES
 
+# Newer hosts have a second threshold of the RAM-pressure cache, for what earlier runs left.
+TWO_THRESHOLDS = "at most two values" in (installed().tree / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+
 
 def ram_pressure(gigabytes: str) -> tuple[str, ...]:
-    """A RAM-pressure cache that keeps so much free; older hosts have one threshold, newer ones another for old runs."""
-    two = "accepts at most two values" in (installed().tree / "comfy" / "cli_args.py").read_text(encoding="utf-8")
-    return ("--cache-ram", *[gigabytes] * (1 + two))
+    """A RAM-pressure cache that keeps so much memory free."""
+    return ("--cache-ram", *[gigabytes] * (2 if TWO_THRESHOLDS else 1))
 
 
 MODES = {
@@ -26,8 +28,9 @@ MODES = {
     "lru": ("--cache-lru", "60"),
     "none": ("--cache-none",),
     "ram with room": ram_pressure("0.001"),
-    "ram always short": ram_pressure("100000"),
 }
+if TWO_THRESHOLDS:  # older hosts collect garbage once for every entry that they drop: minutes
+    MODES["ram always short"] = ram_pressure("100000")
 KEEPS_OTHER_SEEDS = ("lru", "ram with room")
 KEEPS_THE_LAST_RUN = ("default", "classic", *KEEPS_OTHER_SEEDS)
 
@@ -153,13 +156,13 @@ def test_reading_a_capture_in_another_way_does_not_sample_again(cached: ComfyCli
 def test_a_sampler_whose_capture_was_dropped_from_the_cache_runs_again(cached: ComfyClient, mode: str):
     """The RAM-pressure cache drops what holds a model first, and keeps the latents that were made with it."""
     before, sampled = cached.run(graph(4)), 0
-    for entries, role, word in ((1, "subject", "dog"), (2, "scene", "beach"), (3, "subject", "dog")):
+    for entries, role, word in ((2, "subject", "dog"), (4, "scene", "beach"), (6, "all", "")):
         cached.run({"memory": node("TestScarceMemory", entries=entries, seed=entries)})
         again = cached.run(unchanged(graph(4, role)))
         sampled += "sampler" not in again.cached and "positive" in again.cached
         assert numbers(again) == of_word(word, numbers(before))
         assert numbers(again, "reported") == numbers(before, "reported")
-    assert sampled
+    assert sampled or not TWO_THRESHOLDS  # older hosts drop the oldest results first, whatever they hold
 
 
 @pytest.mark.parametrize("mode", ["lru"], indirect=True)
