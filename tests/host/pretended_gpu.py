@@ -78,6 +78,10 @@ class _PretendedGpu(TorchFunctionMode):
 
     def _claimed(self, func: Callable, args: tuple, kwargs: dict, inputs: list[FakeTensor]) -> Any:
         """The result without values; None where it hangs on values, and is where all that it is made of is."""
+        if func is Tensor.numpy:
+            if inputs[0].device != _CPU:
+                raise TypeError(f"can't convert a tensor on {inputs[0].device} to numpy")
+            return None
         if func is not torch.autograd.grad and func not in _OF_NUMBERS:
             if "generator" in kwargs:
                 kwargs = {**kwargs, "generator": None}

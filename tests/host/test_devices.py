@@ -19,7 +19,7 @@ from explainable_latents.nodes.core.saliency import Saliency
 from explainable_latents.nodes.core.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
 from explainable_latents.nodes.host.gradients import gradient_saliency
 from explainable_latents.nodes.host.observer import observe
-from explainable_latents.nodes.host.preview import overlays, raw_masks
+from explainable_latents.nodes.host.preview import HeatMaps, raw_masks
 from explainable_latents.nodes.host.probe import probe
 from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
@@ -183,7 +183,7 @@ def test_pictures_that_are_on_the_device():
         found = compare(image, reference, mask)
         saliency = maps(device)
         return (
-            overlays(saliency, image, "fire", 0.5, "shared")[0],
+            HeatMaps(saliency, image, "fire", 0.5, "shared").overlays(),
             raw_masks(saliency),
             torch.tensor(found.psnr + found.ssim),
         )
@@ -202,3 +202,6 @@ def test_that_mixing_devices_would_be_seen():
             x + torch.ones(3)
         with pytest.raises(RuntimeError, match="different devices"):
             torch.equal(x, torch.ones(3))
+        with pytest.raises(TypeError, match="cuda:0 to numpy"):
+            x.numpy()
+        assert x.cpu().numpy().sum() == 3
