@@ -43,7 +43,8 @@ class SamplerRun:
         """Whether both runs left the same behind; a device that adds in any order may differ in the last digits."""
         pairs = list(zip(self.content(), other.content(), strict=False))
         return len(self.content()) == len(other.content()) and all(
-            a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-8) for a, b in pairs
+            a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-8, equal_nan=True)
+            for a, b in pairs
         )
 
 
@@ -53,8 +54,8 @@ Kept = TypeVar("Kept", bound=SamplerRun)
 class Runs(Generic[Kept]):
     """The runs of one patched model, newest last: several samplers, or one with several seeds, may use it.
 
-    current: the run that goes on now. kept: those that have ended. lost: whether a latent was asked for that none of
-    them made.
+    current: the run that goes on now. kept: those that have ended. lost: whether a latent was asked for whose run could
+    not be told.
     """
 
     def __init__(self, start: Callable[[], Kept], name: str, giver: str, keep: bool = True) -> None:
@@ -69,6 +70,7 @@ class Runs(Generic[Kept]):
         self.current: Kept | None = None
         self.kept: list[Kept] = []
         self.lost = False
+        self._ambiguous: frozenset[bytes] = frozenset()
 
     def around(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind; runs may nest."""
@@ -98,12 +100,14 @@ class Runs(Generic[Kept]):
         Raises ValueError, with what to do, when none of those that are kept made it or when it cannot be told which.
         """
         mark = _mark(samples)
-        made = [run for run in self.kept if mark in run.marks]
-        if len(made) > 1:
+        if mark in self._ambiguous:
+            self.lost = True
             raise ValueError(
-                f"{len(made)} samplers ran the model of {self._giver} and made exactly this latent in different ways: "
-                f"give each sampler a {self._giver} of its own"
+                f"several runs of the model of {self._giver} made exactly this latent, each in its own way: give each "
+                f"sampler a {self._giver} of its own. If there is one sampler only, queue the workflow once more and "
+                f"it runs again"
             )
+        made = [run for run in self.kept if mark in run.marks]
         if not made:
             self.lost = True
             reason = (
@@ -123,6 +127,7 @@ class Runs(Generic[Kept]):
         """Remember `run` in place of one that it repeats; forget the oldest ones where they take too much memory."""
         run.to_cpu()
         runs = [*(old for old in self.kept if not (old.marks & run.marks and old.repeats(run))), run]
+        self._ambiguous = self._ambiguous.union(*(old.marks & run.marks for old in runs[:-1]))
         while len(runs) > 1 and sum(each.size() for each in runs) > KEPT_BYTES:
             runs = runs[1:]
         self.kept = runs

@@ -93,7 +93,7 @@ def test_two_runs_that_make_the_same_latent_in_different_ways_cannot_be_told_apa
     MaskedLatent(given(0.0), noise(seed=4), "3", KEEP, REFERENCE).install(patcher)
     made = [sample(patcher, start=noise(seed=seed)) for seed in (0, 1)]
     assert torch.equal(*made)
-    with pytest.raises(ValueError, match="2 samplers ran the model of Capture Attention and made exactly this latent"):
+    with pytest.raises(ValueError, match="several runs of the model of Capture Attention made exactly this latent"):
         maps_of(capture, made[0])
 
 
