@@ -70,6 +70,9 @@ toy-two: host ## train the checkpoint of the second toy world, on from the first
 toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
 	$(RUN) -m tests.toy_world.quality
 
+word-kinds: host ## make nodes/core/data/word_kinds.txt.gz anew from WordNet (DICT=its dict folder)
+	$(RUN) -m tests.wordnet $(DICT)
+
 workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 	$(RUN) -m tests.workflows.layout
 

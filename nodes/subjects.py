@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.chips import chips
-from .core.parsing import EXTENTS, parse, table
+from .core.parsing import EXTENTS, EXTRACTS, parse, table
 from .core.reading import PARSERS
 from .core.subjects import joined_text
 from .host.node_text import show_on_running_node
@@ -61,6 +61,15 @@ class ELParseSubjects(io.ComfyNode):
                     tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase "
                     "with its adjectives (small white dog).",
                 ),
+                io.Combo.Input(
+                    "subjects",
+                    options=list(EXTRACTS),
+                    default=EXTRACTS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which of the things that the prompt names: main subject, what it is a picture of, with "
+                    "what 'and' joins to it (a dog and a cat); or all things (also the ball they play with).",
+                ),
             ],
             outputs=[
                 Subjects.Output(display_name="subjects", tooltip="The words with their token positions."),
@@ -70,16 +79,18 @@ class ELParseSubjects(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, text: str, parser: str, override: str, words: str) -> io.NodeOutput:
+    def execute(
+        cls, clip: Any, text: str, parser: str, override: str, words: str, subjects: str = EXTRACTS[0]
+    ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
         tokens = tokenize(clip, text)
-        subjects = parse(text, tokens, override, parser, words)
-        found = parse(text, tokens, "", parser, words) if override else subjects
-        preview = table(subjects)
+        named = parse(text, tokens, override, parser, words, subjects)
+        found = parse(text, tokens, "", parser, words, subjects) if override else named
+        preview = table(named)
         show_on_running_node(preview)
         return io.NodeOutput(
-            replace(subjects, source=ParsedPrompt(clip, text)),
-            joined_text(subjects.items, "subject"),
-            joined_text(subjects.items, "scene"),
-            ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(subjects, found)}]},
+            replace(named, source=ParsedPrompt(clip, text)),
+            joined_text(named.items, "subject"),
+            joined_text(named.items, "scene"),
+            ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(named, found)}]},
         )

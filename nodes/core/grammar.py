@@ -14,6 +14,7 @@ DETERMINERS = words(
     other its his her their my your our such what which whose numerous countless
     """
 )
+ARTICLES = words("a an the its his her their my our")
 PRONOUNS = words(
     """
     i you he she it we they me him us them who whom someone somebody anyone everyone everything something nothing
@@ -28,12 +29,12 @@ AUXILIARIES = words(
 )
 CONJUNCTIONS = words(
     """
-    and or & plus nor but
+    and or & plus nor but vs versus
     """
 )
 SUBORDINATORS = words(
     """
-    while as when where because if that which who whose although until since so than
+    while as when where because if that which who whose although until since so than how why
     """
 )
 NUMBERS = words(
@@ -69,6 +70,8 @@ PLURALS = words(
     people men women children kids sheep deer geese cattle fish mice police teeth feet wolves oxen fishermen
     """
 )
+# Plurals that do qualify another noun (a police officer, a sports car).
+QUALIFYING_PLURALS = words("police fish sheep deer cattle sports women men clothes glasses")
 # Forms that are nouns in a prompt although a verb is spelled alike.
 NOUN_FORMS = words(
     """
@@ -120,8 +123,17 @@ COMMON_VERBS = words(
     dock docks park parks parked docked covered filled surrounded lit left stuck curled tied made set seated lost
     sells sell buys buy fight fights soar soars howl howls bark barks bloom blooms grow grows circle circles dive
     dives slide slides roll rolls pose poses wait waits talk talks smile smiles laugh laughs cry cries argue argues
-    fish fishes glide glides
+    fish fishes glide glides race races skate skates duel duels
+    """
+)
+# Words in which -ing or -ed is no ending.
+BASE_FORMS = words(
+    """
+    swing sing ring bring fling sling sting string spring wring cling king wing feed need bleed breed speed seed shed
+    wed bed shred heed weed reed steed sled
     """
 )
 # Participles that show neither -ed nor -ing.
-PARTICIPLES = words("lit left made seen held built set worn drawn grown thrown torn hung bound")
+PARTICIPLES = words(
+    "lit left made seen held built set worn drawn grown thrown torn hung bound cut split spread broken frozen bent"
+)

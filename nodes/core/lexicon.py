@@ -1,71 +1,23 @@
-"""Small word lists that tell places, frames, styles and attributes from things, in lower case."""
+"""Small word lists, in lower case: what a preposition or "of" does to a phrase, and where prompts use a noun otherwise
+than the texts that WordNet counted (`meaning`)."""
 
 from __future__ import annotations
 
 from .grammar import words
 
-# Where the picture plays: scenes even without a preposition in front.
-SETTINGS = words(
-    """
-    beach shore seashore coast coastline seaside sand sands ocean sea lake river stream creek pond waterfall lagoon
-    bay harbor harbour marina port dock pier fjord swamp marsh wetland reef underwater water waters canal forest
-    forests wood woods jungle rainforest grove glade clearing bush thicket orchard vineyard desert dune dunes oasis
-    savanna savannah prairie plain plains steppe tundra meadow meadows pasture field fields farm farmland countryside
-    grass grassland lawn garden gardens yard backyard courtyard park parks playground zoo campsite hill hills hillside
-    hilltop mountain mountains mountainside valley valleys canyon cliff cliffs gorge cave cavern volcano glacier
-    iceberg ice snow peak peaks summit ridge slope outcrop island islands peninsula arctic antarctica sky skies cloud
-    clouds space galaxy universe planet heaven hell horizon cosmos nebula city cities town village downtown street
-    streets road roads highway freeway motorway sidewalk pavement alley alleyway avenue boulevard path trail lane
-    crosswalk intersection crossroads driveway suburb neighborhood neighbourhood square plaza market marketplace mall
-    bazaar slum metropolis skyline cityscape seascape scenery landscape wilderness nature world kingdom earth ruins
-    battlefield graveyard cemetery wasteland airport runway tarmac station platform subway tracks railway railroad
-    tunnel garage hangar parking room bedroom bathroom kitchen livingroom ballroom classroom courtroom dungeon cellar
-    basement attic hallway corridor hall lobby office laboratory lab library studio workshop factory warehouse gym
-    restaurant cafe café diner bar pub saloon tavern bakery shop store supermarket bookstore salon casino nightclub
-    club crypt tomb camp hospital clinic school university campus museum gallery theater theatre cinema stadium arena
-    court pool spa greenhouse barnyard stage ramp indoors outdoors outside interior surface study track aquarium
-    amphitheater monastery paris london rome vienna tokyo kyoto york manhattan venice berlin amsterdam holland japan
-    china india egypt africa europe america morocco bangkok istanbul moscow sahara himalayas alps mars venus
-    disneyland hogwarts california hawaii texas iceland norway scotland ireland spain italy france germany greece
-    """
-)
-# Buildings and what stands in them: a scene in a list of tags, or where a preposition puts something there.
-FIXTURES = words(
-    """
-    house houses home castle palace mansion temple church cathedral mosque shrine barn shed hut tent building
-    buildings bridge mill fortress roof rooftop balcony porch terrace patio deck bench window windowsill doorway door
-    staircase stairs floor ceiling counter shelf table desk bed sofa couch fireplace hearth wall walls branch trees
-    greenhouse
-    """
-)
-# Things that are scenes only where a preposition puts something there.
-SUPPORTS = words(
-    """
-    cottage cabin tower skyscraper lighthouse windmill fence ladder chair carpet rug mat mantel tree branches bushes
-    flower flowers nest rock rocks stone boulder boat ship train bus car truck airplane plane submarine spaceship dome
-    cage box basket bowl puddle fountain statue grasses reeds waves wave storm fog mist air ground crater trench
-    container throne moon
-    """
-)
-STRUCTURES = FIXTURES | SUPPORTS
-_PLACE_SUFFIXES = ("room", "yard", "scape", "shore", "side", "land", "way", "field", "ground", "park", "town", "ville")
-_NO_PLACES = words(
-    """
-    mushroom broom groom bridegroom garland inside outside beside anyway
-    """
-)
 # Heads of "... of X" that say how many, which part or what kind of picture; X is what is meant.
 COLLECTIVES = words(
     """
-    group groups pair couple herd flock crowd bunch pile stack row line lots lot set series swarm pack school team
+    group groups pair couple herd flock crowd bunch pile stack row rows line lots lot set series swarm pack school team
     number dozen dozens caravan hundreds thousands handful variety collection cluster piece slice kind type sort bit
-    litter trio
+    litter trio array coil family
     """
 )
-PARTS = words(
+INTERIORS = words("interior inside exterior outside")
+PARTS = INTERIORS | words(
     """
     top side sides middle center centre edge edges front back bottom corner corners heart end base foot foreground
-    background distance left right rest bank banks outskirts entrance depths midst inside outside part
+    background distance left right rest bank banks outskirts entrance depths midst part shade
     """
 )
 FRAMES = words(
@@ -73,90 +25,34 @@ FRAMES = words(
     photo photos photograph photographs picture pictures image images painting paintings drawing drawings portrait
     portraits sketch illustration illustrations canvas render rendering shot view closeup close-up scene artwork art
     selfie depiction snapshot screenshot poster wallpaper print watercolor watercolour cartoon comic engraving mural
-    video shape form footage frame still photography concept
+    video shape form footage frame still photography concept icon sticker logo design diagram blueprint model macro
+    perspective profile collage sheet asset polaroid lithograph woodcut etching linocut fresco tapestry cover page
+    advertisement advert silhouette tattoo badge emblem stencil graffiti diorama cosplay caricature doodle mockup
+    section
     """
 )
-FAR = words(
-    """
-    background distance foreground backdrop
-    """
-)
-TIMES = words(
-    """
-    night nighttime day daytime morning evening afternoon noon midnight dawn dusk sunset sunrise twilight winter
-    summer autumn fall spring season hour hours year years century time times moment today tonight weather rain wind
-    breeze halloween christmas midday daylight rush
-    """
-)
-COLOURS = words(
-    """
-    red green blue yellow orange purple pink brown black white gray grey gold silver violet cyan magenta beige
-    turquoise
-    """
-)
-STYLES = words(
-    """
-    style styles watercolor watercolour oil pastel charcoal ink pencil acrylic monochrome sepia grayscale technicolor
-    masterpiece quality resolution detail details highres absurdres hdr uhd hd dslr bokeh lighting light sunlight
-    moonlight candlelight spotlight backlight rays ray shadows shadow reflection reflections glow blur grain focus
-    depth lens angle composition perspective exposure contrast photography photorealism realism render engine unreal
-    octane artstation deviantart pixiv trending award winner background foreground close-up closeup shot view concept
-    design fantasy sci-fi scifi horror grunge cyberpunk steampunk vaporwave anime manga ghibli cinema4d vray wallpaper
-    illustration photo photograph painting drawing sketch artwork art portrait halftone viewer humans score source
-    rating nsfw sfw epic western cinematic texture textures color colors colour colours tone tones mood atmosphere
-    vibe aesthetic scenery k mm px fps geographic macro
-    neon photorealistic hyperrealistic
-    """
-)
-# Painters and illustrators whose names are styles in prompts.
-ARTISTS = words(
-    """
-    rutkowski artgerm mucha wlop beksinski giger monet gogh picasso dali rembrandt vermeer klimt hokusai hiroshige
-    miyazaki warhol banksy escher bosch caravaggio turner matisse cezanne cézanne munch dürer durer botticelli
-    michelangelo raphael degas renoir manet kahlo hopper magritte miro kandinsky frazetta moebius bierstadt kinkade
-    shinkai loish sakimichan mondrian basquiat pollock lichtenstein dore doré blake sargent waterhouse repin
-    """
-)
-# Parts of a body, clothes and poses: attributes in a list of tags.
-ATTRIBUTES = words(
-    """
-    hair eyes eye smile face skin freckles beard lips nose ears ear hands hand legs leg arms arm body breasts tail
-    wings expression pose sitting standing looking blush bangs ponytail braid twintails makeup solo sweat wet wind
-    breeze dress kimono uniform outfit bikini armor armour gown skirt shirt jacket coat hat cap shoes boots gloves
-    scarf socks swimsuit hoodie jeans pants suit ribbon necklace earrings glasses headscarf tails leaves blossoms
-    steam dust sparkles flames fire particles light lights stars clothes cloak robe storm fog mist waves smoke rainbow
-    """
-)
-CLOTHES = words(
-    """
-    dress suit tie shirt skirt jacket coat hat cap kimono uniform outfit bikini armor armour gown robe cloak apron
-    raincoat jeans pants shoes boots gloves scarf swimsuit hoodie sweater costume glasses sunglasses mask helmet
-    tuxedo clothes clothing shorts vest sari turban tutu pajamas
-    """
-)
-BODY = words(
-    """
-    hand hands mouth back shoulder shoulders head lap arm arms leg legs face eye eyes hair ear ears neck foot feet
-    finger fingers lips beak paw paws teeth chest tail wing wings belly
-    """
-)
-# Nouns that name nothing one could point at.
-ABSTRACT = words(
-    """
-    wonder sale love joy peace fear awe silence harmony motion way life style use detail trick effect order addition
-    game work fun action concept idea mood atmosphere feeling lot thing things front sight mid traffic reference view
-    today wait need want please attention danger
-    """
-)
-# "looks at X", "dressed in X", "covered in X", "made of X": the preposition belongs to the verb, X is no place.
-NO_PLACE_AFTER = words(
+# "an owl portrait" shows an owl, "wildlife photography" no wildlife.
+GENRES = words("wildlife drone pet fan character hero animal fashion people family street person model artist")
+FAR = words("background distance foreground backdrop")
+# "looks at X": what somebody turns to is no place.
+AIMED = words(
     """
     look looks looking looked stare stares staring gaze gazes gazing laugh laughs laughing wave waves waving aim aims
-    aiming point points pointing spell dressed clad covered wrapped bathed drenched coated shout shouts shouting
-    cloaked talking talks talk decorated engulfed howl howls howling bark barks barking smile smiles smiling glare
-    glares
+    aiming point points pointing spell shout shouts shouting talking talks talk howl howls howling bark barks barking
+    smile smiles smiling glare glares
     """
 )
+# "dressed in X", "covered in X", "made of X": what something wears or is full of is no place.
+CLAD = words("dressed clad covered wrapped bathed drenched coated cloaked decorated engulfed")
+# "kicks up stones": with these, up and down are part of the verb and what follows is no place.
+PARTICLE_VERBS = words(
+    """
+    hold holds holding kick kicks kicking pick picks picking lift lifts lifting light lights lighting put puts putting
+    take takes taking throw throws throwing blow blows blowing pull pulls pulling open opens opening set sets setting
+    """
+)
+# "trending on artstation": what follows is a place on the internet.
+SHOWN = words("trending featured posted published")
 # Verbs whose object is the place.
 PLACE_VERBS = words(
     """
@@ -164,12 +60,101 @@ PLACE_VERBS = words(
     overlooking climb climbs climbing roam roams roaming visit visits visiting inhabit inhabits reach reaches
     """
 )
+# Kind -> words of which prompts mean something else than the table says, or that it does not have.
+KINDS = {
+    "place": words(
+        """
+        attic avenue basement cafe café casino cavern cellar cinema circus cityscape cloud club court diner dungeon
+        earth fuji galaxy gallery garage grass greenhouse hangar hogwarts hold hospital ice indoors market mars
+        megacity monastery nature nightclub office outcrop parking pavement pier planet platform pool pub railroad
+        ramp restaurant ruin runway sand school snow square stage study surface tarmac tavern theater theatre track
+        trees trench underwater university venus volcano water wood world york
+        """
+    ),
+    "building": words(
+        """
+        bed bench ceiling church couch counter deck desk dome doorway fireplace floor hearth home mansion mill patio
+        roof rooftop shelf sill sofa staircase stairs table terrace window windowsill
+        """
+    ),
+    "natural": words("puddle"),
+    "vehicle": words("airplane boat bus car helicopter plane ship spaceship submarine subway train truck"),
+    "food": words("apple berry fruit grapes oranges pear strawberry"),
+    "animal": words("beaver koi kraken labrador phoenix seal slug"),
+    "thing": words(
+        """
+        basketball board bonfire campfire coil coin crystal egg fire fountain gem glass globe hybrid letter line map
+        meal monitor mug newspaper pass pipe scroll set sign soccer street_light tea traffic_light trick tube tv
+        wheelchair
+        """
+    ),
+    "clothing": words(
+        """
+        armour bikini cape cloak collar frills glasses gloves haori heels helmet hoodie outfit scales skirt sleeves
+        sunglasses thighhighs tutu
+        """
+    ),
+    "body": words(
+        """
+        ahoge blossom blush breath expression freckles halo leaf makeup petal pose smile twintails wing
+        """
+    ),
+    "weather": words("borealis ember particle rainbow sparkle trail wave"),
+    "plant": words("branch plant"),
+    "substance": words("feather silk wool"),
+    "person": words(
+        """
+        android barista couple crowd family gamer ghost mage mech mecha orc people robot skeleton superhero
+        """
+    ),
+    "artist": words(
+        """
+        artgerm banksy basquiat beksinski bierstadt cézanne disney dore doré dürer escher frazetta ghibli giger
+        hiroshige hopper kahlo kinkade kubrick loish miro miyazaki moebius mucha nolan pixar pollock raphael repin
+        rutkowski sakimichan shinkai turner waterhouse wlop
+        """
+    ),
+    "medium": words(
+        """
+        2d 3d absurdres academia acrylic advertising aesthetic americana angle anime aperture arri artist artstation
+        artwork asset atmosphere award backdrop background backlight baroque bauhaus behance blender bloom blur bokeh
+        border brushstroke brushwork c4d camera candlelight canon caption cgi charcoal chibi cinema4d cinematic
+        cinestill close-up closeup color colour commercial commons composition contrast cover crayon cubist cyberpunk
+        daylight deco depth detail deviantart dieselpunk dof dotwork dribbble dslr editorial effect engine exposure
+        expressionist fantasy film filmstill fisheye flare flickr focus foreground fps frame fujifilm fullhd game
+        geographic glitch glow gopro gothic gouache gradient grain grayscale greyscale halftone hasselblad hd hdr
+        highres hires horror hq hue humans hyperrealistic ilford illustration imax impasto impressionist ink iso k
+        kawaii key kodak landscape leak leica lens lensflare light lighting lineart linework logo lowpoly macro
+        magazine manga marvel masterpiece minimalist mm monochrome mood moonlight national neon nikon noir nouveau
+        nsfw octane oil outline page palette panavision pastel pattern pencil perspective photorealism photorealistic
+        pixel pixiv polaroid portra px quality rating raw ray realism realist redshift reference reflection
+        renaissance render rendering resolution retrowave rococo scanline scenery scheme sci-fi scifi score sepia sfw
+        shading shadow sheet shot shutter signature slr solarpunk solo sony source spotlight steampunk still style
+        sunlight surrealist synthwave technicolor telephoto text texture theme tone trending typography uhd ukiyo-e
+        unreal unsplash v-ray vaporwave vector vhs vibe view viewer vignette vintage vogue voxel vray wallpaper wash
+        watercolor watercolour watermark winner zbrush zeiss
+        """
+    ),
+    "abstract": words(
+        """
+        addition air blue bottom center centre crisp dark darkness front gray green grey left lot mid midair middle
+        need orange please red right route side silver symmetry teal thing top traffic turquoise violet wait want
+        white work
+        """
+    ),
+    "time": words("breeze rain sunrise sunset twilight weather wind"),
+}
+_PLACE_SUFFIXES = ("room", "yard", "scape", "shore", "side", "land", "way", "field", "ground", "park", "town", "ville")
 
 
-def is_setting(word: str) -> bool:
-    """Return whether a lower-case noun names a place in its own right (beach, hillside, ballroom)."""
-    return word in SETTINGS or (
-        word not in STRUCTURES
-        and word not in _NO_PLACES
-        and any(word.endswith(suffix) and len(word) > len(suffix) + 2 for suffix in _PLACE_SUFFIXES)
-    )
+_STYLE_SUFFIXES = ("ism", "core", "punk", "wave", "esque", "lighting", "graphy", "lit", "hatching")
+
+
+def ends_like_style(word: str) -> bool:
+    """Return whether a word that no list knows ends like one for a style (cottagecore, dadaism)."""
+    return word.endswith(_STYLE_SUFFIXES) and len(word) > 5
+
+
+def ends_like_place(word: str) -> bool:
+    """Return whether a word that no list knows ends like one for a place (skatepark, mistland)."""
+    return any(word.endswith(suffix) and len(word) > len(suffix) + 2 for suffix in _PLACE_SUFFIXES)

@@ -12,9 +12,12 @@ from .prompt_text import PlainText, check_prompt, plain_text
 from .reading import read
 from .roles import Found, find_roles, is_tag_list
 from .subjects import Subject, Subjects
+from .syntax import without_syntax
 
 Extent = Literal["head noun", "whole phrase"]
 EXTENTS: tuple[Extent, ...] = ("head noun", "whole phrase")
+Extract = Literal["main subject", "all things"]
+EXTRACTS: tuple[Extract, ...] = ("main subject", "all things")
 
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
@@ -27,6 +30,7 @@ def parse(
     override: str = "",
     parser: str = "auto",
     extent: Extent = "head noun",
+    subjects: Extract = "main subject",
 ) -> Subjects:
     """Return the subject and scene words of a prompt with their token positions in every encoder.
 
@@ -34,16 +38,20 @@ def parse(
     override: see `override.read_override`; the roles it names are taken from it, the other one from the parser.
     parser: "auto", "spacy", "rules", see `reading.read`; auto reads lists of tags, which no model knows, by rules.
     extent: the head noun ("dog") or the phrase without its article ("small white dog").
-    Raises ValueError for a word of the override that is not in the prompt, for an unknown parser or extent and for a
+    subjects: the main subject with what "and" joins to it, or every thing that is named.
+    Raises ValueError for a word of the override that is not in the prompt, for an unknown option and for a
     prompt that cannot be read.
     """
     if extent not in EXTENTS:
         raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
+    if subjects not in EXTRACTS:
+        raise ValueError(f"subjects is '{subjects}'; allowed: {', '.join(EXTRACTS)}.")
     check_prompt(prompt)
     plain = plain_text(prompt)
     spaced, typed = spaced_text(plain)
-    text, kept = _for_tagger(spaced)
-    origin = [typed[i] for i in kept]
+    removed = without_syntax(spaced)
+    text, kept = _for_tagger(removed.text)
+    origin = [typed[removed.origin[i]] for i in kept]
     tags = parser == "auto" and is_tag_list(text)
     doc, reader = read(text, "rules" if tags else parser)
     names = read_override(override)
@@ -51,7 +59,8 @@ def parse(
     for name in names:
         named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in name.find(spaced)], name, tokens)
     taken = {name.role for name in names}
-    found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in find_roles(doc, extent == EXTENTS[1])]
+    roles = find_roles(doc, extent == EXTENTS[1], subjects == EXTRACTS[0])
+    found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in roles]
     covered = {i for start, end, _ in named for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in taken and covered.isdisjoint(range(*each[:2]))]
     items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
@@ -60,20 +69,31 @@ def parse(
         tuple(item for item in items if not tokens or any(item.tokens.values())),
         f"{reader} (list of tags)" if tags else reader,
         {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
+        uninterpreted=removed.foreign,
     )
 
 
 def table(subjects: Subjects) -> str:
     """Return the preview text: word, role and token positions per encoder, one subject a line, then which parser.
 
-    The words come first: a node shows the first two lines until it is enlarged.
+    What the user must know comes first, then the words: a node shows the first two lines until it is enlarged.
     """
     rows = [
         f"{item.text} | {item.role} | "
         + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
         for item in subjects.items
     ]
-    return "\n".join([*(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
+    return "\n".join([*_notes(subjects.uninterpreted), *(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
+
+
+def _notes(uninterpreted: Sequence[str]) -> list[str]:
+    """Return what to know about syntax of other programs: ComfyUI's text encoder reads it as plain words."""
+    if not uninterpreted:
+        return []
+    notes = [f"note: ComfyUI itself does not interpret {'  '.join(uninterpreted)}; the text encoder reads it as words."]
+    if any(typed.startswith("{") for typed in uninterpreted):
+        notes.append("note: the browser picks one of {a|b} in the box of CLIP Text Encode; give both nodes one text.")
+    return notes
 
 
 def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
@@ -96,14 +116,15 @@ def _for_tagger(text: str) -> tuple[str, list[int]]:
     """Return the text for the tagger and the index in `text` of each of its characters.
 
     Embeddings become a name of equal length; quotes and brackets, which say nothing about the grammar, become spaces.
-    Of several marks or spaces in a row only the first is kept: spaCy takes quadratic time for long runs.
+    Of several marks or spaces in a row only the first is kept, and the comma: spaCy takes quadratic time for long runs.
     """
     named = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), text)
     kept: list[int] = []
     plainer = "".join(" " if c.isspace() else c for c in _DECORATION.sub(lambda match: " " * len(match[0]), named))
     for i, character in enumerate(plainer):
         last = plainer[kept[-1]] if kept else ""
-        if character.isalnum() or not last or last.isalnum() or (character == " ") != (last == " "):
+        separates = character == "," != last
+        if separates or character.isalnum() or not last or last.isalnum() or (character == " ") != (last == " "):
             kept.append(i)
     return "".join(plainer[i] for i in kept), kept
 

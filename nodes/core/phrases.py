@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
 
 _INSIDE = ("DET", "ADJ", "NOUN", "PROPN", "NUM", "PART")
-_HEADS = ("NOUN", "PROPN")
+# 1girl, 6+boys
+COUNTED = re.compile(r"\d+\+?(?:girl|boy|other)s?")
+NOUNS = ("NOUN", "PROPN")
 
 
 def kind(token: Token) -> str:
     """Return the part of speech; what a model tags by form (his: pronoun, burning: verb) by its use in a phrase."""
+    if COUNTED.fullmatch(token.lower_):
+        return "NOUN"
     if token.pos_ == "PRON" and token.lower_ in grammar.DETERMINERS:
         return "DET"
     return (
@@ -29,9 +34,10 @@ class Phrase:
     """A noun phrase.
 
     start, head, end: token indices, [start, end). governor: the preposition in front, lower case, "" for none.
-    joined: it continues the phrase before it ("and …", ", …"). verb: the verb in front (of the preposition, if there is
-    one), lower case, "" for none. finite: an auxiliary stands in front of that verb ("is filled"). detached: a comma or
-    the like stands between it and the phrase before. sentence: the number of its sentence.
+    joined: it continues the phrase before it ("and …", ", …"); comma: by a comma alone. verb: the verb in front (of
+    the preposition, if there is one), lower case, "" for none. finite: an auxiliary stands in front of that verb ("is
+    filled"). detached: a comma or the like stands between it and the phrase before. sentence: the number of its
+    sentence.
     """
 
     start: int
@@ -39,6 +45,7 @@ class Phrase:
     end: int
     governor: str
     joined: bool
+    comma: bool
     verb: str
     finite: bool
     detached: bool
@@ -60,7 +67,8 @@ def find_phrases(doc: Doc) -> list[Phrase]:
         sentence += sum(doc[i].text in (".", "!", "?", ";") for i in range(end, start))
         phrase = _describe(doc, start, head, stop, sentence, end)
         if joined:
-            phrase = replace(phrase, joined=True, governor=phrases[-1].governor, verb=phrases[-1].verb)
+            comma = _separators(doc, end, start) == ","
+            phrase = replace(phrase, joined=True, comma=comma, governor=phrases[-1].governor, verb=phrases[-1].verb)
         phrases.append(phrase)
         end = stop
     return phrases
@@ -77,10 +85,10 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
             continue
         start = i
         while i < len(doc) and (kind(doc[i]) in _INSIDE or _goes_on(doc, start, i)):
-            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and kind(doc[i - 1]) in _HEADS)):
+            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and kind(doc[i - 1]) in NOUNS)):
                 break
             i += 1
-        heads = [k for k in range(start, i) if kind(doc[k]) in _HEADS]
+        heads = [k for k in range(start, i) if kind(doc[k]) in NOUNS]
         if heads:
             head = heads[-1]
             if head + 1 < i and kind(doc[head]) == "PROPN" and kind(doc[head + 1]) == "NUM":
@@ -91,17 +99,21 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
 
 def _opens(token: Token, before: Token) -> bool:
     """Return whether a determiner or number starts a new phrase ("gives the dog a bone")."""
-    return (kind(token) == "DET" and kind(before) in (*_HEADS, "ADJ")) or (
+    return (kind(token) == "DET" and kind(before) in (*NOUNS, "ADJ")) or (
         kind(token) == "NUM" and kind(before) == "NOUN"
     )
 
 
 def _goes_on(doc: Doc, start: int, i: int) -> bool:
-    """Return whether doc[i] is the comma of "a dense, misty forest" or the adverb of "a very old car"."""
+    """Return whether doc[i] is the comma of "a dense, misty forest", the adverb of "a very old car" or a bracket."""
     if kind(doc[start]) != "DET" or i + 1 >= len(doc):
         return False
+    if doc[i].text in ("(", ")"):  # a (very) old car
+        return kind(doc[i - 1]) in ("DET", "ADJ", "ADV") and kind(doc[i + 1]) in ("ADJ", "NOUN", "ADV")
     if kind(doc[i]) == "ADV":
-        return kind(doc[i - 1]) in ("DET", "ADJ") and kind(doc[i + 1]) in ("ADJ", "NOUN")
+        before = doc[i - 2] if doc[i - 1].text == "(" else doc[i - 1]
+        after = doc[i + 2] if doc[i + 1].text == ")" and i + 2 < len(doc) else doc[i + 1]
+        return kind(before) in ("DET", "ADJ") and kind(after) in ("ADJ", "NOUN")
     return doc[i].text == "," and kind(doc[i - 1]) == "ADJ" and kind(doc[i + 1]) == "ADJ"
 
 
@@ -133,27 +145,41 @@ def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest
     verb = doc[i].lower_ if i >= earliest and kind(doc[i]) in ("VERB", "AUX", "ADJ") else ""
     finite = bool(verb) and i > earliest and kind(doc[i - 1]) == "AUX"
     detached = any(kind(token) in ("PUNCT", "SCONJ") for token in doc[earliest:start])
-    return Phrase(start, head, end, governor, False, verb, finite, detached, sentence)
+    return Phrase(start, head, end, governor, False, False, verb, finite, detached, sentence)
 
 
 def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
     """Return for each phrase whether it continues a list ("a dog, a cat and a bird").
 
-    A comma alone needs an "and" further on; a phrase with a verb behind it starts a clause of its own.
+    A comma alone needs an "and" further on; a phrase with a verb behind it starts a clause of its own, unless all are
+    the subject of that verb ("a dog and a cat play").
     """
     gaps = ["", *(_separators(doc, left[2], right[0]) for left, right in pairwise(spans))]
     joined = [False] * len(spans)
     closes = False
     for k in reversed(range(len(spans))):
         stop = spans[k][2]
-        clause = stop < len(doc) and kind(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith("ing")
+        verb = stop < len(doc) and kind(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith(("ing", "ed"))
+        clause = verb and not _opens_sentence(doc, spans[k - 1][0])
         joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
         closes = closes if gaps[k] == "," else bool(gaps[k])
     return joined
+
+
+def _opens_sentence(doc: Doc, start: int) -> bool:
+    """Return whether no verb or preposition but "of" stands in front of a phrase in its sentence."""
+    for token in reversed(doc[:start]):
+        if token.text in (".", "!", "?", ";"):
+            break
+        if kind(token) in ("VERB", "AUX", "ADP", "SCONJ") and token.lower_ != "of":
+            return False
+    return True
 
 
 def _separators(doc: Doc, start: int, end: int) -> str:
     """Return the text between two phrases when it is only a comma, a slash or a conjunction, else ""."""
     between = [token for token in doc[start:end] if not token.is_space]
     lists = all(kind(token) == "CCONJ" or token.text in (",", "/") for token in between)
+    if lists and all(token.text == "," for token in between):
+        return "," if between else ""
     return " ".join(token.text for token in between) if lists else ""

@@ -50,7 +50,8 @@ class Subjects:
 
     parser: what found them, for display. words: encoder key -> ascending positions of all the prompt's own tokens,
     that is without begin-of-text, end-of-text and padding. source: what the host recognises the prompt by in a
-    conditioning, None when it cannot.
+    conditioning, None when it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
+    reads as words.
     """
 
     prompt: str
@@ -58,6 +59,7 @@ class Subjects:
     parser: str
     words: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     source: Any = field(default=None, compare=False, repr=False)
+    uninterpreted: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ is still open is settled by context, left to right.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from . import grammar, lexicon
+from .word_forms import possible_tags
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -34,76 +34,19 @@ _ADJECTIVE_ENDINGS = (
     "ed",
     "ing",
 )
+# What ends so and stands alone between commas is an adjective, as is an unknown word in front of a noun.
+_ADJECTIVE_SUFFIXES = ("ent", "ous", "ic", "ive", "ish", "less", "ful", "esque", "inal", "ical", "like")
 _LONGEST_CLAUSE = 40
 _ISOLATED = frozenset({"PUNCT", "END"})
-
-
-@lru_cache(maxsize=1)
-def _word_lists() -> dict[str, frozenset[str]]:
-    from spacy.lookups import load_lookups
-
-    tables = load_lookups("en", ["lemma_index", "lemma_exc"])
-    index, irregular = tables.get_table("lemma_index"), tables.get_table("lemma_exc")
-    lists = {pos: frozenset(index[pos]) | frozenset(irregular[pos]) for pos in ("noun", "verb", "adv")}
-    return {**lists, "adj": frozenset(index["adj"])}  # its irregular forms take nouns in -er for comparatives
-
-
-@lru_cache(maxsize=4096)
-def possible_tags(word: str) -> frozenset[str]:
-    """Return what a lower-case word can be: of NOUN, VERB, ADJ, ADV and the closed classes; empty when unknown."""
-    closed = _closed_class(word)
-    if closed:
-        return frozenset({closed})
-    lists = _word_lists()
-    tags = set()
-    if any(form in lists["noun"] for form in _stems(word, ("s", "es", "ies:y", "ves:f"))):
-        tags.add("NOUN")
-    if any(form in lists["verb"] for form in _stems(word, ("s", "es", "ies:y", "ed", "ed:e", "ing", "ing:e", "ied:y"))):
-        tags.add("VERB")
-    if any(form in lists["adj"] for form in _stems(word, ("er", "er:e", "est", "est:e", "iest:y", "ier:y"))):
-        tags.add("ADJ")
-    if word in lists["adv"]:
-        tags.add("ADV")
-    if word in lists["noun"] and word not in lists["adj"]:
-        tags.discard("ADJ")  # a player is not more "play"
-    if word in grammar.NOUN_FORMS and word not in grammar.ADJECTIVE_FORMS:
-        tags = {"NOUN"} | (tags & {"VERB"})
-    return frozenset(tags)
-
-
-def _closed_class(word: str) -> str:
-    for tag, words in (
-        ("DET", grammar.DETERMINERS),
-        ("CCONJ", grammar.CONJUNCTIONS),
-        ("AUX", grammar.AUXILIARIES),
-        ("ADP", grammar.PREPOSITIONS),
-        ("PRON", grammar.PRONOUNS),
-        ("SCONJ", grammar.SUBORDINATORS),
-        ("NUM", grammar.NUMBERS),
-        ("ADV", grammar.ADVERBS),
-    ):
-        if word in words:
-            return tag
-    return ""
-
-
-def _stems(word: str, endings: tuple[str, ...]) -> list[str]:
-    """Return the word and what is left of it without each ending ("ies:y": y in its place; doubled letters undone)."""
-    stems = [word]
-    for ending in endings:
-        cut, _, put = ending.partition(":")
-        if word.endswith(cut) and len(word) > len(cut) + 1:
-            stem = word[: -len(cut)]
-            stems.append(stem + put)
-            if cut in ("ed", "ing") and not put and stem[-1] == stem[-2:-1]:
-                stems.append(stem[:-1])
-    return stems
 
 
 def tag(doc: Doc) -> Doc:
     """Set the tag of every token; the rule-based component of the blank pipeline."""
     words = [token.lower_ for token in doc]
     options = [_options(token.text, token.lower_) for token in doc]
+    for i in range(1, len(words)):
+        if words[i] == "can" and "NOUN" in options[i - 1] and not (options[i + 1 : i + 2] or [_ISOLATED])[0] & {"VERB"}:
+            options[i] = frozenset({"NOUN"})  # a trash can
     tags: list[str] = []
     for i, choice in enumerate(options):
         before = tags[i - 1] if i else ""
@@ -130,22 +73,39 @@ def _options(text: str, word: str) -> frozenset[str]:
     if "-" in word:
         last = possible_tags(word.rsplit("-", 1)[-1])
         return last or frozenset({"NOUN", "ADJ"})
-    return frozenset(
-        {"NOUN", "ADJ"} if word.endswith(("ent", "ous", "ic", "ive", "ish", "less", "ful", "esque")) else {"NOUN"}
-    )
+    return frozenset({"NOUN", "ADJ"} if word.endswith(_ADJECTIVE_SUFFIXES) else {"NOUN"})
 
 
 def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i: int, before: str) -> str:
     """Choose between the possible tags of word i by what stands before and after it."""
     word, choice = words[i], options[i]
+    if (
+        {"NOUN", "VERB"} <= choice
+        and word not in grammar.ADJECTIVE_FORMS
+        and words[i + 1 : i + 2] == ["of"]
+        and not word.endswith(("ing", "ed"))
+    ):
+        return "NOUN"
     after = options[i + 1] if i + 1 < len(options) else frozenset({"END"})
     participle_follows = words[i + 1 : i + 2] and words[i + 1].endswith("ing") and words[i + 1] in grammar.COMMON_VERBS
     nominal_follows = bool(after & {"NOUN", "PROPN", "ADJ"}) and not after & {"ADP", "DET"} and not participle_follows
     in_phrase = before in ("DET", "NUM", "ADJ", "PART") or (before == "ADP" and words[i - 1] != "to")
     alone = before in ("", "PUNCT") and bool(after & _ISOLATED)
-    if "ADJ" in choice and word in grammar.ADJECTIVE_FORMS and (nominal_follows or alone or "NOUN" not in choice):
+    if alone and "ADJ" in choice and word.endswith(_ADJECTIVE_SUFFIXES):
         return "ADJ"
-    if word.endswith(("ing", "ed")) and "VERB" in choice:
+    if (
+        "ADJ" in choice
+        and word in grammar.ADJECTIVE_FORMS
+        and (
+            (nominal_follows and not (word == "light" and before == "NOUN"))
+            or alone
+            or (before == "VERB" and "ADV" not in choice)
+            or (before in ("ADJ", "ADV") and after & _ISOLATED)
+            or "NOUN" not in choice
+        )
+    ):
+        return "ADJ"
+    if "VERB" in choice and _is_participle(word):
         return _settle_participle(word, choice, before, in_phrase, nominal_follows, after)
     if "ADV" in choice and (
         (before in ("VERB", "NOUN", "PROPN", "") and "ADP" in after) or (before == "VERB" and after & _ISOLATED)
@@ -160,6 +120,10 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
     if "NOUN" in choice or "ADJ" in choice:
         return _settle_nominal(word, choice, nominal_follows, after)
     return "VERB" if "VERB" in choice else sorted(choice)[0]
+
+
+def _is_participle(word: str) -> bool:
+    return word.endswith(("ing", "ed")) and word not in grammar.BASE_FORMS
 
 
 def _settle_participle(
@@ -194,10 +158,10 @@ def _settle_predicate(
     """After a noun or pronoun: a verb when the form agrees and an object, an adverbial or the end follows."""
     word = words[i]
     if before in ("PRON", "AUX"):
-        return "VERB" if before == "PRON" or "NOUN" not in choice else "NOUN"
+        return "VERB" if before == "PRON" or "NOUN" not in choice or word in grammar.PARTICIPLES else "NOUN"
     if "NOUN" not in choice and "ADJ" not in choice:
         return "VERB"
-    if after & {"DET"} and (_is_s_form(word) or word in grammar.COMMON_VERBS):
+    if after & {"DET"} and (_is_s_form(word) or _is_s_form(words[i - 1]) or word in grammar.COMMON_VERBS):
         return "VERB"
     if word in grammar.NOUN_FORMS:
         return "NOUN"
@@ -208,6 +172,17 @@ def _settle_predicate(
     third_person = _is_s_form(word)
     agrees = third_person != plural or before == "ADV"
     known = word in grammar.COMMON_VERBS
+    # "teenagers skateboard down a street": a plural hardly ever qualifies another noun
+    qualifies = words[i - 1] in grammar.QUALIFYING_PLURALS
+    if (
+        plural
+        and agrees
+        and before == "NOUN"
+        and not qualifies
+        and not {"CCONJ", "VERB"} & {*clause}
+        and after & {"ADP", "ADV"}
+    ):
+        return "VERB"
     verb_before = "VERB" in clause or "AUX" in clause
     continues = bool(after & {"ADP", "DET", "ADV", "PRON", "NUM"})
     ends = bool(after & {"END", "PUNCT", "CCONJ", "SCONJ"})

@@ -1,4 +1,6 @@
-"""What Parse Subjects costs: a 75-token prompt after warm-up, and the host's start with and without the pack.
+"""What Parse Subjects costs and how often it is right, by rules and with spaCy's smallest model.
+
+The costs of a 75-token prompt after warm-up, and of the host's start with and without the pack.
 
 `python -m tests.benchmarks.bench_subjects` (part of `make bench`); exits 1 when a limit is missed.
 """
@@ -10,8 +12,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ..comfyui.inprocess import load_comfyui
 from ..comfyui.pack import alias_pack
@@ -69,10 +73,40 @@ def start_cost_ms() -> tuple[float, float, int]:
     return wall * 1e3, cpu * 1e3, int(count)
 
 
+def accuracy() -> list[tuple[str, str, int, float, float, float]]:
+    """Return list, parser, prompts, and the percentages: main subject, main subject and scene, all things and scene."""
+    labelled = importlib.import_module("tests.core.labelled")
+    rows = []
+    for parser in ("rules", "auto", "spacy"):
+        for name, labels in (("plain", labelled.plain()), ("pasted", labelled.pasted())):
+            for split in dict.fromkeys(label.split for label in labels):
+                counts = [0, 0, 0]
+                part = [label for label in labels if label.split == split]
+                for label in part:
+                    main, scenes = labelled.found(label.prompt, parser=parser)
+                    things, _ = labelled.found(label.prompt, parser=parser, subjects="all things")
+                    counts[0] += label.main_right(main)
+                    counts[1] += label.main_right(main) and label.scene_right(scenes)
+                    counts[2] += label.things_right(things) and label.scene_right(scenes)
+                # what is the main subject is only labelled in the prompts as people paste them
+                main, exact, things = (100 * count / len(part) for count in counts)
+                known = (main, exact) if name == "pasted" else (float("nan"), float("nan"))
+                rows.append((f"{name}, {split}", parser, len(part), *known, things))
+    return rows
+
+
 def main() -> None:
-    """Print the table; exit 1 when a limit is missed."""
+    """Print the tables; exit 1 when a limit is missed."""
     load_comfyui()
     alias_pack()
+    with tempfile.TemporaryDirectory() as folder:
+        importlib.import_module("tests.core.spacy_model").install_model(Path(folder))
+        sys.path.insert(0, folder)
+        print("| prompts | parser | number | main subject, % | and scene, % | all things and scene, % |")
+        print("|---|---|---|---|---|---|")
+        for label, parser, count, main_right, exact, things in accuracy():
+            print(f"| {label} | {parser} | {count} | {main_right:.0f} | {exact:.0f} | {things:.0f} |")
+        sys.path.remove(folder)
     sd = importlib.import_module("comfy.sd")
     parse = importlib.import_module("explainable_latents.nodes.core.parsing").parse
     tokenize = importlib.import_module("explainable_latents.nodes.host.tokens").tokenize

@@ -18,7 +18,7 @@ def test_words_in_order_with_the_parsers_roles():
         ("on", ""),
         ("the", ""),
         ("beach", "scene"),
-        ("hr", "subject"),
+        ("hr", ""),
     ]
 
 

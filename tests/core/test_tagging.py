@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from explainable_latents.nodes.core.reading import rules_pipeline
-from explainable_latents.nodes.core.tagging import possible_tags
+from explainable_latents.nodes.core.word_forms import possible_tags
 
 
 def tags(text: str) -> str:

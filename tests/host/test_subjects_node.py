@@ -49,6 +49,23 @@ def test_the_chips_know_what_the_parser_finds_without_the_override(node, clip):
     }  # fmt: skip
 
 
+def test_syntax_that_comfyui_does_not_interpret_is_named_on_the_node(node, clip):
+    result = node.execute(clip, "a dog <lora:detail:1> BREAK a beach", "rules", "", "head noun")
+    assert result.args[1:] == ("dog", "beach")
+    note, *words, _ = result.ui["text"][0].splitlines()
+    assert note.startswith("note: ComfyUI itself does not interpret <lora:detail:1>  BREAK;")
+    assert words == ["dog | subject | g: 2  l: 2", "beach | scene | g: 13  l: 13"]
+
+
+def test_a_node_saved_by_version_0_1_gets_the_main_subject_and_a_new_one_all_things_on_demand(node, clip):
+    options = {item.id: item for item in node.GET_SCHEMA().inputs}
+    assert list(options) == ["clip", "text", "parser", "override", "words", "subjects"]
+    assert options["subjects"].optional
+    saved = clip, "a girl with a kite on a hill", "rules", "", "head noun"
+    assert node.execute(*saved).args[1:] == ("girl", "hill")
+    assert node.execute(*saved, "all things").args[1:] == ("girl, kite", "hill")
+
+
 def test_options_reach_the_parser(node, clip):
     result = node.execute(clip, "a red car on a road", "rules", "scene: car", "whole phrase")
     assert result.args[1:] == ("", "car")

@@ -31,6 +31,12 @@ def test_the_table_is_shown_and_the_texts_are_strings(client: ComfyClient):
     assert result.text("scene") == "forest, river"
 
 
+def test_what_comfyui_does_not_interpret_is_shown_first(client: ComfyClient):
+    lines = client.run(graph("a dog and a ball <lora:x:1>", subjects="all things")).text("parse").splitlines()
+    assert lines[0].startswith("note: ComfyUI itself does not interpret <lora:x:1>;")
+    assert lines[1:3] == ["dog | subject | l: 2", "ball | subject | l: 5"]
+
+
 def test_a_word_that_is_not_there_fails_with_the_list_of_tokens(client: ComfyClient):
     with pytest.raises(ComfyError, match=r"'cat' is not in the prompt.*1:a 2:dog"):
         client.run(graph("a dog", override="cat"))

@@ -1,0 +1,83 @@
+"""What a word can be by its form: closed-class lists, and WordNet's lists by part of speech (spacy-lookups-data)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from . import grammar
+
+
+@lru_cache(maxsize=1)
+def _word_lists() -> dict[str, frozenset[str]]:
+    from spacy.lookups import load_lookups
+
+    tables = load_lookups("en", ["lemma_index", "lemma_exc"])
+    index, irregular = tables.get_table("lemma_index"), tables.get_table("lemma_exc")
+    lists = {pos: frozenset(index[pos]) | frozenset(irregular[pos]) for pos in ("noun", "verb", "adv")}
+    return {**lists, "adj": frozenset(index["adj"])}  # its irregular forms take nouns in -er for comparatives
+
+
+@lru_cache(maxsize=4096)
+def possible_tags(word: str) -> frozenset[str]:
+    """Return what a lower-case word can be: of NOUN, VERB, ADJ, ADV and the closed classes; empty when unknown."""
+    closed = _closed_class(word)
+    if closed:
+        return frozenset({closed})
+    lists = _word_lists()
+    tags = set()
+    if any(form in lists["noun"] for form in _stems(word, ("s", "es", "ies:y", "ves:f"))):
+        tags.add("NOUN")
+    if any(form in lists["verb"] for form in _stems(word, ("s", "es", "ies:y", "ed", "ed:e", "ing", "ing:e", "ied:y"))):
+        tags.add("VERB")
+    if any(form in lists["adj"] for form in _stems(word, ("er", "er:e", "est", "est:e", "iest:y", "ier:y"))):
+        tags.add("ADJ")
+    if word in lists["adv"]:
+        tags.add("ADV")
+    if word in lists["noun"] and word not in lists["adj"]:
+        tags.discard("ADJ")  # a player is not more "play"
+    if word in grammar.NOUN_FORMS and word not in grammar.ADJECTIVE_FORMS:
+        tags = {"NOUN"} | (tags & {"VERB"})
+    return frozenset(tags)
+
+
+@lru_cache(maxsize=4096)
+def noun_stems(word: str) -> tuple[str, ...]:
+    """Return what a lower-case noun can be the plural of, then the word itself."""
+    irregular = _irregular_nouns().get(word, ())
+    return (*irregular, *_stems(word, ("s", "ies:y", "ves:f", "ves:fe", "es"))[1:], word)
+
+
+@lru_cache(maxsize=1)
+def _irregular_nouns() -> dict[str, list[str]]:
+    from spacy.lookups import load_lookups
+
+    return load_lookups("en", ["lemma_exc"]).get_table("lemma_exc")["noun"]
+
+
+def _closed_class(word: str) -> str:
+    for tag, words in (
+        ("DET", grammar.DETERMINERS),
+        ("CCONJ", grammar.CONJUNCTIONS),
+        ("AUX", grammar.AUXILIARIES),
+        ("ADP", grammar.PREPOSITIONS),
+        ("PRON", grammar.PRONOUNS),
+        ("SCONJ", grammar.SUBORDINATORS),
+        ("NUM", grammar.NUMBERS),
+        ("ADV", grammar.ADVERBS),
+    ):
+        if word in words:
+            return tag
+    return ""
+
+
+def _stems(word: str, endings: tuple[str, ...]) -> list[str]:
+    """Return the word and what is left of it without each ending ("ies:y": y in its place; doubled letters undone)."""
+    stems = [word]
+    for ending in endings:
+        cut, _, put = ending.partition(":")
+        if word.endswith(cut) and len(word) > len(cut) + 1:
+            stem = word[: -len(cut)]
+            stems.append(stem + put)
+            if cut in ("ed", "ing") and not put and stem[-1] == stem[-2:-1]:
+                stems.append(stem[:-1])
+    return stems
