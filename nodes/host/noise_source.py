@@ -1,4 +1,4 @@
-"""The noise source that a stock sampler would make for itself, made once for all segments of a run."""
+"""Noise sources as the host's samplers make them for themselves, for a run that is made in several pieces."""
 
 from __future__ import annotations
 
@@ -10,37 +10,28 @@ from comfy.k_diffusion import sampling as k_diffusion
 from torch import Tensor
 
 NoiseSource = Callable[[Tensor, Tensor], Tensor]
+# Makes a source for the states [B,C,...] and the noise levels of a whole run from its seed.
+MakeNoise = Callable[[Tensor, Tensor, Any], NoiseSource]
 
 
-def shared_noise_source(sampler_function: Callable, x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSource | None:
-    """Return the noise source of `sampler_function` for a whole run, or None when the sampler takes none.
-
-    A sampler that is called once per segment would restart its own source each time and repeat its noise. SDE samplers
-    use a Brownian tree over the range of `sigmas`, the others independent draws; both from `seed`, as the host's
-    samplers make them.
-    x: the state [B,C,h,w] the noise is for. sigmas: the schedule of the whole run.
-    """
-    function = inspect.unwrap(sampler_function)
-    if "noise_sampler" not in inspect.signature(function).parameters:
-        return None
-    if _makes_brownian_tree(function):
-        positive = sigmas[sigmas > 0]
-        on_cpu = not function.__name__.endswith("_gpu")
-        return k_diffusion.BrownianTreeNoiseSampler(x, positive.min(), sigmas.max(), seed=seed, cpu=on_cpu)
+def independent_noise(x: Tensor, sigmas: Tensor, seed: Any) -> NoiseSource:
+    """Independent draws for states [B,C,...] at any of `sigmas`."""
     return k_diffusion.default_noise_sampler(x, seed=seed)
 
 
-def _makes_brownian_tree(function: Callable) -> bool:
-    """Whether `function`, or a function of its own module that it hands over to, makes a Brownian tree."""
-    seen: set[Any] = set()
-    waiting = [function]
-    while waiting:
-        code = inspect.unwrap(waiting.pop())
-        if code in seen or not inspect.isfunction(code):
-            continue
-        seen.add(code)
-        names = code.__code__.co_names
-        if "BrownianTreeNoiseSampler" in names:
-            return True
-        waiting += [code.__globals__[n] for n in names if n.startswith("sample_") and n in code.__globals__]
-    return False
+def _brownian(x: Tensor, sigmas: Tensor, seed: Any) -> NoiseSource:
+    """Increments of one Brownian path over the range of `sigmas`."""
+    return k_diffusion.BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=True)
+
+
+def makes_noise(sampler_function: Callable) -> bool:
+    """Whether a sampler function takes a noise source, and makes one for itself where it is given none."""
+    return "noise_sampler" in inspect.signature(inspect.unwrap(sampler_function)).parameters
+
+
+def noise_makers(sampler_function: Callable) -> tuple[MakeNoise | None, ...]:
+    """What may make the noise of `sampler_function`, to be tried in this order; None leaves it to the function.
+
+    A function that is called once per piece of a run would restart its own source each time and repeat its noise.
+    """
+    return (independent_noise, _brownian, None) if makes_noise(sampler_function) else (None,)

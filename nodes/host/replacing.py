@@ -64,6 +64,11 @@ class Replacement:
         replaced = blend(mask, inside, outside)
         return replaced if self._free is None else blend(self._free, replaced, x)
 
+    def note(self, text: str) -> None:
+        """See `changed_steps.Change`."""
+        self._report.notes.append(text)
+        log.info(text)
+
     def _fill(self, policy: Policy, x: Tensor, sigma: Tensor) -> Tensor:
         if policy.kind == KEEP:
             return x

@@ -26,9 +26,10 @@ class Manipulation:
 
 @dataclass
 class ManipulatedRun(SamplerRun):
-    """The manipulations of one sampler run, in their order."""
+    """The manipulations of one sampler run, in their order, and what is to be said of how they were made."""
 
     manipulations: list[Manipulation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, manipulation: Manipulation) -> None:
         """Take in one manipulated step."""
@@ -61,13 +62,18 @@ class Report:
         """
         return self.runs.of(samples).manipulations
 
+    def notes(self, samples: Tensor) -> list[str]:
+        """What is to be said of how the sampler was changed. Raises ValueError as `Runs.of`."""
+        return self.runs.of(samples).notes
+
     def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
         """MASK [N·B,H,W] in picture pixels of the N manipulated steps, one after the other, their saliency, and a text.
 
         An output that the run does not have blocks the nodes behind it with a message. Raises as `manipulations`.
         """
         found = self.manipulations(samples)
-        return picture_masks(found, self._scale), joined_saliency(found), described(found)
+        text = "\n".join([described(found), *self.notes(samples)])
+        return picture_masks(found, self._scale), joined_saliency(found), text
 
 
 def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor | ExecutionBlocker:

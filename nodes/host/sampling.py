@@ -14,17 +14,14 @@ from torch import Tensor
 from ..core.masking import Masking
 from ..core.replacement import Policy
 from ..core.schedule import parse_steps
+from .changed_steps import ChangedSteps
 from .mask_sources import MaskSource, mask_source
 from .model_call import OURS
 from .replacing import Replacement
 from .report import ManipulatedRun, Report
 from .runs import Runs
-from .segments import Segments
 
 WRAPPER_KEY = OURS + "masked_latent"
-
-# These choose their own noise levels between the ends of the schedule: a step number means nothing to them.
-_OWN_STEPS = ("dpm_fast_function", "dpm_adaptive_function")
 
 
 @dataclass(frozen=True)
@@ -75,22 +72,21 @@ class MaskedLatent:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """SAMPLER_SAMPLE wrapper: run the same sampler with its function cut into segments."""
+        """SAMPLER_SAMPLE wrapper: run the same sampler with a function that has its state changed."""
         sampler = executor.class_obj
-        name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-        if name in _OWN_STEPS or not hasattr(sampler, "sampler_function"):
+        if not hasattr(sampler, "sampler_function"):
             raise ValueError(
-                f"the sampler {name.removesuffix('_function')} chooses its own steps, so the latent cannot be replaced "
-                f"at step {self.manipulate_at}. Choose a sampler that follows the scheduler: euler, ddpm, dpmpp_2m, ..."
+                f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be replaced at "
+                f"step {self.manipulate_at}. Choose a sampler that follows the scheduler: euler, ddpm, dpmpp_2m, ..."
             )
         steps = parse_steps(self.manipulate_at, len(sigmas) - 1)
         policies, seed = (self.inside, self.outside), extra_args.get("seed")
         change = Replacement(
             policies, source, runs.current, self.reference, guider, seed, noise, latent_image, denoise_mask
         )
-        segmented = copy.copy(sampler)
-        segmented.sampler_function = Segments.around(sampler.sampler_function, steps, change)
-        following = WrapperExecutor.new_class_executor(segmented.sample, segmented, executor.wrappers, executor.idx + 1)
+        changed = copy.copy(sampler)
+        changed.sampler_function = ChangedSteps.around(sampler.sampler_function, steps, change)
+        following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
         return following.execute(
             guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
         )
