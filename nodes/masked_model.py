@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from .core.replacement import Policy
 from .host.handles import fingerprint, given
+from .host.ksampler import steps_problem
 from .host.node_text import show_on_running_node
 from .host.sampling import MaskedLatent
 from .sampling import plan_inputs, report_outputs
@@ -55,6 +56,11 @@ class ELMaskedLatentModel(io.ComfyNode):
     def fingerprint_inputs(cls, **_: Any) -> str:
         """New when what the node gave is gone, so that the sampler runs again."""
         return fingerprint()
+
+    @classmethod
+    def validate_inputs(cls, manipulate_at: str | None = None) -> bool | str:
+        """Find what is no step before anything is loaded; how many there are, only the sampler knows."""
+        return steps_problem(manipulate_at) or True
 
     @classmethod
     def execute(

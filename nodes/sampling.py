@@ -8,7 +8,8 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from .core.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
-from .host.ksampler import sample_masked
+from .core.schedule import PUBLISHED_SHARES
+from .host.ksampler import sample_masked, steps_problem
 from .host.sampling import MaskedLatent
 from .sockets import Masking, Saliency
 
@@ -21,10 +22,10 @@ def plan_inputs() -> list[io.Input]:
         Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
         io.String.Input(
             "manipulate_at",
-            default="5, 18, 28",
-            tooltip="Steps whose state is replaced before the model sees it: numbers (5, 18, 28), ranges "
-            "(2-4) or shares (10%), counted from 0 among the steps that are run. The number of steps itself "
-            "stands for the finished latent. Published: 5, 18, 28.",
+            default=PUBLISHED_SHARES,
+            tooltip="Steps whose state is replaced before the model sees it: shares of the run (15%), numbers "
+            "(5, 18, 28) or ranges (2-4), counted from 0 among the steps that are run. 100%, or the number of steps "
+            "itself, stands for the finished latent. Published: 5, 18, 28 of 35 steps.",
         ),
         io.Combo.Input(
             "inside",
@@ -166,6 +167,17 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                 *report_outputs(),
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        manipulate_at: str | None = None,
+        steps: int | None = None,
+        denoise: float | None = None,
+        scheduler: str | None = None,
+    ) -> bool | str:
+        """Find steps that this run does not have before anything is loaded."""
+        return steps_problem(manipulate_at, steps, denoise, scheduler) or True
 
     @classmethod
     def execute(

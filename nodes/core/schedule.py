@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+# Near the published 5, 18 and 28 of 35 steps, for a run of any length.
+PUBLISHED_SHARES = "15%, 50%, 80%"
 
 _ITEM = re.compile(r"(\d+)(?:\s*-\s*(\d+))?|(\d+(?:\.\d+)?)\s*%")
+# Lengths of runs that step numbers are usually written for; the first is the published one.
+_USUAL_RUNS = (35, 50, 100, 1000)
 
 
 def parse_steps(text: str, total: int) -> tuple[int, ...]:
@@ -13,9 +19,31 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
     text: items separated by commas; empty for none. total: number of steps that the run makes. Step j means the state
     that enters step j, counted from 0 in the schedule that actually runs (after denoise has cut its beginning); j =
     total is the finished latent. Returns ascending, distinct numbers in [0, total]. Raises ValueError with the item and
-    what is allowed.
+    what is allowed, and for a run that is too short the same steps scaled to it.
     """
     steps: set[int] = set()
+    items = list(_items(text))
+    for item in items:
+        if isinstance(item, float):
+            steps.add(int(item * total / 100))
+        elif item[-1] > total:
+            raise ValueError(
+                f"manipulate_at: step {item[-1]} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
+                f"{total} for the finished latent. With denoise below 1 only the steps that remain are counted. "
+                f"{_scaled([step for item in items if isinstance(item, range) for step in item], total)}"
+            )
+        else:
+            steps.update(item)
+    return tuple(sorted(steps))
+
+
+def check_steps(text: str) -> None:
+    """Raise the ValueError of `parse_steps` where `text` cannot be read, whatever the run."""
+    list(_items(text))
+
+
+def _items(text: str) -> Iterator[range | float]:
+    """Each item of the text: the steps that it names, or a share of the run in percent."""
     for item in (part.strip() for part in text.split(",")):
         if not item:
             continue
@@ -23,23 +51,26 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
         if found is None:
             raise ValueError(
                 f"manipulate_at: {item!r} is no step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
-                f"run (10%), "
-                "separated by commas."
+                f"run (10%), separated by commas."
             )
         first, last, percent = found.groups()
         if percent is not None:
             if float(percent) > 100:
                 raise ValueError(f"manipulate_at: {item} is more than 100% of the run.")
-            steps.add(int(float(percent) / 100 * total))
+            yield float(percent)
             continue
         low, high = int(first), int(last or first)
         if low > high:
             raise ValueError(f"manipulate_at: the range {item} runs backwards; write {high}-{low}.")
-        if high > total:
-            raise ValueError(
-                f"manipulate_at: step {high} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
-                f"{total} for the finished "
-                "latent. With denoise below 1 only the steps that remain are counted."
-            )
-        steps.update(range(low, high + 1))
-    return tuple(sorted(steps))
+        yield range(low, high + 1)
+
+
+def _scaled(steps: list[int], total: int) -> str:
+    """An offer of the same places in this run, as if the steps had been written for a run of a usual length."""
+    meant = next((length for length in _USUAL_RUNS if length >= max(steps)), max(steps))
+    here = sorted({step * total // meant for step in steps})
+    shares = sorted({round(100 * step / meant) for step in steps})
+    return (
+        f"In place of these steps of a run of {meant}, write {', '.join(map(str, here))} here, or "
+        f"{', '.join(f'{share}%' for share in shares)} for a run of any length."
+    )

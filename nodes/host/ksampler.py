@@ -6,7 +6,9 @@ from typing import Any
 
 import nodes
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSampler
 
+from ..core.schedule import check_steps, parse_steps
 from .node_text import show_on_running_node
 from .sampling import MaskedLatent
 
@@ -26,3 +28,28 @@ def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tupl
     if notes := report.notes(latent["samples"]):
         show_on_running_node("\n".join(notes))
     return latent, masks, saliency
+
+
+def steps_problem(
+    manipulate_at: str | None, steps: int | None = None, denoise: float | None = None, scheduler: str | None = None
+) -> str:
+    """What is wrong with the steps to manipulate or the run they are counted in, before anything is loaded; or nothing.
+
+    Each is None where it comes from another node and is not known yet. The host leaves the ranges of what a node checks
+    itself to the node, so they are checked here.
+    """
+    if steps is not None and not 1 <= steps <= 10000:
+        return f"steps {steps} must lie between 1 and 10000"
+    if denoise is not None and not 0 <= denoise <= 1:
+        return f"denoise {denoise} must lie between 0 and 1"
+    if scheduler is not None and scheduler not in KSampler.SCHEDULERS:
+        return f"scheduler {scheduler!r} is not one of: {', '.join(KSampler.SCHEDULERS)}"
+    try:
+        if manipulate_at is not None:
+            check_steps(manipulate_at)
+            # A whole schedule may have a few steps more than it was asked for: what a model has decides there.
+            if None not in (steps, denoise, scheduler) and (denoise <= 0.9999 or scheduler != "ddim_uniform"):
+                parse_steps(manipulate_at, steps)
+    except ValueError as problem:
+        return str(problem)
+    return ""

@@ -83,7 +83,8 @@ def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor |
     """
     if not manipulations:
         return ExecutionBlocker(
-            "manipulate_at names no step, so there is no mask. Write step numbers such as 5, 18, 28."
+            "manipulate_at names no step, so there is no mask. Write shares of the run (15%, 50%, 80%) or step numbers "
+            "(5, 18, 28)."
         )
     masks = torch.cat([entry.mask if entry.mask.ndim == 3 else entry.mask.mean(1) for entry in manipulations])
     return enlarge(masks, scale).float().cpu()

@@ -9,6 +9,7 @@ from torch import Tensor
 from explainable_latents.nodes.core.masking import ImageMasking
 from explainable_latents.nodes.host.sampling import MaskedLatent
 from tests.host.toy_sampling import KEEP, REFERENCE, given, latent, masked_run
+from tests.host.unets import random_unet, sample
 
 OWN_STEPS = ("dpm_fast", "dpm_adaptive")
 # Predictor-correctors that show the model a prediction and keep their state to themselves.
@@ -77,17 +78,23 @@ def test_every_sampler_with_every_scheduler(toy, sampler, scheduler):
     half_replaced(toy, sampler, scheduler)
 
 
+def on_small_unet(model, sampler: str, value: float | None = None, at: str = "") -> Tensor:
+    """Six steps with a random network; with a mask of `value` everywhere at the steps `at`, if it is given."""
+    model = model.clone()
+    if value is not None:
+        reference = latent(2, (8, 8), seed=4)["samples"]
+        MaskedLatent(given(value, 1, 8, 8), reference, at, KEEP, REFERENCE).install(model)
+    return sample(model, 6, batch=2, grid=(8, 8), sampler=sampler)
+
+
 @pytest.mark.parametrize("sampler", UNCUT)
-def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(toy, sampler):
+def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(comfy, sampler):
     """At the first and the last step and at adjacent ones; and nearly one is nearly the same, so it is not skipped."""
-    start, reference = latent(2), latent(2, seed=4)
-    settings = toy.settings(start, sampler, steps=8)
-    stock = toy.stock(start, sampler, steps=8)
-    masked, masks, _ = masked_run(toy.model, settings, given(1.0), reference, "0, 2-4, 7", KEEP, REFERENCE)
-    assert torch.equal(masked["samples"], stock)
-    assert masks.shape == (5, 128, 128)  # a given mask serves the whole batch
-    nearly, _, _ = masked_run(toy.model, settings, given(0.9999), reference, "0, 2-4, 7", KEEP, REFERENCE)
-    assert 0 < difference(nearly["samples"], stock) < 0.02
+    model = random_unet()
+    stock = on_small_unet(model, sampler)
+    assert torch.equal(on_small_unet(model, sampler, 1.0, "0, 2-3, 5"), stock)
+    assert torch.equal(on_small_unet(model, sampler, 1.0, "0-6"), stock)
+    assert 0 < difference(on_small_unet(model, sampler, 0.9999, "0, 2-3, 5"), stock) < 0.02
 
 
 @pytest.mark.parametrize("sampler", BEGUN_ANEW)
@@ -123,13 +130,14 @@ def test_every_sampler_under_a_mask_of_ones_as_published(toy, sampler, at):
 
 
 @pytest.mark.parametrize("sampler", WORKING)
-def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(toy, sampler):
-    start = latent(size=(8, 8))
-    how = {"steps": 3, "cfg": 1.0}
-    masked, masks, saliency = masked_run(
-        toy.model, toy.settings(start, sampler, **how), toy.attention(), start, "", KEEP, REFERENCE
-    )
-    assert torch.equal(masked["samples"], toy.stock(start, sampler, **how))
+def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(comfy, sampler):
+    model = random_unet()
+    assert torch.equal(on_small_unet(model, sampler, 0.0, ""), on_small_unet(model, sampler))
+
+
+def test_a_run_without_a_manipulated_step_says_that_there_are_no_masks(toy):
+    settings = toy.settings(latent(size=(8, 8)), "dpmpp_2m", steps=3)
+    _, masks, saliency = masked_run(toy.model, settings, toy.attention(), latent(size=(8, 8)), "", KEEP, REFERENCE)
     assert "names no step" in masks.message
     assert "no saliency" in saliency.message
 
@@ -147,20 +155,16 @@ def flow(model):
 
 
 @pytest.mark.parametrize("sampler", UNCUT)
-@pytest.mark.parametrize("kind", [pytest.param(v_prediction, marks=pytest.mark.matrix), flow])
-def test_other_predictions(toy, sampler, kind):
-    """The toy network makes no picture when it is taken for a v or flow model, but the arithmetic is that of one."""
-    start, reference = latent(size=(8, 8)), latent(size=(8, 8), seed=4)
-    how = {"scheduler": "normal", "steps": 6, "cfg": 1.5}
-    model = kind(toy.model)
-    settings = toy.settings(start, sampler, **how)
-    ones, zeros = given(1.0, 1, 8, 8), given(0.0, 1, 8, 8)
-    masked, _, _ = masked_run(model, settings, ones, start, "0, 2-3, 5", KEEP, REFERENCE)
-    stock = toy.stock(start, sampler, model=model, **how)
+@pytest.mark.parametrize("kind", [v_prediction, flow])
+def test_other_predictions(comfy, sampler, kind):
+    """The network makes no picture when it is taken for a v or flow model, but the arithmetic is that of one."""
+    model = kind(random_unet())
+    stock = on_small_unet(model, sampler)
     assert stock.isfinite().all()
-    assert torch.equal(masked["samples"], stock)
-    last, _, _ = masked_run(model, settings, zeros, reference, "100%", KEEP, REFERENCE)
-    torch.testing.assert_close(last["samples"], reference["samples"], atol=1e-6, rtol=0)
+    assert torch.equal(on_small_unet(model, sampler, 1.0, "0, 2-3, 5"), stock)
+    torch.testing.assert_close(
+        on_small_unet(model, sampler, 0.0, "100%"), latent(2, (8, 8), seed=4)["samples"], atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("sampler", OWN_STEPS)
