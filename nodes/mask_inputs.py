@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .core.masks import COMBINATIONS, FILTERED, RULES, Shaping
+from .core.masks import COMBINATIONS, FILTERED, FLAT_MAPS, RULES, Shaping
 
 
 def shaping_inputs(defaults: Shaping) -> list[io.Input]:
@@ -48,6 +48,19 @@ def threshold_inputs(defaults: Shaping) -> list[io.Input]:
             "value makes a smaller mask. mean and otsu do not use it.",
         ),
     ]
+
+
+def flat_map_input() -> io.Input:
+    """What becomes of a map that cannot be cut; it stands behind all other inputs of a node."""
+    return io.Combo.Input(
+        "flat_map",
+        options=list(FLAT_MAPS),
+        default=FLAT_MAPS[0],
+        optional=True,
+        tooltip="A map that is the same everywhere (a word or latent channel without effect) has no part above a "
+        "threshold. error: stop. all in, all out: it lies above or below as a whole, before invert.",
+        advanced=True,
+    )
 
 
 def filter_inputs(defaults: Shaping) -> list[io.Input]:

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from .core.grad_sam import POLARITIES
 from .core.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .core.masks import FILTERED, Shaping
+from .core.masks import FILTERED, FLAT_MAPS, Shaping
 from .host.solving import SOLVERS
-from .mask_inputs import order_input, shaping_inputs
+from .mask_inputs import flat_map_input, order_input, shaping_inputs
 from .prompt_inputs import prompt_input
 from .sockets import Masking, Subjects
 
@@ -56,6 +56,7 @@ class ELMaskFromAttention(io.ComfyNode):
                     "of all calls from the first step to it, added up; steadier, slower to follow the picture.",
                 ),
                 order_input(),
+                flat_map_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -77,10 +78,11 @@ class ELMaskFromAttention(io.ComfyNode):
         positive: Any = None,
         over_steps: str = CALLS[0],
         smooth_and_dilate: str = FILTERED[0],
+        flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate)
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
         return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
 
 
@@ -135,6 +137,7 @@ class ELMaskFromGradient(io.ComfyNode):
                 ),
                 prompt_input(),
                 order_input(),
+                flat_map_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -158,10 +161,11 @@ class ELMaskFromGradient(io.ComfyNode):
         layer: str,
         positive: Any = None,
         smooth_and_dilate: str = FILTERED[0],
+        flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate)
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
         how = channels, polarity, solver, layer, positive
         return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.masks import COMBINATIONS, Shaping, gaussian_smooth
+from .core.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
 from .core.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
 from .host.preview import picture_pixels
-from .mask_inputs import threshold_inputs
+from .mask_inputs import flat_map_input, threshold_inputs
 from .sockets import Saliency
 
 CATEGORY = "explainable latents"
@@ -157,6 +157,7 @@ class ELSaliencyToMask(io.ComfyNode):
                     "channels that are inside.",
                     advanced=True,
                 ),
+                flat_map_input(),
             ],
             outputs=[
                 io.Mask.Output(
@@ -169,8 +170,16 @@ class ELSaliencyToMask(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, saliency: Any, words: str, rule: str, value: float, combine: str, invert: bool, channels: str
+        cls,
+        saliency: Any,
+        words: str,
+        rule: str,
+        value: float,
+        combine: str,
+        invert: bool,
+        channels: str,
+        flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
         """Divide the maps of the words."""
-        masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels)
+        masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels, flat_map)
         return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))

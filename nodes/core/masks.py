@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COMBINATIONS = ("sum", "union", "intersection")
+# What becomes of a map that is the same everywhere, so that no threshold can divide it.
+FLAT_MAPS = ("error", "all in", "all out")
 
 # Whether maps are smoothed and dilated, or the mask that the threshold makes of them (as document 001 has it).
 BEFORE, AFTER = FILTERED = ("before the threshold", "after the threshold")
@@ -145,7 +147,8 @@ class Shaping:
     exchange inside and outside.
     sigma, size: Gaussian smoothing. dilation, iterations: grey dilation of what was smoothed. filtered: one of
     `FILTERED`; after the threshold the mask is smoothed, so that it has a soft edge, before it is exchanged.
-    whole: maps of latent channels have one threshold for all channels, not one for each.
+    whole: maps of latent channels have one threshold for all channels, not one for each. flat: one of `FLAT_MAPS`; a
+    map that cannot be divided is an error, or lies above or below its threshold as a whole.
     """
 
     rule: str = "mean"
@@ -158,6 +161,7 @@ class Shaping:
     iterations: int = 0
     whole: bool = False
     filtered: str = BEFORE
+    flat: str = "error"
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -166,29 +170,39 @@ class Shaping:
             raise ValueError(f"combination {self.combine!r} is not one of: {', '.join(COMBINATIONS)}")
         if self.filtered not in FILTERED:
             raise ValueError(f"smooth_and_dilate {self.filtered!r} is not one of: {', '.join(FILTERED)}")
+        if self.flat not in FLAT_MAPS:
+            raise ValueError(f"flat map {self.flat!r} is not one of: {', '.join(FLAT_MAPS)}")
 
 
-def threshold(maps: Tensor, rule: str, value: float, labels: tuple[str, ...], whole: bool = False) -> Tensor:
+def threshold(
+    maps: Tensor, rule: str, value: float, labels: tuple[str, ...], whole: bool = False, flat: str = "error"
+) -> Tensor:
     """Boolean masks A > threshold(A), of the shape of `maps` [S,B,...,h,w]; `labels` name the S maps in errors.
 
     whole: [S,B,C,h,w] has one threshold for the C channels of a map. The same mask results from any positive multiple
-    of a map. Raises ValueError naming the subject when a map is constant, zero or not finite: it has no part above its
-    threshold.
+    of a map. flat: a map (of each latent, and channel) that is constant or zero has no part above its threshold; it is
+    True everywhere for `all in` and False for `all out`. Raises ValueError naming the subject for such a map otherwise,
+    and for one that is not finite.
     """
     if rule not in RULES:
         raise ValueError(f"threshold rule {rule!r} is not one of: {', '.join(RULES)}")
     together = maps.flatten(2, 3).unsqueeze(2) if whole and maps.ndim == 5 else maps
-    finite = together.isfinite().flatten(1).all(1)
-    spread = together.amax((-2, -1)) - together.amin((-2, -1))
-    flat = (spread <= _FLAT * together.abs().amax((-2, -1))).flatten(1).any(1)
-    for bad, problem in ((~finite, "is not finite (NaN or infinity)"), (flat, "has the same value everywhere")):
-        if bad.any():
-            named = ", ".join(f"'{label}'" for label, is_bad in zip(labels, bad.tolist(), strict=True) if is_bad)
-            raise ValueError(
-                f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, "
-                f"step or noise level."
-            )
-    return maps > RULES[rule](together, value)
+    spread = together.amax((-2, -1), keepdim=True) - together.amin((-2, -1), keepdim=True)
+    constant = spread <= _FLAT * together.abs().amax((-2, -1), keepdim=True)
+    _refuse(~together.isfinite(), labels, "is not finite (NaN or infinity)", "")
+    if flat == "error":
+        _refuse(constant, labels, "has the same value everywhere", ", or let flat_map take all or nothing of it")
+    return torch.where(constant, flat == "all in", maps > RULES[rule](together, value))
+
+
+def _refuse(bad: Tensor, labels: tuple[str, ...], problem: str, remedy: str) -> None:
+    """Raise the ValueError that names the maps with a `bad` value [S,...], if there are any."""
+    if bad.any():
+        named = ", ".join(f"'{label}'" for label, one in zip(labels, bad.flatten(1).any(1), strict=True) if one)
+        raise ValueError(
+            f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, step "
+            f"or noise level{remedy}."
+        )
 
 
 def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: int = 1) -> Tensor:
@@ -208,14 +222,16 @@ def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: 
 
 def each_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
     """A mask for every subject, not combined: float32 of the shape of `maps`. Raises as `threshold` does."""
-    return _behind(threshold(_before(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole), shaping)
+    return _behind(
+        threshold(_before(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole, shaping.flat), shaping
+    )
 
 
 def _combined(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
     """The boolean mask of one layer's maps."""
     if shaping.combine == "sum":
         maps, labels = maps.sum(0, keepdim=True), (" + ".join(labels),)
-    masks = threshold(maps, shaping.rule, shaping.value, labels, shaping.whole)
+    masks = threshold(maps, shaping.rule, shaping.value, labels, shaping.whole, shaping.flat)
     return masks.all(0) if shaping.combine == "intersection" else masks.any(0)
 
 

@@ -41,6 +41,15 @@ def blend(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     return torch.where(mask == 1, inside, torch.where(mask == 0, outside, mixed))
 
 
+def check_reference(reference: Tensor, policies: tuple[Policy, ...]) -> None:
+    """Raise ValueError when one of the policies takes from a reference latent [1 or B,C,h,w] that holds no picture."""
+    if any(policy.kind != KEEP for policy in policies) and not reference.flatten(1).any(1).all():
+        raise ValueError(
+            "the reference latent is empty (zeros, as Empty Latent Image makes them): what it fills would become noisy "
+            "grey. Connect the encoded reference picture (VAE Encode) to reference."
+        )
+
+
 def fit_reference(reference: Tensor, state: Tensor) -> Tensor:
     """Reference latent z_ref [1 or B,C,h,w] for a state [B,C,h,w]: a batch of one serves every latent.
 

@@ -32,12 +32,15 @@ def filtered(maps: Saliency | Tensor, change: Callable[[Tensor], Tensor]) -> Sal
     return change(maps.float()).to(maps.dtype if maps.is_floating_point() else torch.float32)
 
 
-def saliency_masks(saliency: Saliency, rule: str, value: float, combine: str, invert: bool, channels: str) -> Tensor:
+def saliency_masks(
+    saliency: Saliency, rule: str, value: float, combine: str, invert: bool, channels: str, flat: str = "error"
+) -> Tensor:
     """Masks on the latent grid, float32, 1 inside: [B,h,w], or [S·B,h,w] for `combine` `each`.
 
     The order of `each` is map by map: the first word's mask of every latent, then the second word's. channels, for maps
     of latent channels: `together` divides their mean, `each` divides every channel by itself and `whole` all channels
-    at one level; the last two give the share of channels (0, 0.25 ... 1) whose mask covers a place. Raises ValueError
+    at one level; the last two give the share of channels (0, 0.25 ... 1) whose mask covers a place. flat: see
+    `Shaping`. Raises ValueError
     as `threshold` does, and for an unknown choice.
     """
     if channels not in CHANNELS_TO_MASK:
@@ -46,7 +49,7 @@ def saliency_masks(saliency: Saliency, rule: str, value: float, combine: str, in
     if maps.ndim == 5 and channels == "together":
         maps = maps.mean(2)
     separate = combine == "each"
-    shaping = Shaping(rule, value, "union" if separate else combine, invert, whole=channels == "whole")
+    shaping = Shaping(rule, value, "union" if separate else combine, invert, whole=channels == "whole", flat=flat)
     if separate:
         masks = each_mask(maps, shaping, saliency.labels).flatten(0, 1)
     else:

@@ -28,6 +28,10 @@ class MaskSource(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """After the first step of a run: raise the ValueError that a manipulated step is bound to raise."""
+        ...
+
 
 class AttentionSource:
     """The shaped attention of the sampler's model call before the step, or of all its calls up to the step.
@@ -56,6 +60,12 @@ class AttentionSource:
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
+    def check(self) -> None:
+        """See `MaskSource`: a word whose map is flat in the first model call has no effect on this model."""
+        saliency = self._capture.before_step()
+        if saliency is not None:
+            shape_mask(saliency.maps, self._masking.shaping, saliency.labels)
+
 
 class GradientSource:
     """The shaped Abs-Grad-SAM of a model call of its own."""
@@ -72,6 +82,9 @@ class GradientSource:
         saliency = self._probe.measure(predict, stop_when_cancelled)
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
         return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
+
+    def check(self) -> None:
+        """See `MaskSource`: nothing is known before the gradients are."""
 
 
 class ImageSource:
@@ -91,6 +104,9 @@ class ImageSource:
         if mask.shape[-2:] != x.shape[-2:]:
             mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
         return mask[:, 0], None
+
+    def check(self) -> None:
+        """See `MaskSource`: a given mask is never flat."""
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:

@@ -12,7 +12,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..core.masking import Masking
-from ..core.replacement import Policy
+from ..core.replacement import Policy, check_reference
 from ..core.schedule import parse_steps
 from .changed_steps import ChangedSteps
 from .mask_sources import MaskSource, mask_source
@@ -30,7 +30,7 @@ class MaskedLatent:
 
     masking: where. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at: see
     `parse_steps`; steps count in the schedule that the sampler is given. inside, outside: what fills the mask and the
-    rest.
+    rest. Raises ValueError as `check_reference` does.
     """
 
     masking: Masking
@@ -38,6 +38,9 @@ class MaskedLatent:
     manipulate_at: str
     inside: Policy
     outside: Policy
+
+    def __post_init__(self) -> None:
+        check_reference(self.reference, (self.inside, self.outside))
 
     def install(self, patcher: ModelPatcher) -> Report:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) replace its latent.
@@ -87,6 +90,19 @@ class MaskedLatent:
         changed = copy.copy(sampler)
         changed.sampler_function = ChangedSteps.around(sampler.sampler_function, steps, change)
         following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
+        watched = _first_step(source.check, callback) if steps else callback
         return following.execute(
-            guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
+            guider, sigmas, extra_args, watched, noise, latent_image, denoise_mask, *args, **kwargs
         )
+
+
+def _first_step(check: Callable[[], None], callback: Callable | None) -> Callable[..., None]:
+    """The host's sampler callback that also calls `check` after the first step."""
+
+    def after(step: int, *args: Any) -> None:
+        if step == 0:
+            check()
+        if callback is not None:
+            callback(step, *args)
+
+    return after

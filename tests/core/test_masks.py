@@ -273,3 +273,31 @@ def test_a_mask_is_smoothed_and_grown_behind_the_threshold_on_request():
     assert inverted[0, 0].tolist() == pytest.approx([1 - value for value in expected], abs=1e-3)
     with pytest.raises(ValueError, match="before the threshold, after the threshold"):
         Shaping(filtered="never")
+
+
+def test_one_flat_latent_channel_can_be_all_in_or_all_out_and_the_others_are_divided():
+    ramp = torch.arange(16.0).view(4, 4)
+    maps = torch.stack([ramp, torch.full((4, 4), 3.0)]).view(1, 1, 2, 4, 4)
+    divided = (ramp > ramp.mean()).float()
+    for flat, everywhere in (("all in", 1.0), ("all out", 0.0)):
+        mask = shape_mask(maps, Shaping("mean", flat=flat), ("dog",))
+        assert torch.equal(mask[0, 0], divided)
+        assert torch.equal(mask[0, 1], torch.full((4, 4), everywhere))
+        inverted = shape_mask(maps, Shaping("mean", invert=True, flat=flat), ("dog",))
+        assert torch.equal(inverted, 1 - mask)
+    with pytest.raises(ValueError, match=r"same value everywhere.* let flat_map take all or nothing of it"):
+        shape_mask(maps, Shaping("mean"), ("dog",))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_map_of_zeros_can_be_all_in_or_all_out_under_every_rule(rule):
+    for flat, everywhere in (("all in", 1.0), ("all out", 0.0)):
+        mask = each_mask(torch.zeros(2, 1, 4, 4), Shaping(rule, 0.5, flat=flat), ("dog", "cat"))
+        assert torch.equal(mask, torch.full((2, 1, 4, 4), everywhere))
+
+
+def test_a_map_that_is_not_finite_is_an_error_whatever_becomes_of_flat_ones():
+    with pytest.raises(ValueError, match="not finite"):
+        shape_mask(torch.full((1, 1, 4, 4), torch.nan), Shaping(flat="all out"), ("dog",))
+    with pytest.raises(ValueError, match="'none' is not one of: error, all in, all out"):
+        Shaping(flat="none")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explainable_latents.nodes.core.masking import ImageMasking
-from explainable_latents.nodes.core.replacement import Policy, blend, fit_reference
+from explainable_latents.nodes.core.replacement import Policy, blend, check_reference, fit_reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -56,3 +56,18 @@ def test_a_reference_that_does_not_fit_is_refused_with_both_sizes(shape, words):
 def test_mistakes_state_the_value_and_what_is_allowed(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+EMPTY, PICTURE = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
+
+
+@pytest.mark.parametrize("policies", [("keep", "reference"), ("cached reference", "keep")])
+@pytest.mark.parametrize("reference", [EMPTY, torch.cat([PICTURE, EMPTY])])
+def test_an_empty_latent_as_reference_is_an_error_not_noisy_grey(policies, reference):
+    with pytest.raises(ValueError, match=r"the reference latent is empty .* Connect the encoded reference picture"):
+        check_reference(reference, tuple(map(Policy, policies)))
+
+
+def test_an_empty_latent_is_no_mistake_where_nothing_is_taken_from_it():
+    check_reference(EMPTY, (Policy("keep"), Policy("keep")))
+    check_reference(PICTURE, (Policy("keep"), Policy("reference")))

@@ -234,14 +234,18 @@ def test_a_report_of_several_runs_needs_the_latent_that_is_meant(toy):
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
 @pytest.mark.parametrize("at", ["0", "1"])
-def test_a_capture_beside_it_sees_each_step_once(comfy, at, kind, first):
-    """The model call that is made for a mask is no step of the sampler, whichever node comes first."""
+@pytest.mark.parametrize("sampler", ["euler", "uni_pc"])
+def test_a_capture_beside_it_sees_each_step_once(comfy, sampler, at, kind, first):
+    """The model call that is made for a mask is no step of the sampler, whichever node comes first.
+
+    Nor is any step sampled twice, whether its state is changed in place or the sampler is begun anew there.
+    """
     model = random_unet().clone()
     capture = observe(model, SUBJECTS) if first else None
     masking = kind(SUBJECTS.with_role("subject"), Shaping())
     report = MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(model)
     capture = capture or observe(model, SUBJECTS)
-    made = sample(model)
+    made = sample(model, sampler=sampler)
     assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1", "dog, step 2")
     assert [m.step for m in report.manipulations(made)] == [int(at)]
 
@@ -278,3 +282,43 @@ def test_a_prompt_that_has_just_become_active_is_asked_at_the_manipulated_step(c
     assert (first.saliency.step, second.saliency.step) == (4, 4)
     for entry in (first, second):  # the state was kept, so the sampler sees the same at step 4
         assert torch.equal(entry.saliency.maps, seen[0].select((0,)).maps)
+
+
+@pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_cfg_pp", "dpmpp_3m_sde", "uni_pc", "sa_solver"])
+def test_masks_of_the_model_at_adjacent_steps_and_the_last_one(comfy, sampler, kind):
+    """Samplers that call the model twice, remember steps, hook into guidance, or are begun anew."""
+    masked, report = patched(
+        random_unet(), kind(SUBJECTS.with_role("subject"), Shaping()), "1-2, 4", {"samples": noise(seed=4)}
+    )
+    made = sample(masked, 5, sampler=sampler)
+    found = report.manipulations(made)
+    assert [(m.step, m.saliency.labels) for m in found] == [(1, ("dog",)), (2, ("dog",)), (4, ("dog",))]
+    assert all(0 < m.mask.mean() < 1 for m in found)
+    assert torch.equal(sample(masked, 5, sampler=sampler), made)
+    assert not torch.equal(sample(random_unet(), 5, sampler=sampler), made)
+
+
+def test_an_empty_latent_as_reference_is_told_before_sampling(toy):
+    empty = {"samples": torch.zeros(1, 4, 16, 16)}
+    with pytest.raises(ValueError, match=r"the reference latent is empty .* Connect the encoded reference picture"):
+        patched(toy.model, given(0.0), "3", empty)
+    patched(toy.model, given(0.0), "3", empty, KEEP, KEEP)
+
+
+def test_a_word_without_effect_is_told_after_the_first_step_not_at_the_manipulated_one(comfy):
+    """Where all tokens are the same, attention to each is the same everywhere."""
+    calls, model = [], random_unet().clone()
+    model.set_model_unet_function_wrapper(
+        lambda f, a: calls.append(a["timestep"][0]) or f(a["input"], a["timestep"], **a["c"])
+    )
+    same = [[torch.zeros(1, 77, 64), {}]]
+    masked, _ = patched(model, AttentionMasking(SUBJECTS.with_role("subject"), Shaping()), "3")
+    with pytest.raises(ValueError, match="'dog' has the same value everywhere"):
+        sample(masked, 4, positive=same)
+    assert len(set(map(float, calls))) == 1  # one noise level
+    shaping = Shaping(flat="all in")
+    masked, report = patched(model, AttentionMasking(SUBJECTS.with_role("subject"), shaping), "3")
+    made = sample(masked, 4, positive=same)
+    assert torch.equal(made, sample(model, 4, positive=same))
+    assert [float(m.mask.mean()) for m in report.manipulations(made)] == [1.0]

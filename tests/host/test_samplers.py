@@ -113,7 +113,8 @@ def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_
         assert "begun anew" not in text
     else:
         steps = {"2-4": "2, 3, 4", "0-11": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"}.get(at, at)
-        assert f"{sampler} keeps its state to itself, so it was begun anew at step {steps} and has forgotten" in text
+        name = sampler.replace("uni_pc", "unipc")  # as the function is called
+        assert f"{name} keeps its state to itself, so it was begun anew at step {steps} and has forgotten" in text
         assert ("Euler's method made it" in text) == (sampler.startswith("uni_pc") and at.endswith("11"))
 
 
