@@ -47,7 +47,7 @@ class _Run:
         return self.function(
             self.model if before is None else WatchedModel(self.model, before),
             x,
-            self.sigmas[start:].clone(),
+            self.sigmas[start:].clone(),  # some functions write into them
             **{
                 "extra_args": dict(self.extra_args),
                 "callback": self.callback,
@@ -98,10 +98,12 @@ class ChangedSteps:
         Raises ValueError for a function that does not follow `sigmas`, or that lets its state be changed in neither
         way.
         """
-        run = _Run(self._function, model, sigmas, extra_args or {}, callback, disable, options)
         steps = tuple(sorted({step for steps, _ in self._changes for step in steps}))
         if not steps:
-            return run(x)
+            return self._function(
+                model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options
+            )
+        run = _Run(self._function, model, sigmas, extra_args or {}, callback, disable, options)
         trial = Trial(self._function, model, x, sigmas, run.extra_args.get("seed"), options)
         if not trial.follows():
             raise self._own_steps()
