@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COMBINATIONS = ("sum", "union", "intersection")
-# What becomes of a map that is the same everywhere, so that no threshold can divide it.
-FLAT_MAPS = ("error", "all in", "all out")
-
+FLAT_MAPS = ("error", "all in", "all out")  # what becomes of a map that no threshold can divide
 # Whether maps are smoothed and dilated, or the mask that the threshold makes of them (as document 001 has it).
 BEFORE, AFTER = FILTERED = ("before the threshold", "after the threshold")
 
@@ -180,9 +178,8 @@ def threshold(
     """Boolean masks A > threshold(A), of the shape of `maps` [S,B,...,h,w]; `labels` name the S maps in errors.
 
     whole: [S,B,C,h,w] has one threshold for the C channels of a map. The same mask results from any positive multiple
-    of a map. flat: a map (of each latent, and channel) that is constant or zero has no part above its threshold; it is
-    True everywhere for `all in` and False for `all out`. Raises ValueError naming the subject for such a map otherwise,
-    and for one that is not finite.
+    of a map. flat: a constant map, of one latent and channel, is True for `all in` and False for `all out`. Raises
+    ValueError naming the subject for such a map otherwise, and for one that is not finite.
     """
     if rule not in RULES:
         raise ValueError(f"threshold rule {rule!r} is not one of: {', '.join(RULES)}")
@@ -196,12 +193,10 @@ def threshold(
 
 
 def _refuse(bad: Tensor, labels: tuple[str, ...], problem: str, remedy: str) -> None:
-    """Raise the ValueError that names the maps with a `bad` value [S,...], if there are any."""
-    if bad.any():
-        named = ", ".join(f"'{label}'" for label, one in zip(labels, bad.flatten(1).any(1), strict=True) if one)
+    if named := [f"'{label}'" for label, some in zip(labels, bad.flatten(1).any(1), strict=True) if some]:
         raise ValueError(
-            f"the saliency map of {named} {problem}, so no threshold can divide it. Choose another word, layer, step "
-            f"or noise level{remedy}."
+            f"the saliency map of {', '.join(named)} {problem}, so no threshold can divide it. Choose another word, "
+            f"layer, step or noise level{remedy}."
         )
 
 
@@ -222,9 +217,8 @@ def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: 
 
 def each_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
     """A mask for every subject, not combined: float32 of the shape of `maps`. Raises as `threshold` does."""
-    return _behind(
-        threshold(_before(maps, shaping), shaping.rule, shaping.value, labels, shaping.whole, shaping.flat), shaping
-    )
+    maps = _before(maps, shaping)
+    return _behind(threshold(maps, shaping.rule, shaping.value, labels, shaping.whole, shaping.flat), shaping)
 
 
 def _combined(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:

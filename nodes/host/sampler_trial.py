@@ -20,7 +20,7 @@ from .watched_model import Before, Reached, WatchedModel, stop_at
 
 # Trials have all channels, but only so many numbers along each side: enough for samplers that use the noise's spread.
 _SIDE = 8
-# How a sampler function may fail on so small a state, or when it is asked for a run that is too short for it.
+# How a function may fail on so small a state, or when it is asked for a run that is too short for it.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
