@@ -19,6 +19,8 @@ PRECISIONS = {
 }
 STEPS, SOLVER_SIDE, SOLVER_ERROR = 2, 16, 1e-4
 BUDGET = 0.5  # of the model's size
+# What the host, its attentions and compilers raise where something is not installed or not made for this device.
+HOST_ERRORS = (RuntimeError, NotImplementedError, AssertionError, ImportError)
 
 
 def attention_backends(settings: Settings) -> Iterator[Row]:
@@ -68,27 +70,36 @@ def little_memory(settings: Settings) -> Iterator[Row]:
 
 
 def compiled(settings: Settings) -> Iterator[Row]:
-    """A model that the host's own node compiles."""
+    """A model that is compiled as the host's node does; what is captured runs as the model that is not."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    model = _model(settings, settings.usual).clone()
+    name, plain = f"torch.compile, {settings.compiler}", _model(settings, settings.usual)
+    model = plain.clone()
     set_torch_compile_wrapper(model=model, backend=settings.compiler)
-    yield same_picture(f"torch.compile, {settings.compiler}", model, settings)
+    try:
+        run(model, STEPS, settings.side)
+    except HOST_ERRORS as error:
+        yield _cannot(name, error)
+        return
+    yield same_picture(name, plain, settings, model)
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Row]], ...] = (attention_backends, precisions, little_memory, compiled)
 
 
-def same_picture(name: str, model: Any, settings: Settings) -> Row:
-    """Sample with and without capture; where the host's own two runs differ, or it cannot run this, the row says so."""
+def same_picture(name: str, model: Any, settings: Settings, observed: Any = None) -> Row:
+    """Sample with and without capture; where the host's own two runs differ, or it cannot run this, the row says so.
+
+    observed: is captured in place of the model itself.
+    """
     kinds = variants(model)
     try:
         expected, again = (run(kinds["none"]()[0], STEPS, settings.side) for _ in range(2))
-    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
-        return Row(name, f"the host cannot: {str(error).strip().splitlines()[0]}")
+    except HOST_ERRORS as error:
+        return _cannot(name, error)
     if not torch.equal(expected, again):
         return Row(name, f"the host's own runs differ by {_apart(expected, again)}")
-    patched, capture = kinds["capture"]()
+    patched, capture = variants(observed or model)["capture"]()
     found = run(patched, STEPS, settings.side)
     try:
         capture.saliency(found, "all", "mean")
@@ -119,6 +130,10 @@ def same_gradients(name: str, model: Any, settings: Settings) -> Row:
 def _model(settings: Settings, precision: str, **more: Any) -> Any:
     dtype, computes_in = PRECISIONS[precision]
     return full_size_model(settings.device, dtype, computes_in=computes_in, channels=settings.channels, **more)
+
+
+def _cannot(name: str, error: Exception) -> Row:
+    return Row(name, f"the host cannot: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
 
 
 def _apart(found: torch.Tensor, expected: torch.Tensor) -> str:
