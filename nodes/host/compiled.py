@@ -18,7 +18,8 @@ def uncompiled() -> Iterator[None]:
     by then, so that they are passed over, or an earlier run's are called; and autograd's record does not reach through
     it. To compile a copy for the few calls that are looked into would take longer than they do.
     """
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to import it takes seconds
+    # Nothing is compiled before this module is imported, which takes seconds. PyTorch before 2.6 has no such switch.
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         yield
         return
     with torch.compiler.set_stance("force_eager"):

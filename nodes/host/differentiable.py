@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .patch_names import patch_name
+from .patch_names import patch_name, patch_names
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -67,6 +68,25 @@ def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor)
         reason = f"autograd finds the derivative {found:.3g} where its output changes by {expected:.3g}"
         raise ValueError(_refusal(patch, reason))
     return out
+
+
+@contextmanager
+def derivable(options: dict) -> Iterator[None]:
+    """Around what derives the record of a call with these transformer options.
+
+    Raises ValueError naming other nodes' patches when a recorded number was changed in place, which autograd refuses.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
+        suspects = f" (there are {patches})" if patches else ""
+        raise ValueError(
+            f"gradients cannot pass what another node changes in place{suspects}. Connect the model without that "
+            "node (FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
+        ) from error
 
 
 def _moved(compute: Compute, inputs: list[Tensor], directions: list[Tensor | None], step: float) -> Tensor:

@@ -26,6 +26,7 @@ from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .compiled import as_written, uncompiled
 from .conditionings import Positives, Rows, contexts_of
+from .differentiable import derivable
 from .layers import cross_attention_layers, single_layers
 from .leaf import Leaf
 from .measured_call import MeasuredCall, prediction_scale
@@ -199,7 +200,7 @@ class GradientProbe:
                     f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "
                     f"replaced by {replaced_parts(network)}; connect the model without it"
                 )
-            with torch.enable_grad():
+            with torch.enable_grad(), derivable(transformer_options):
                 for i, row in enumerate(rows):
                     prediction = out.float()[row.rows] * call.scale
                     call.pieces.append((self._solve(network, leaf, i, row, tail, prediction, call.scale), row))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from explainable_latents.nodes.host.observer import observe
 from tests.core.tails import relative_error
+from tests.host.patches import PATCHES
 from tests.host.test_gradients import saliency
 from tests.host.unets import SUBJECTS, noise, random_unet
 
@@ -164,3 +165,10 @@ def test_looking_whether_attention_can_be_derived_leaves_random_numbers_as_they_
     plain, looked_at = drawn_by(), drawn_by(**AGGREGATED)
     assert len(looked_at) > len(plain)
     assert list(dict.fromkeys(looked_at)) == plain
+
+
+def test_a_patch_that_changes_what_is_derived_in_place_is_named(model):
+    freed = PATCHES["FreeU_V2"](model)
+    named = r"output_block_patch of comfy_extras\.nodes_freelunch"
+    with pytest.raises(ValueError, match=rf"changes in place \(there are .*{named}\)"):
+        saliency(freed, start=noise(1, (8, 8)), **AGGREGATED)
