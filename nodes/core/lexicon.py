@@ -145,14 +145,13 @@ KINDS = {
     "time": words("breeze rain sunrise sunset twilight weather wind"),
 }
 _PLACE_SUFFIXES = ("room", "yard", "scape", "shore", "side", "land", "way", "field", "ground", "park", "town", "ville")
-
-
 _STYLE_SUFFIXES = ("ism", "core", "punk", "wave", "esque", "lighting", "graphy", "lit", "hatching")
+_NO_STYLES = words("shockwave heatwave")
 
 
 def ends_like_style(word: str) -> bool:
-    """Return whether a word that no list knows ends like one for a style (cottagecore, dadaism)."""
-    return word.endswith(_STYLE_SUFFIXES) and len(word) > 5
+    """Return whether a word that is no other kind ends like one for a style (cottagecore, dadaism)."""
+    return word.endswith(_STYLE_SUFFIXES) and len(word) > 5 and word not in _NO_STYLES
 
 
 def ends_like_place(word: str) -> bool:

@@ -49,7 +49,7 @@ def kinds(word: str) -> tuple[str, ...]:
     found = listed or next((table[stem] for stem in noun_stems(word) if stem in table), None)
     if found is None and "-" in word:
         return kinds(word.rpartition("-")[2])
-    if found in (None, ("thing",)) and lexicon.ends_like_style(word):
+    if found in (None, ("thing",), ("group",)) and lexicon.ends_like_style(word):
         return ("medium",)
     return found or (("place",) if lexicon.ends_like_place(word) else ("thing",))
 

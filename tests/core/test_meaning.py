@@ -44,6 +44,8 @@ bank%1:18:00:: 00000007 3 0
         ("picasso", "artist"),
         ("bokeh", "medium"),
         ("cottagecore", "medium"),
+        ("surrealism", "medium"),
+        ("shockwave", "thing"),
         ("sadness", "abstract"),
         ("glorbix", "thing"),
     ],
@@ -54,7 +56,8 @@ def test_kinds_of_words(word, expected):
 
 def test_two_words_can_mean_what_the_second_alone_does_not():
     assert kind("light") == "medium"
-    assert kind("light", "traffic") == "thing" or kinds("light") != ("medium",)
+    assert kind("light", "traffic") == "thing"
+    assert kinds("table") == ("building",)
 
 
 def test_the_table_is_small_and_says_where_it_is_from():
