@@ -75,8 +75,8 @@ def compiled(settings: Settings) -> Iterator[Row]:
 
     name, plain = f"torch.compile, {settings.compiler}", _model(settings, settings.usual)
     model = plain.clone()
-    set_torch_compile_wrapper(model=model, backend=settings.compiler)
     try:
+        set_torch_compile_wrapper(model=model, backend=settings.compiler)
         run(model, STEPS, settings.side)
     except HOST_ERRORS as error:
         yield _cannot(name, error)
