@@ -16,6 +16,7 @@ from ..core.masks import enlarge
 from ..core.saliency import Saliency, intensity, smooth_upsample
 from ..core.sheet import arrange, sheet_of
 from .node_text import show_on_running_node
+from .progress import progress_bar
 
 SCALES = ("each map", "shared")
 # Pixels of float32 colours, 12 bytes each: the overlays together take at most 3.2 GB, a sheet 100 MB.
@@ -71,7 +72,7 @@ class HeatMaps:
     def overlays(self) -> Tensor:
         """Every picture, map by map: IMAGE [S·B,H,W,3].
 
-        More than OVERLAYS_PIXELS in all are drawn smaller, which the running node says.
+        More than OVERLAYS_PIXELS in all are drawn smaller, which the running node says. A cancel ends it.
         """
         maps, batch = self._values.shape[:2]
         size, shrink = self._size, math.sqrt(OVERLAYS_PIXELS / (maps * batch * math.prod(self._size)))
@@ -79,8 +80,10 @@ class HeatMaps:
             size = tuple(max(1, math.floor(length * shrink)) for length in size)
             self._say(f"overlays: {size[1]}x{size[0]} pixels, as {maps * batch} larger ones take too much memory")
         pictures = torch.empty((maps * batch, *size, 3))
+        progress = progress_bar()
         for i in range(maps * batch):
             pictures[i] = self.draw(i // batch, i % batch, size)
+            progress(i + 1, maps * batch)
         return pictures
 
     def sheet(self) -> Tensor:

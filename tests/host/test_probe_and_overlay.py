@@ -235,6 +235,14 @@ def test_pictures_beyond_the_budget_are_smaller_but_none_is_missing(nodes, monke
     assert told == ["overlays: 48x32 pixels, as 4 larger ones take too much memory"]
 
 
+def test_a_cancel_ends_the_drawing(nodes):
+    import comfy.model_management as management
+
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        nodes["ELSaliencyOverlay"].execute(bump(steps=2), "fire", 1.0, "each map")
+
+
 def test_a_sheet_of_many_steps_is_thinned_out_and_says_so(nodes, monkeypatch):
     """50 steps of 5 words: 20 steps are shown in a grid, the pictures are all there, a line on the sheet tells it."""
     from explainable_latents.nodes.host import preview
