@@ -93,7 +93,7 @@ class Trial:
         self._seed = seed
         self._options = {key: value for key, value in options.items() if key != "noise_sampler"}  # made for `x`
         self._makes_noise = makes_noise(function)
-        self._generators = [x.device] if x.device.type == "cuda" else []
+        self._generators = [x.device] if x.is_cuda and torch.cuda.is_initialized() else []
         shape = (1, x.shape[1], *(min(_SIDE, side) for side in x.shape[2:]))
         clean, noise, other = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
         # Some samplers remember predictions, others the noise in them: here these, there those are always the same.
