@@ -30,7 +30,7 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
             raise ValueError(
                 f"manipulate_at: step {item[-1]} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
                 f"{total} for the finished latent. With denoise below 1 only the steps that remain are counted. "
-                f"{_scaled([step for item in items if isinstance(item, range) for step in item], total)}"
+                f"{_scaled([item for item in items if isinstance(item, range)], total)}"
             )
         else:
             steps.update(item)
@@ -65,12 +65,14 @@ def _items(text: str) -> Iterator[range | float]:
         yield range(low, high + 1)
 
 
-def _scaled(steps: list[int], total: int) -> str:
+def _scaled(named: list[range], total: int) -> str:
     """An offer of the same places in this run, as if the steps had been written for a run of a usual length."""
-    meant = next((length for length in _USUAL_RUNS if length >= max(steps)), max(steps))
-    here = sorted({step * total // meant for step in steps})
-    shares = sorted({round(100 * step / meant) for step in steps})
-    return (
-        f"In place of these steps of a run of {meant}, write {', '.join(map(str, here))} here, or "
-        f"{', '.join(f'{share}%' for share in shares)} for a run of any length."
-    )
+    longest = max(item[-1] for item in named)
+    meant = next((length for length in _USUAL_RUNS if length >= longest), longest)
+    ends = sorted({(item[0] * total // meant, item[-1] * total // meant) for item in named})
+    here = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ends)
+    offer = f"In place of these steps of a run of {meant}, write {here} here"
+    if any(item[0] != item[-1] for item in named):
+        return f"{offer}."
+    shares = ", ".join(f"{share}%" for share in sorted({round(100 * item[0] / meant) for item in named}))
+    return f"{offer}, or {shares} for a run of any length."

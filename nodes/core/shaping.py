@@ -40,8 +40,7 @@ def saliency_masks(
     The order of `each` is map by map: the first word's mask of every latent, then the second word's. channels, for maps
     of latent channels: `together` divides their mean, `each` divides every channel by itself and `whole` all channels
     at one level; the last two give the share of channels (0, 0.25 ... 1) whose mask covers a place. flat: see
-    `Shaping`. Raises ValueError
-    as `threshold` does, and for an unknown choice.
+    `Shaping`. Raises ValueError as `threshold` does, and for an unknown choice.
     """
     if channels not in CHANNELS_TO_MASK:
         raise ValueError(f"channels {channels!r} is not one of: {', '.join(CHANNELS_TO_MASK)}")

@@ -24,8 +24,7 @@ def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str)
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
     image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced.
-    Nothing but the inspector reads it; the folder is emptied by
-    ComfyUI when it starts.
+    Nothing but the inspector reads the file; ComfyUI empties the folder when it starts.
     """
     under = [] if image is None else image[: saliency.maps.shape[1]]
     side = math.floor(LONGEST_SIDE * min(1, math.sqrt(LARGE_PICTURES / max(1, len(under)))))

@@ -41,10 +41,10 @@ class SamplerRun:
 
     def repeats(self, other: SamplerRun) -> bool:
         """Whether both runs left the same behind; a device that adds in any order may differ in the last digits."""
-        pairs = list(zip(self.content(), other.content(), strict=False))
-        return len(self.content()) == len(other.content()) and all(
+        mine, theirs = self.content(), other.content()
+        return len(mine) == len(theirs) and all(
             a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-8, equal_nan=True)
-            for a, b in pairs
+            for a, b in zip(mine, theirs, strict=True)
         )
 
 

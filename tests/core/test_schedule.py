@@ -55,7 +55,9 @@ def test_every_whole_share_of_100_steps_is_that_step():
     ("text", "total", "offer"),
     [
         ("5, 18, 28", 20, "steps of a run of 35, write 2, 10, 16 here, or 14%, 51%, 80% for a run of any length"),
-        ("2-4, 40", 20, "steps of a run of 50, write 0, 1, 16 here, or 4%, 6%, 8%, 80% for a run of any length"),
+        ("2-4, 40", 20, r"steps of a run of 50, write 0-1, 16 here\.$"),
+        ("2-40", 20, r"steps of a run of 50, write 0-16 here\.$"),
+        ("5-999999999999", 20, r"steps of a run of 999999999999, write 0-20 here\.$"),
         ("3, 2000, 10%", 20, "steps of a run of 2000, write 0, 20 here, or 0%, 100% for a run of any length"),
     ],
 )
