@@ -62,7 +62,7 @@ class ELParseSubjects(io.ComfyNode):
                     "with its adjectives (small white dog).",
                 ),
                 io.Combo.Input(
-                    "subjects",
+                    "which",
                     options=list(EXTRACTS),
                     default=EXTRACTS[0],
                     optional=True,
@@ -80,12 +80,12 @@ class ELParseSubjects(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip: Any, text: str, parser: str, override: str, words: str, subjects: str = EXTRACTS[0]
+        cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = EXTRACTS[0]
     ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
         tokens = tokenize(clip, text)
-        named = parse(text, tokens, override, parser, words, subjects)
-        found = parse(text, tokens, "", parser, words, subjects) if override else named
+        named = parse(text, tokens, override, parser, words, which)
+        found = parse(text, tokens, "", parser, words, which) if override else named
         preview = table(named)
         show_on_running_node(preview)
         return io.NodeOutput(

@@ -30,7 +30,7 @@ def parse(
     override: str = "",
     parser: str = "auto",
     extent: Extent = "head noun",
-    subjects: Extract = "main subject",
+    which: Extract = "main subject",
 ) -> Subjects:
     """Return the subject and scene words of a prompt with their token positions in every encoder.
 
@@ -38,14 +38,14 @@ def parse(
     override: see `override.read_override`; the roles it names are taken from it, the other one from the parser.
     parser: "auto", "spacy", "rules", see `reading.read`; auto reads lists of tags, which no model knows, by rules.
     extent: the head noun ("dog") or the phrase without its article ("small white dog").
-    subjects: the main subject with what "and" joins to it, or every thing that is named.
+    which: the main subject with what "and" joins to it, or every thing that is named.
     Raises ValueError for a word of the override that is not in the prompt, for an unknown option and for a
     prompt that cannot be read.
     """
     if extent not in EXTENTS:
         raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
-    if subjects not in EXTRACTS:
-        raise ValueError(f"subjects is '{subjects}'; allowed: {', '.join(EXTRACTS)}.")
+    if which not in EXTRACTS:
+        raise ValueError(f"which is '{which}'; allowed: {', '.join(EXTRACTS)}.")
     check_prompt(prompt)
     plain = plain_text(prompt)
     spaced, typed = spaced_text(plain)
@@ -59,7 +59,7 @@ def parse(
     for name in names:
         named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in name.find(spaced)], name, tokens)
     taken = {name.role for name in names}
-    roles = find_roles(doc, extent == EXTENTS[1], subjects == EXTRACTS[0])
+    roles = find_roles(doc, extent == EXTENTS[1], which == EXTRACTS[0])
     found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in roles]
     covered = {i for start, end, _ in named for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in taken and covered.isdisjoint(range(*each[:2]))]

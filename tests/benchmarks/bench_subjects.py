@@ -87,7 +87,7 @@ def accuracy() -> list[tuple[str, ...]]:
                 part = [label for label in labels if label.split == split]
                 for label in part:
                     main, scenes = labelled.found(label.prompt, parser=parser)
-                    things, _ = labelled.found(label.prompt, parser=parser, subjects="all things")
+                    things, _ = labelled.found(label.prompt, parser=parser, which="all things")
                     counts[0] += label.main_right(main)
                     counts[1] += label.main_right(main) and label.scene_right(scenes)
                     counts[2] += label.things_right(things) and label.scene_right(scenes)

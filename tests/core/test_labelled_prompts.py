@@ -35,7 +35,7 @@ def test_every_thing_and_the_scene_of_plain_prompts(group, split):
     rows = [row for row in plain() if (row.group, row.split) == (group, split)]
     wrong = []
     for row in rows:
-        things, scenes = found(row.prompt, parser="rules", subjects="all things")
+        things, scenes = found(row.prompt, parser="rules", which="all things")
         if not (row.things_right(things) and row.scene_right(scenes)):
             wrong.append(row.prompt)
     assert len(rows) >= 10

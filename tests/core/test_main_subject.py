@@ -47,9 +47,9 @@ def test_main_subject_and_scene(prompt, subjects, scenes):
 
 def test_all_things_are_there_on_demand():
     prompt = "a girl with a kite and a dog on a hill"
-    assert found(prompt, parser="rules", subjects="all things") == (["girl", "kite", "dog"], ["hill"])
+    assert found(prompt, parser="rules", which="all things") == (["girl", "kite", "dog"], ["hill"])
 
 
 def test_an_unknown_choice_of_subjects_is_an_error():
     with pytest.raises(ValueError, match="'most'; allowed: main subject, all things"):
-        found("a dog", subjects="most")
+        found("a dog", which="most")

@@ -59,8 +59,8 @@ def test_syntax_that_comfyui_does_not_interpret_is_named_on_the_node(node, clip)
 
 def test_a_node_saved_by_version_0_1_gets_the_main_subject_and_a_new_one_all_things_on_demand(node, clip):
     options = {item.id: item for item in node.GET_SCHEMA().inputs}
-    assert list(options) == ["clip", "text", "parser", "override", "words", "subjects"]
-    assert options["subjects"].optional
+    assert list(options) == ["clip", "text", "parser", "override", "words", "which"]
+    assert options["which"].optional
     saved = clip, "a girl with a kite on a hill", "rules", "", "head noun"
     assert node.execute(*saved).args[1:] == ("girl", "hill")
     assert node.execute(*saved, "all things").args[1:] == ("girl, kite", "hill")

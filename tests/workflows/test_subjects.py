@@ -32,7 +32,7 @@ def test_the_table_is_shown_and_the_texts_are_strings(client: ComfyClient):
 
 
 def test_what_comfyui_does_not_interpret_is_shown_first(client: ComfyClient):
-    lines = client.run(graph("a dog and a ball <lora:x:1>", subjects="all things")).text("parse").splitlines()
+    lines = client.run(graph("a dog and a ball <lora:x:1>", which="all things")).text("parse").splitlines()
     assert lines[0].startswith("note: ComfyUI itself does not interpret <lora:x:1>;")
     assert lines[1:3] == ["dog | subject | l: 2", "ball | subject | l: 5"]
 
