@@ -34,7 +34,7 @@ class AttentionMasking:
 
     def __post_init__(self) -> None:
         if self.calls not in CALLS:
-            raise ValueError(f"over steps {self.calls!r} is not one of {', '.join(CALLS)}")
+            raise ValueError(f"over_steps {self.calls!r} is not one of {', '.join(CALLS)}")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Salie
     Raises ValueError for another word or when there is no call.
     """
     if how not in OVER_STEPS:
-        raise ValueError(f"over steps {how!r} is not one of {', '.join(OVER_STEPS)}")
+        raise ValueError(f"over_steps {how!r} is not one of {', '.join(OVER_STEPS)}")
     if not saliencies:
         raise ValueError("no model call was captured")
     last = saliencies[-1]
