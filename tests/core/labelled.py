@@ -39,11 +39,16 @@ class Label:
         return _meets(subjects, (*self.main, *self.things), (*self.optional_main, *self.optional_things))
 
 
-def pasted() -> list[Label]:
+def pasted(name: str = "pasted_prompts.jsonl") -> list[Label]:
     """The prompts as people paste them."""
-    rows = _rows("pasted_prompts.jsonl")
+    rows = _rows(name)
     keys = ("main", "optional_main", "things", "optional_things", "scenes", "optional_scenes")
     return [Label(row["prompt"], row["kind"], row["split"], *(tuple(row[key]) for key in keys)) for row in rows]
+
+
+def blind() -> list[Label]:
+    """Such prompts by somebody who did not write the rules; only main subject and scene are labelled."""
+    return pasted("blind_prompts.jsonl")
 
 
 def plain() -> list[Label]:

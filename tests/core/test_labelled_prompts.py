@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from .labelled import Label, found, pasted, plain
+from .labelled import Label, blind, found, pasted, plain
 
 # Of the plain prompts, in percent, what version 0.1.0 reached.
 PLAIN = {
@@ -42,9 +42,9 @@ def test_every_thing_and_the_scene_of_plain_prompts(group, split):
     assert percent(wrong, rows) >= PLAIN[group, split], wrong
 
 
-@pytest.mark.parametrize("split", ["tuning", "held-out"])
-def test_main_subject_and_scene_of_prompts_as_people_paste_them(split):
-    rows = [row for row in pasted() if row.split == split]
+@pytest.mark.parametrize(("split", "count"), [("tuning", 100), ("held-out", 100), ("blind", 30)])
+def test_main_subject_and_scene_of_prompts_as_people_paste_them(split, count):
+    rows = [row for row in (*pasted(), *blind()) if row.split == split]
     not_exact, other_subject = [], []
     for row in rows:
         subjects, scenes = found(row.prompt, parser="rules")
@@ -52,7 +52,7 @@ def test_main_subject_and_scene_of_prompts_as_people_paste_them(split):
             other_subject.append(row.prompt)
         if not (row.main_right(subjects) and row.scene_right(scenes)):
             not_exact.append(row.prompt)
-    assert len(rows) == 100
+    assert len(rows) == count
     assert percent(not_exact, rows) >= 80
     assert percent(other_subject, rows) >= 92
 
