@@ -112,7 +112,9 @@ def test_the_aggregated_definition_has_one_map_for_all_channels(client):
 
 
 def test_words_of_another_prompt_are_an_error(client):
-    with pytest.raises(ComfyError, match="were parsed from .very very .* but the prompt that is sampled is .a dog on the beach."):
+    with pytest.raises(
+        ComfyError, match=r"were parsed from .very very .* but the prompt that is sampled is .a dog on the beach."
+    ):
         client.run(graph(client, seed=4, text=" ".join(["very"] * 90) + " nice dog on the beach"))
 
 
