@@ -147,14 +147,14 @@ class GradientProbe:
         return executor(model, [latents + more, *size], *args, **kwargs)
 
     def _around_step(
-        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
     ) -> Tensor:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
 
         What is measured hangs on these alone, so nothing else is evaluated: no negative and no guidance.
         """
         if not self._measuring or self._call is not None:
-            return executor(x, timestep, model_options, *args)
+            return executor(x, timestep, model_options, *args, **kwargs)
         guider = executor.class_obj
         listed = guider.conds.get("positive") or []
         positives = Positives(listed, self._prompt, log.warning, model_options.get("model_function_wrapper"))

@@ -89,7 +89,7 @@ class Observer:
         return self.runs.around(executor, *args, **kwargs)
 
     def around_step(
-        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
     ) -> Tensor:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
 
@@ -98,11 +98,11 @@ class Observer:
         run = self.runs.current
         beside = ASIDE in model_options.get("transformer_options", {})
         if run is None or (beside and not self._asking):
-            return executor(x, timestep, model_options, *args)
+            return executor(x, timestep, model_options, *args, **kwargs)
         call = self._begin(executor.class_obj, x, timestep, model_options)
         outer, self._call = self._call, call
         try:
-            out = executor(x, timestep, model_options, *args)
+            out = executor(x, timestep, model_options, *args, **kwargs)
         finally:
             self._call = outer
         found, layers = None, {}
@@ -119,12 +119,14 @@ class Observer:
             run.last = found
         return out
 
-    def around_batch(self, executor: WrapperExecutor, model: Any, conds: list, *args: Any) -> list[Tensor]:
+    def around_batch(
+        self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
         """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
         with evaluating(self._call, conds):
             captured = self._call is not None and self._call.index is not None
             with uncompiled() if captured else nullcontext():
-                return executor(model, conds, *args)
+                return executor(model, conds, *args, **kwargs)
 
     def around_network(
         self,

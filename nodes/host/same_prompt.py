@@ -84,10 +84,12 @@ def require_same_prompt(
     if subjects.source is None:
         return
 
-    def before_loading(executor: WrapperExecutor, model: Any, shape: Any, conds: dict, **options: Any) -> Any:
+    def before_loading(
+        executor: WrapperExecutor, model: Any, shape: Any, conds: dict, *args: Any, **options: Any
+    ) -> Any:
         listed = [cond["cross_attn"] for cond in conds.get("positive") or [] if cond.get("cross_attn") is not None]
         _compare(subjects, listed[:1] if positive is None else contexts_of(positive), warn)
-        return executor(model, shape, conds, **options)
+        return executor(model, shape, conds, *args, **options)
 
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, before_loading)
 

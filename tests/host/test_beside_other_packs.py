@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from explainable_latents.nodes.core.masking import AttentionMasking
+from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking
 from explainable_latents.nodes.core.masks import Shaping
 from explainable_latents.nodes.host.observer import observe
 from explainable_latents.nodes.host.sampling import MaskedLatent
+from explainable_latents.nodes.subjects import ELParseSubjects
 from tests.host.guidance_patches import GUIDANCE, hard_mask_by_time
-from tests.host.toy_sampling import KEEP, REFERENCE, given
+from tests.host.toy_sampling import KEEP, PROMPT, REFERENCE, given, latent
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
 STEPS = 2
@@ -82,3 +83,29 @@ def test_prompts_that_are_joined_by_and_and_cut_by_masks(model):
     made = sample(observed, STEPS, positive=positive)
     assert torch.equal(made, sample(model, STEPS, positive=positive))
     assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1")
+
+
+def test_a_node_that_hands_arguments_on_in_its_own_way(toy):
+    """By position where the host does by name, and the other way round."""
+    from comfy.patcher_extension import WrappersMP
+
+    def load(executor, model, shape, conds, model_options=None, force_full_load=False, force_offload=False):
+        return executor(model, shape, conds, model_options, force_full_load, force_offload)
+
+    def predict(executor, x, timestep, model_options, seed):
+        return executor(x, timestep, model_options=model_options, seed=seed)
+
+    def evaluate(executor, model, conds, x_in, timestep, model_options):
+        return executor(model, conds, x_in=x_in, timestep=timestep, model_options=model_options)
+
+    model = toy.model.clone()
+    for kind, wrapper in (("PREPARE_SAMPLING", load), ("PREDICT_NOISE", predict), ("CALC_COND_BATCH", evaluate)):
+        model.add_wrapper_with_key(getattr(WrappersMP, kind), "another pack", wrapper)
+    subjects = ELParseSubjects.execute(toy.clip, PROMPT, "rules", "", "head noun")[0].with_role("subject")
+    capture = observe(model, subjects)
+    report = MaskedLatent(GradientMasking(subjects, Shaping()), latent()["samples"], "1", KEEP, REFERENCE).install(
+        model
+    )
+    made = toy.stock(latent(), "euler", scheduler="normal", steps=2, model=model)
+    assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1")
+    assert [entry.step for entry in report.manipulations(made)] == [1]
