@@ -78,6 +78,8 @@ class Runs(Generic[Kept]):
         self.current, denoised = run, []
         if len(args) > _CALLBACK and args[_CALLBACK] is not None:
             args = (*args[:_CALLBACK], _noting(args[_CALLBACK], denoised), *args[_CALLBACK + 1 :])
+        elif kwargs.get("callback") is not None:  # another node may hand it on by name
+            kwargs = {**kwargs, "callback": _noting(kwargs["callback"], denoised)}
         try:
             samples = executor(*args, **kwargs)
             if self._keeps:

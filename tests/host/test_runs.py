@@ -26,6 +26,12 @@ def observed(model):
     return patcher, observe(patcher, SUBJECTS)
 
 
+def by_name(executor, noise, latent, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
+    """Another node's wrapper of a run, which names what the host gives by position."""
+    names = dict(zip(("disable_pbar", "seed"), args, strict=False))
+    return executor(noise, latent, sampler, sigmas, denoise_mask=denoise_mask, callback=callback, **names, **kwargs)
+
+
 def maps_of(capture, samples, how="mean"):
     return capture.saliency(samples, "all", how).maps
 
@@ -71,11 +77,14 @@ def test_a_latent_is_recognised_in_the_type_that_the_host_keeps_latents_in(model
     assert torch.equal(maps_of(capture, made.to(dtype)), maps_of(capture, made))
 
 
-def test_the_denoised_output_of_a_sampler_node_is_of_its_run(toy):
+@pytest.mark.parametrize("named", [False, True], ids=["as the host", "by a node that names its arguments"])
+def test_the_denoised_output_of_a_sampler_node_is_of_its_run(toy, named):
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import BasicScheduler, SamplerCustom
 
     patcher = toy.model.clone()
+    if named:
+        patcher.add_wrapper_with_key("outer_sample", "another pack", by_name)
     capture = observe(patcher, toy.attention().subjects)
     report = MaskedLatent(given(0.5), noise(seed=4), "1", KEEP, REFERENCE).install(patcher)
     sigmas = BasicScheduler.execute(patcher, "normal", 4, 1.0)[0][:3]  # stops while there is noise
