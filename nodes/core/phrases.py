@@ -18,7 +18,7 @@ COUNTED = re.compile(r"\d+\+?(?:girl|boy|other)s?")
 NOUNS = ("NOUN", "PROPN")
 
 
-def kind(token: Token) -> str:
+def word_class(token: Token) -> str:
     """Return the part of speech; what a model tags by form (his: pronoun, burning: verb) by its use in a phrase."""
     if COUNTED.fullmatch(token.lower_):
         return "NOUN"
@@ -80,18 +80,18 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
     chunk_starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()
     i = 0
     while i < len(doc):
-        if kind(doc[i]) not in _INSIDE:
+        if word_class(doc[i]) not in _INSIDE:
             i += 1
             continue
         start = i
-        while i < len(doc) and (kind(doc[i]) in _INSIDE or _goes_on(doc, start, i)):
-            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and kind(doc[i - 1]) in NOUNS)):
+        while i < len(doc) and (word_class(doc[i]) in _INSIDE or _goes_on(doc, start, i)):
+            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and word_class(doc[i - 1]) in NOUNS)):
                 break
             i += 1
-        heads = [k for k in range(start, i) if kind(doc[k]) in NOUNS]
+        heads = [k for k in range(start, i) if word_class(doc[k]) in NOUNS]
         if heads:
             head = heads[-1]
-            if head + 1 < i and kind(doc[head]) == "PROPN" and kind(doc[head + 1]) == "NUM":
+            if head + 1 < i and word_class(doc[head]) == "PROPN" and word_class(doc[head + 1]) == "NUM":
                 head += 1  # a Boeing 747
             spans.append((start, head, head + 1))
     return spans
@@ -99,33 +99,37 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
 
 def _opens(token: Token, before: Token) -> bool:
     """Return whether a determiner or number starts a new phrase ("gives the dog a bone")."""
-    return (kind(token) == "DET" and kind(before) in (*NOUNS, "ADJ")) or (
-        kind(token) == "NUM" and kind(before) == "NOUN"
+    return (word_class(token) == "DET" and word_class(before) in (*NOUNS, "ADJ")) or (
+        word_class(token) == "NUM" and word_class(before) == "NOUN"
     )
 
 
 def _goes_on(doc: Doc, start: int, i: int) -> bool:
     """Return whether doc[i] is the comma of "a dense, misty forest", the adverb of "a very old car" or a bracket."""
-    if kind(doc[start]) != "DET" or i + 1 >= len(doc):
+    if word_class(doc[start]) != "DET" or i + 1 >= len(doc):
         return False
     if doc[i].text in ("(", ")"):  # a (very) old car
-        return kind(doc[i - 1]) in ("DET", "ADJ", "ADV") and kind(doc[i + 1]) in ("ADJ", "NOUN", "ADV")
-    if kind(doc[i]) == "ADV":
+        return word_class(doc[i - 1]) in ("DET", "ADJ", "ADV") and word_class(doc[i + 1]) in ("ADJ", "NOUN", "ADV")
+    if word_class(doc[i]) == "ADV":
         before = doc[i - 2] if doc[i - 1].text == "(" else doc[i - 1]
         after = doc[i + 2] if doc[i + 1].text == ")" and i + 2 < len(doc) else doc[i + 1]
-        return kind(before) in ("DET", "ADJ") and kind(after) in ("ADJ", "NOUN")
-    return doc[i].text == "," and kind(doc[i - 1]) == "ADJ" and kind(doc[i + 1]) == "ADJ"
+        return word_class(before) in ("DET", "ADJ") and word_class(after) in ("ADJ", "NOUN")
+    return doc[i].text == "," and word_class(doc[i - 1]) == "ADJ" and word_class(doc[i + 1]) == "ADJ"
 
 
 def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest: int) -> Phrase:
     i = start - 1
-    while i >= earliest and kind(doc[i]) in ("ADV", "SPACE", "PUNCT") and doc[i].text not in (",", ".", ";", "!", "?"):
+    while (
+        i >= earliest
+        and word_class(doc[i]) in ("ADV", "SPACE", "PUNCT")
+        and doc[i].text not in (",", ".", ";", "!", "?")
+    ):
         i -= 1
     governor = ""
-    if i >= earliest and kind(doc[i]) in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
+    if i >= earliest and word_class(doc[i]) in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
         governor = doc[i].lower_
         i -= 1
-        while i >= earliest and kind(doc[i]) in ("ADP", "ADV", "PART"):
+        while i >= earliest and word_class(doc[i]) in ("ADP", "ADV", "PART"):
             if governor in ("of", "from", "to") and doc[i].lower_ in (
                 "out",
                 "inside",
@@ -142,9 +146,9 @@ def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest
         governor = ""
     elif not governor and doc[head].dep_ == "pobj" and doc[head].head.lower_ in grammar.PREPOSITIONS:
         governor = doc[head].head.lower_
-    verb = doc[i].lower_ if i >= earliest and kind(doc[i]) in ("VERB", "AUX", "ADJ") else ""
-    finite = bool(verb) and i > earliest and kind(doc[i - 1]) == "AUX"
-    detached = any(kind(token) in ("PUNCT", "SCONJ") for token in doc[earliest:start])
+    verb = doc[i].lower_ if i >= earliest and word_class(doc[i]) in ("VERB", "AUX", "ADJ") else ""
+    finite = bool(verb) and i > earliest and word_class(doc[i - 1]) == "AUX"
+    detached = any(word_class(token) in ("PUNCT", "SCONJ") for token in doc[earliest:start])
     return Phrase(start, head, end, governor, False, False, verb, finite, detached, sentence)
 
 
@@ -159,7 +163,9 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
     closes = False
     for k in reversed(range(len(spans))):
         stop = spans[k][2]
-        verb = stop < len(doc) and kind(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith(("ing", "ed"))
+        verb = (
+            stop < len(doc) and word_class(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith(("ing", "ed"))
+        )
         clause = verb and not _opens_sentence(doc, spans[k - 1][0])
         joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
         closes = closes if gaps[k] == "," else bool(gaps[k])
@@ -171,7 +177,7 @@ def _opens_sentence(doc: Doc, start: int) -> bool:
     for token in reversed(doc[:start]):
         if token.text in (".", "!", "?", ";"):
             break
-        if kind(token) in ("VERB", "AUX", "ADP", "SCONJ") and token.lower_ != "of":
+        if word_class(token) in ("VERB", "AUX", "ADP", "SCONJ") and token.lower_ != "of":
             return False
     return True
 
@@ -179,7 +185,7 @@ def _opens_sentence(doc: Doc, start: int) -> bool:
 def _separators(doc: Doc, start: int, end: int) -> str:
     """Return the text between two phrases when it is only a comma, a slash or a conjunction, else ""."""
     between = [token for token in doc[start:end] if not token.is_space]
-    lists = all(kind(token) == "CCONJ" or token.text in (",", "/") for token in between)
+    lists = all(word_class(token) == "CCONJ" or token.text in (",", "/") for token in between)
     if lists and all(token.text == "," for token in between):
         return "," if between else ""
     return " ".join(token.text for token in between) if lists else ""
