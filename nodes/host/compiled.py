@@ -10,6 +10,16 @@ import torch
 from torch import nn
 
 
+def hidden_by_compilation() -> str:
+    """What to tell of a compiled model whose attention is captured."""
+    if hasattr(torch.compiler, "set_stance"):
+        return "the model is compiled: the steps that are captured run uncompiled, as compiled code hides them"
+    return (
+        "the model is compiled, which hides its attention, and PyTorch before 2.6 cannot run it uncompiled: "
+        "connect the model without TorchCompileModel"
+    )
+
+
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """Inside the block compiled functions run as they are written; what was compiled of them stays for later.

@@ -25,7 +25,7 @@ from ..core.attention import RESIZE_MODES, aggregate
 from ..core.saliency import Saliency
 from ..core.subjects import Subjects
 from .captured import AttentionCapture, CapturedRun
-from .compiled import uncompiled
+from .compiled import hidden_by_compilation, uncompiled
 from .conditionings import Positives, contexts_of
 from .layers import LayerSelection, cross_attention_layers, select_layers
 from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
@@ -166,7 +166,7 @@ class Observer:
         if not positives:
             return None
         if TORCH_COMPILE_KWARGS in model_options:
-            self._warn("the model is compiled: the steps that are captured run uncompiled, as compiled code hides them")
+            self._warn(hidden_by_compilation())
         return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
 
     def _warn(self, message: str) -> None:

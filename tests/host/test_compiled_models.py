@@ -87,6 +87,17 @@ def test_the_log_says_that_captured_steps_run_uncompiled(models, caplog):
     assert caplog.text.count("the steps that are captured run uncompiled") == 1
 
 
+def test_where_pytorch_cannot_run_it_uncompiled_the_log_says_what_to_do(models, caplog, monkeypatch):
+    _, compiled, _ = models
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    observed = compiled.clone()
+    observe(observed, SUBJECTS)
+    sampled(observed)
+    assert caplog.text.count("PyTorch before 2.6 cannot run it uncompiled") == 1
+    assert "connect the model without TorchCompileModel" in caplog.text
+    torch.compiler.reset()
+
+
 def test_steps_that_are_not_captured_run_compiled_without_a_graph_break_for_each_layer(models):
     model, compiled, (graphs, breaks) = models
     expected, maps = captured(model, end_percent=0.3)
