@@ -40,7 +40,7 @@ def sheet_of(labels: Sequence[str], batch: int, most: int = MOST_TILES) -> Sheet
         tuple((i, latent) for i in table.maps[frame][:words] if i is not None for latent in range(latents))
         for frame in frames
     )
-    kind = "steps" if table.frames[0].startswith("step ") else "layers"
+    kind = "steps" if "step " in table.frames[0] else "layers"
     counts = (
         (len(frames), len(table.frames), f"{kind}, evenly spaced"),
         (latents, batch, "pictures, the first ones"),

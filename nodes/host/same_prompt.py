@@ -20,6 +20,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
+from ..core.prompt_text import MAX_CHARACTERS
 from ..core.subjects import CONTEXT_ENCODERS, Subjects, shorten
 from .conditionings import contexts_of
 from .graph import Graph, running
@@ -99,7 +100,9 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
     if own is None or not contexts or any(own.is_in(context) for context in contexts):
         return
     texts = encoded_texts(now.graph, now.node_id) if now is not None else []
-    others = {} if clip is None else {text: Encoded.by(clip, text) for text in texts if text != subjects.prompt}
+    # What is longer than Parse Subjects takes is not encoded: it could last.
+    tried = [text for text in texts if text != subjects.prompt and len(text) <= MAX_CHARACTERS]
+    others = {} if clip is None else {text: Encoded.by(clip, text) for text in tried}
     sampled = [[text for text, other in others.items() if other.is_in(context)] for context in contexts]
     words, parsed = ", ".join(subjects.labels), shorten(subjects.prompt, _SHOWN)
     same = [text for text, other in others.items() if other.ids == own.ids]
