@@ -35,7 +35,9 @@ SETTINGS = {
     VISITED: True,
     "Comfy.Locale": "en",
     "Comfy.Workflow.ShowMissingModelsWarning": False,
-    "Comfy.Pointer.DoubleClickTime": SLOW,  # on a busy machine the second click comes late
+    # On a busy machine the second click of two comes late, and a button that is let go late would be a drag.
+    "Comfy.Pointer.DoubleClickTime": SLOW,
+    "Comfy.Pointer.ClickBufferTime": SLOW,
 }
 # The spinner ends when the workflow of the last visit (or none) is open, and the page is whole when it hears of
 # selections.
