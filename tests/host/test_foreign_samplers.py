@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
@@ -53,7 +55,8 @@ def midpoint_told_afterwards(model, x, sigmas, extra_args=None, callback=None, d
         if sigmas[i + 1] > 0:
             slope = (slope + (ahead - model(ahead, sigmas[i + 1] * ones, **extra_args)) / sigmas[i + 1]) / 2
         x = x + slope * (sigmas[i + 1] - sigmas[i])
-        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": first})
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": first})
     return x
 
 
@@ -73,7 +76,8 @@ def hidden_brownian(model, x, sigmas, extra_args=None, callback=None, disable=No
     noise_sampler = noise_sampler or BrownianTreeNoiseSampler(x, low, high, seed=seed, cpu=True)
     for i in range(len(sigmas) - 1):
         denoised = model(x.clone(), sigmas[i] * x.new_ones(x.shape[0]), **extra_args)
-        callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
         down, up = get_ancestral_step(sigmas[i], sigmas[i + 1])
         x = denoised + (x - denoised) * (down / sigmas[i])
         if sigmas[i + 1] > 0:
@@ -113,6 +117,8 @@ def looking_at_values(model, x, sigmas, extra_args=None, callback=None, disable=
 def test_a_mask_of_ones_changes_nothing_bit_for_bit(comfy, function, options):
     model = random_unet()
     function = stock(function) if isinstance(function, str) else function
+    known = inspect.signature(function).parameters  # lcm has no options on older hosts
+    options = {name: value for name, value in options.items() if name in known}
     expected = run(model, function, options)
     out, text = replaced(model, given(1.0, 1, 8, 8), "0, 2-3, 5", function, options)
     assert torch.equal(out, expected)

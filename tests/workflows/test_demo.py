@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -41,9 +42,12 @@ def start(tmp_path: Path) -> Iterator[Demo]:
 
 def server_of(process: subprocess.Popen, seconds: float = 120) -> psutil.Process:
     """The demo's ComfyUI, once it has started to work on a case."""
-    end = time.monotonic() + seconds
+    end, found = time.monotonic() + seconds, []
     while time.monotonic() < end:
-        found = [c for c in psutil.Process(process.pid).children(recursive=True) if "main.py" in " ".join(c.cmdline())]
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child that ended meanwhile, so look again
+            found = [
+                c for c in psutil.Process(process.pid).children(recursive=True) if "main.py" in " ".join(c.cmdline())
+            ]
         if found and any(c.status == psutil.CONN_ESTABLISHED for c in found[0].net_connections()):
             return found[0]
         time.sleep(0.2)
