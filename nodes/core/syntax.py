@@ -65,10 +65,12 @@ def without_syntax(text: str) -> Removed:
     characters, origin = list(text), list(range(len(text)))
 
     def replace(start: int, end: int, by: str) -> None:
+        """Put `by` in the place of some characters; all of it comes from the first of them."""
         characters[start:end] = by
         origin[start:end] = [origin[start]] * len(by)
 
     def apply(pattern: re.Pattern[str], by: str, reported: bool = True) -> None:
+        """Replace what matches, from the end on; reported: the user is told that ComfyUI does not interpret it."""
         for match in reversed(list(pattern.finditer("".join(characters)))):
             if reported:
                 foreign.append((origin[match.start()], match[0].strip()))
