@@ -1,14 +1,14 @@
-# Every target sets up what it needs: ComfyUI and a virtual environment under .comfyui/ (see tests/comfyui/install.py).
+# Every target sets up what it needs: ComfyUI and a virtual environment under .comfyui/ (see tests/tools/comfyui/install.py).
 #   PYTHON          the Python (3.11 or newer) that makes the environment
 #   COMFYUI_PATH    your own ComfyUI instead of the pinned one; it is only read
 #   COMFYUI_PYTHON  the Python of that ComfyUI
 #   COMFYUI_VERSION an older ComfyUI that is set up like the pinned one: 0.16.3, 0.18.2 or 0.24.0
-#   CHROMIUM        the browser for the browser tests; else an installed one, else one is set up (see tests/browser/install.py)
+#   CHROMIUM        the browser for the browser tests; else an installed one, else one is set up (see tests/tools/browser/install.py)
 #   JOBS            how many tests run side by side (2; 1.5 GB of memory each; 0 tells most about a failure)
 
 PYTHON ?= python3
 JOBS ?= 2
-HOST = $(PYTHON) -m tests.comfyui
+HOST = $(PYTHON) -m tests.tools.comfyui
 RUN = $(HOST) run
 # Files side by side, each whole in one process: what a file's tests share is set up once. Every process has one thread.
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
@@ -29,73 +29,73 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(TEST) tests/core tests/comfyui tests/toy_world
+	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/toy_world
 
 test-oldest: host ## core tests, and the pack in ComfyUI, on Python 3.10, where this machine has one (once 4 GB more)
 	$(HOST) oldest -m pytest -q $(SIDE_BY_SIDE) tests/core tests/oldest
 
 test-host: host ## tests of nodes/host, ComfyUI in the same process
-	$(TEST) tests/host
+	$(TEST) tests/host tests/test_tools/gpu
 
 test-workflows: host ## tests that queue workflows on the real server
 	$(TEST) tests/workflows
 
 test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
-	$(TEST) tests/evaluate
+	$(TEST) tests/test_tools/evaluate
 
 test-ray: host ## tests of the evaluation on Ray, an optional extra with an environment of its own
-	$(HOST) run --with=ray -m pytest -q tests/ray
+	$(HOST) run --with=ray -m pytest -q tests/test_tools/ray
 
 test-matrix: host ## every sampler with every scheduler, of which `make test` runs a sample
 	$(RUN) -m pytest -q -m matrix $(SIDE_BY_SIDE) tests/host tests/workflows
 
 test-hosts: host ## host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
-	$(PYTHON) -m tests.comfyui.hosts $(HOSTS) -- $(SIDE_BY_SIDE) $(or $(TESTS),tests/host tests/workflows)
+	$(PYTHON) -m tests.tools.comfyui.hosts $(HOSTS) -- $(SIDE_BY_SIDE) $(or $(TESTS),tests/host tests/workflows)
 
 browser: host ## find a Chromium, or set one up
-	@$(RUN) -m tests.browser.install
+	@$(RUN) -m tests.tools.browser.install
 
 test-browser: browser ## tests in a real browser on the real server; screenshots in output/browser
-	$(TEST) tests/browser
+	$(TEST) tests/browser tests/test_tools/browser
 
 demo: host ## make the pictures of the pack's main job and print their path
-	$(RUN) -m tests.demo
+	$(RUN) -m tests.tools.demo
 
 toy: host ## train the toy checkpoint anew (90 minutes on 2 cores)
-	$(RUN) -m tests.toy_world.train
+	$(RUN) -m tests.tools.toy_world.train
 
 toy-two: host ## train the checkpoint of the second toy world, on from the first (goes on where it was broken off)
-	$(RUN) -m tests.toy_world.train_two
+	$(RUN) -m tests.tools.toy_world.train_two
 
 toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
-	$(RUN) -m tests.toy_world.quality
+	$(RUN) -m tests.tools.toy_world.quality
 
-word-kinds: host ## make nodes/core/data/word_kinds.txt.gz anew from WordNet (DICT=its dict folder)
-	$(RUN) -m tests.wordnet $(DICT)
+word-kinds: host ## make nodes/core/words/english/data/word_kinds.txt.gz anew from WordNet (DICT=its dict folder)
+	$(RUN) -m tests.tools.wordnet $(DICT)
 
 workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
-	$(RUN) -m tests.workflows.layout
+	$(RUN) -m tests.tools.workflows.layout
 
 blueprint: browser ## make subgraphs/*.json from the workflow, in the real front end
-	$(RUN) -m tests.browser.blueprint
+	$(RUN) -m tests.tools.browser.blueprint
 
 ui-pictures: browser ## make the screenshots js/docs/images/ui_*.jpg in the real front end
-	$(RUN) -m tests.browser.pictures
+	$(RUN) -m tests.tools.browser.pictures
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
-	$(RUN) -m tests.workflows.thumbnails
+	$(RUN) -m tests.tools.workflows.thumbnails
 
 help-pictures: host ## make the pictures of the help pages from one real run
-	$(RUN) -m tests.workflows.help_pictures
+	$(RUN) -m tests.tools.workflows.help_pictures
 
 same-pictures: host ## run the workflows of an older version on it and on this one, bit for bit (OLD=revision)
-	$(RUN) -m tests.workflows.same_pictures $(if $(OLD),--old $(OLD))
+	$(RUN) -m tests.tools.workflows.same_pictures $(if $(OLD),--old $(OLD))
 
 evaluate: host ## compare methods on a set of pictures (ARGS=--help tells what it can do)
-	$(RUN) -m tests.benchmarks.evaluate $(ARGS)
+	$(RUN) -m tests.tools.evaluate $(ARGS)
 
 evaluate-ray: host ## the same on a Ray cluster (RAY=address; none: this machine)
-	$(HOST) run --with=ray -m tests.benchmarks.evaluate $(ARGS) --ray $(RAY)
+	$(HOST) run --with=ray -m tests.tools.evaluate $(ARGS) --ray $(RAY)
 
 bench-pipelines: host ## measure the pipelines on the fixed list of cases
 	$(RUN) -m tests.benchmarks.pipelines
@@ -105,7 +105,7 @@ bench: host ## run every tests/benchmarks/bench_*.py
 	  name=$$(basename $$file .py); echo "== $$name"; $(RUN) -m tests.benchmarks.$$name; done
 
 gpu: host ## check and measure on an NVIDIA GPU (ARGS=--help); without one exits 1, or 0 with ARGS=--allow-none
-	$(RUN) -m tests.benchmarks.gpu $(ARGS)
+	$(RUN) -m tests.tools.gpu $(ARGS)
 
 serve: host ## open this ComfyUI in your browser (PORT=8188)
 	$(HOST) serve --port $(or $(PORT),8188)

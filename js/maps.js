@@ -1,4 +1,4 @@
-/** The maps that nodes/core/packing.py packs: reading the file, values at a place, pictures. */
+/** The maps that nodes/core/maps/packing.py packs: reading the file, values at a place, pictures. */
 
 const LEVELS = 255;
 

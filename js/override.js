@@ -1,4 +1,4 @@
-/** The override of Parse Subjects, read and written as nodes/core/override.py reads it. */
+/** The override of Parse Subjects, read and written as nodes/core/words/named_words.py reads it. */
 
 const ROLES = ["subject", "scene"];
 const plain = (text) => text.trim().split(/\s+/).join(" ").toLowerCase();

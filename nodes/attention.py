@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.attention import RESIZE_MODES
+from .core.attention.aggregate import RESIZE_MODES
+from .host.attention.observer import SHARES, observe
 from .host.handles import fingerprint, given
-from .host.observer import SHARES, observe
-from .host.probe import probe
+from .host.one_call import probe
 from .prompt_inputs import prompt_input, region_input
 from .sockets import Attention, Saliency, Subjects
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.colormap import COLORMAPS
-from .core.grad_sam import POLARITIES
-from .host.gradients import DEFINITIONS, gradient_saliency
-from .host.preview import SCALES, HeatMaps
-from .host.solving import SOLVERS
+from .core.gradients.definition import POLARITIES
+from .core.maps.colours import COLORMAPS
+from .host.autograd.gradient_probe import DEFINITIONS, gradient_saliency
+from .host.autograd.solvers import SOLVERS
+from .host.ui.heat_maps import SCALES, HeatMaps
 from .prompt_inputs import region_input
 from .sockets import Saliency, Subjects
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .core.masks import COMBINATIONS, FILTERED, FLAT_MAPS, RULES, Shaping
+from .core.maps.masks import COMBINATIONS, FILTERED, FLAT_MAPS, RULES, Shaping
 
 
 def shaping_inputs(defaults: Shaping) -> list[io.Input]:

@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.replacement import Policy
+from .core.methods.replacement import Policy
 from .host.handles import fingerprint, given
-from .host.ksampler import steps_problem
-from .host.node_text import show_on_running_node
-from .host.sampling import MaskedLatent
+from .host.sampling.ksampler import steps_problem
+from .host.sampling.masked_latent import MaskedLatent
+from .host.ui.node_text import show_on_running_node
 from .sampling import plan_inputs, report_outputs
 from .sockets import Report
 

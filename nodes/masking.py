@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.grad_sam import POLARITIES
-from .core.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .core.masks import FILTERED, FLAT_MAPS, Shaping
-from .host.solving import SOLVERS
+from .core.gradients.definition import POLARITIES
+from .core.maps.masks import FILTERED, FLAT_MAPS, Shaping
+from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
+from .host.autograd.solvers import SOLVERS
 from .mask_inputs import flat_map_input, order_input, shaping_inputs
 from .prompt_inputs import prompt_input
 from .sockets import Masking, Subjects

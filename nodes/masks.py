@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
-from .core.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
-from .host.preview import picture_pixels
+from .core.maps.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
+from .core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from .host.ui.heat_maps import picture_pixels
 from .mask_inputs import flat_map_input, threshold_inputs
 from .sockets import Saliency
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.metrics import compare
-from .host.node_text import show_on_running_node
+from .core.maps.measures import compare
+from .host.ui.node_text import show_on_running_node
 
 
 class ELCompareImages(io.ComfyNode):

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.colormap import COLORMAPS
-from .core.saliency import OVER_STEPS
-from .host.inspector import inspector
-from .host.preview import SCALES, HeatMaps, raw_masks
+from .core.maps.colours import COLORMAPS
+from .core.maps.saliency import OVER_STEPS
+from .host.ui.heat_maps import SCALES, HeatMaps, raw_masks
+from .host.ui.inspector import inspector
 from .sockets import Attention, Saliency
 
 CATEGORY = "explainable latents"

@@ -7,10 +7,10 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
-from .core.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
-from .core.schedule import PUBLISHED_SHARES
-from .host.ksampler import sample_masked, steps_problem
-from .host.sampling import MaskedLatent
+from .core.methods.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
+from .core.methods.schedule import PUBLISHED_SHARES
+from .host.sampling.ksampler import sample_masked, steps_problem
+from .host.sampling.masked_latent import MaskedLatent
 from .sockets import Masking, Saliency
 
 CATEGORY = "explainable latents"

@@ -7,13 +7,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.chips import chips
-from .core.parsing import EXTENTS, EXTRACTS, parse, table
-from .core.reading import PARSERS
-from .core.subjects import joined_text
-from .host.node_text import show_on_running_node
+from .core.words.chips import chips
+from .core.words.english.reading import PARSERS
+from .core.words.parsing import EXTENTS, EXTRACTS, parse, table
+from .core.words.subjects import joined_text
 from .host.same_prompt import ParsedPrompt
 from .host.tokens import tokenize
+from .host.ui.node_text import show_on_running_node
 from .sockets import Subjects
 
 

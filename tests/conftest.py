@@ -21,7 +21,7 @@ _tests = types.ModuleType("tests")
 _tests.__path__ = [str(ROOT / "tests")]
 sys.modules["tests"] = _tests
 
-from tests.comfyui.pack import alias_pack  # noqa: E402  the line above makes it importable
+from tests.tools.comfyui.pack import alias_pack  # noqa: E402  the line above makes it importable
 
 alias_pack()
 
@@ -29,6 +29,6 @@ alias_pack()
 @pytest.fixture(scope="session")
 def toy_checkpoint() -> Path:
     """The trained toy checkpoint; an error says how to get it when it is missing."""
-    from tests.comfyui import paths
+    from tests.tools.comfyui import paths
 
     return paths.toy_checkpoint()

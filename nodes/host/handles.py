@@ -11,9 +11,9 @@ import uuid
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from .captured import AttentionCapture
+from .attention.captured import AttentionCapture
 from .graph import identity, running
-from .report import Report
+from .sampling.report import Report
 
 Handle = TypeVar("Handle", AttentionCapture, Report)
 

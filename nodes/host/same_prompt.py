@@ -20,12 +20,12 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ..core.prompt_text import MAX_CHARACTERS
-from ..core.subjects import CONTEXT_ENCODERS, Subjects, shorten
-from .conditionings import contexts_of
+from ..core.words.prompt_text import MAX_CHARACTERS
+from ..core.words.subjects import CONTEXT_ENCODERS, Subjects, shorten
+from .attention.model_call import OURS
+from .attention.rows import contexts_of
 from .graph import Graph, running
-from .model_call import OURS
-from .node_text import show_on_running_node
+from .ui.node_text import show_on_running_node
 
 WRAPPER_KEY = OURS + "prompt"
 

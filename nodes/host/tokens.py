@@ -10,10 +10,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.alignment import Piece, TokenSpan, token_spans
-from ..core.offsets import check_slow, token_offsets
-from ..core.prompt_text import check_prompt, plain_text
-from ..core.subjects import CONTEXT_ENCODERS
+from ..core.words.alignment import Piece, TokenSpan, token_spans
+from ..core.words.offsets import check_slow, token_offsets
+from ..core.words.prompt_text import check_prompt, plain_text
+from ..core.words.subjects import CONTEXT_ENCODERS
 
 
 class _Recorder:

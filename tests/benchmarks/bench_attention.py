@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..comfyui.command import run_main
-from ..comfyui.inprocess import load_comfyui
-from ..comfyui.pack import alias_pack
+from ..tools.comfyui.command import run_main
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
 
 MOST_TIME, MOST_MEMORY = 0.05, 64 * 2**20
 MIB = 2**20
@@ -123,8 +123,8 @@ def full_size_model(
 
 def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
     """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
-    from explainable_latents.nodes.core.subjects import Subject, Subjects
-    from explainable_latents.nodes.host.observer import observe
+    from explainable_latents.nodes.core.words.subjects import Subject, Subjects
+    from explainable_latents.nodes.host.attention.observer import observe
 
     dog, beach = (Subject(text, "subject", (0, 1), {"l": (i,)}) for i, text in ((2, "dog"), (5, "beach")))
 

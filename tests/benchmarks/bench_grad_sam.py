@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from ..comfyui.inprocess import load_comfyui
-from ..comfyui.pack import alias_pack
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
 
 FASTER_THAN_RESEARCH, MODEL_CALLS, MEMORY, ERROR = 250.0, 2.0, 1.5, 1e-4
 GRID, ROUNDS, BATCH, BATCHES, SINGLES = 64, 3, 8, 2, 8
@@ -85,10 +85,11 @@ def main() -> None:
     """Measure, print, exit 1 when a limit is missed."""
     load_comfyui()
     alias_pack()
-    from explainable_latents.nodes.core.grad_sam import brute_force
-    from explainable_latents.nodes.core.subjects import Subject, Subjects
-    from explainable_latents.nodes.host import gradients, solving
-    from explainable_latents.nodes.host.probe import call_once
+    from explainable_latents.nodes.core.gradients.definition import brute_force
+    from explainable_latents.nodes.core.words.subjects import Subject, Subjects
+    from explainable_latents.nodes.host.autograd import gradient_probe as gradients
+    from explainable_latents.nodes.host.autograd import solvers as solving
+    from explainable_latents.nodes.host.one_call import call_once
 
     model = sd15_model()
     generator = torch.Generator().manual_seed(1)

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ..comfyui.command import run_main
-from ..comfyui.inprocess import load_comfyui
-from ..comfyui.pack import alias_pack
+from ..tools.comfyui.command import run_main
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
 from .bench_attention import Meter, full_size_model
 
 STEPS, MANIPULATED = 50, 3
@@ -26,9 +26,9 @@ MOST_TIME = {"aggregated attention": 1.05, "Abs-Grad-SAM": 1.10}
 
 def maskings() -> dict[str, Any]:
     """Name -> masking, as the nodes describe it by default."""
-    from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking
-    from explainable_latents.nodes.core.masks import Shaping
-    from explainable_latents.nodes.core.subjects import Subject, Subjects
+    from explainable_latents.nodes.core.maps.masks import Shaping
+    from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking
+    from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 
     subjects = Subjects("a dog on the beach", (Subject("dog", "subject", (2, 5), {"l": (2,)}),), "rules")
     paper = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
@@ -66,9 +66,9 @@ def main() -> int:
     alias_pack()
     load_comfyui(device="--cpu" if args.device == "cpu" else "")
     torch.set_num_threads(args.threads)
-    from explainable_latents.nodes.core.replacement import Policy
-    from explainable_latents.nodes.core.schedule import parse_steps
-    from explainable_latents.nodes.host.sampling import MaskedLatent
+    from explainable_latents.nodes.core.methods.replacement import Policy
+    from explainable_latents.nodes.core.methods.schedule import parse_steps
+    from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 
     model = full_size_model(device, torch.float32 if args.device == "cpu" else torch.float16)
     run, reference = runner(args.steps), torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(2))

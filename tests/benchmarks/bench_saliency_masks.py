@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..comfyui.inprocess import load_comfyui
-from ..comfyui.pack import alias_pack
-from ..toy_world.pictures import Picture, random_picture
-from ..toy_world.quality import HELD_OUT, Toy
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
+from ..tools.toy_world.pictures import Picture, random_picture
+from ..tools.toy_world.quality import HELD_OUT, Toy
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 RANDOM = "random map"
@@ -28,9 +28,9 @@ RANDOM = "random map"
 
 def saliencies(toy: Toy, picture: Picture, level: float, seed: int, layers: Sequence[str]) -> dict[str, torch.Tensor]:
     """Every method's map [1,1,h,w] of the picture's subject; Abs-Grad-SAM by these layers too, by the exact solver."""
-    from explainable_latents.nodes.core.parsing import parse
-    from explainable_latents.nodes.host.gradients import gradient_saliency
-    from explainable_latents.nodes.host.probe import probe
+    from explainable_latents.nodes.core.words.parsing import parse
+    from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+    from explainable_latents.nodes.host.one_call import probe
     from explainable_latents.nodes.host.tokens import tokenize
 
     prompt = f"{picture.kind.subject} on {picture.kind.scene}"
@@ -62,7 +62,7 @@ def main() -> None:
     count = asked.count
     load_comfyui()
     alias_pack()
-    from explainable_latents.nodes.core.masks import Shaping, shape_mask
+    from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 
     rules = {
         "mean": Shaping("mean"),

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..comfyui.inprocess import load_comfyui
-from ..comfyui.pack import alias_pack
-from ..comfyui.paths import ROOT
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
+from ..tools.comfyui.paths import ROOT
 
 PROMPT = (
     "a highly detailed photo of a small white dog with a red collar and a fluffy orange cat, playing with a blue ball "
@@ -32,7 +32,7 @@ START_LIMIT_MS = 150.0
 # What the host does when it loads a custom node: run the package and ask it for its nodes.
 START = """
 import asyncio, importlib.util, sys, time
-from tests.comfyui.inprocess import load_comfyui
+from tests.tools.comfyui.inprocess import load_comfyui
 load_comfyui()
 import nodes, server  # the host has these loaded before any custom node
 began = time.perf_counter(), time.process_time()
@@ -78,7 +78,7 @@ def accuracy() -> list[tuple[str, ...]]:
 
     What is the main subject is only labelled in the prompts as people paste them.
     """
-    labelled = importlib.import_module("tests.core.labelled")
+    labelled = importlib.import_module("tests.core.words.english.labelled")
     rows = []
     for parser in ("rules", "auto", "spacy"):
         for name, labels in (("plain", labelled.plain()), ("pasted", labelled.pasted())):
@@ -103,7 +103,7 @@ def main() -> None:
     load_comfyui()
     alias_pack()
     sd = importlib.import_module("comfy.sd")
-    parse = importlib.import_module("explainable_latents.nodes.core.parsing").parse
+    parse = importlib.import_module("explainable_latents.nodes.core.words.parsing").parse
     tokenize = importlib.import_module("explainable_latents.nodes.host.tokens").tokenize
     clip = sd.CLIP(no_init=True)
     clip.tokenizer, clip.tokenizer_options = importlib.import_module("comfy.sd1_clip").SD1Tokenizer(), {}
@@ -124,7 +124,7 @@ def main() -> None:
     wall, cpu, count = start_cost_ms()
     print(f"| host start, {count} nodes | {wall:.0f} | {cpu:.0f} |")
     with tempfile.TemporaryDirectory() as folder:
-        importlib.import_module("tests.core.spacy_model").install_model(Path(folder))
+        importlib.import_module("tests.core.words.english.spacy_model").install_model(Path(folder))
         sys.path.insert(0, folder)
         print("| prompts | parser | number | main subject, % | and scene, % | all things and scene, % |")
         print("|---|---|---|---|---|---|")

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..comfyui.client import ComfyClient
-from ..comfyui.command import run_main
-from ..toy_world.cases import Case, keep_the_context, keep_the_subject
-from ..toy_world.judge import load_judge
-from ..workflows.graphs import Workflow
-from ..workflows.pipelines import Measured, measure, on_servers, run_case, sampler_settings
+from ..tools.comfyui.client import ComfyClient
+from ..tools.comfyui.command import run_main
+from ..tools.toy_world.cases import Case, keep_the_context, keep_the_subject
+from ..tools.toy_world.judge import load_judge
+from ..tools.workflows.graphs import Workflow
+from ..tools.workflows.pipelines import Measured, measure, on_servers, run_case, sampler_settings
 
 
 @dataclass(frozen=True)

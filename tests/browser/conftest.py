@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.front import FLAGS, Front
-from tests.browser.install import find
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.errors import InstallError
-from tests.comfyui.server import ComfyServer
+from tests.tools.browser.front import FLAGS, Front
+from tests.tools.browser.install import find
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.errors import InstallError
+from tests.tools.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 FAILED = pytest.StashKey[bool]()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from tests.browser.blueprint import FILE, NAME, SOURCE, make
-from tests.browser.front import Front
-from tests.browser.templates import fill
-from tests.comfyui.client import ComfyClient
+from tests.tools.browser.blueprint import FILE, NAME, SOURCE, make
+from tests.tools.browser.front import Front
+from tests.tools.browser.templates import fill
+from tests.tools.comfyui.client import ComfyClient
 
 
 def test_it_is_one_node_that_runs(front: Front, client: ComfyClient):

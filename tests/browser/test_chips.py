@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, expect
 
-from explainable_latents.nodes.core.chips import chips
-from explainable_latents.nodes.core.parsing import parse
-from tests.browser.front import OURS, SLOW, Front
-from tests.comfyui.paths import TOY_CHECKPOINT
+from explainable_latents.nodes.core.words.chips import chips
+from explainable_latents.nodes.core.words.parsing import parse
+from tests.tools.browser.front import OURS, SLOW, Front
+from tests.tools.comfyui.paths import TOY_CHECKPOINT
 
 WORDS = "Words"
 PROMPT = "a cat and a dog on the beach, a dog <img src=x onerror=alert(1)>"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.front import VISITED, Front
-from tests.browser.templates import NAMES, fill, shipped, shipped_prompt
-from tests.comfyui.base import PACK_NAME
-from tests.comfyui.client import ComfyClient
+from tests.tools.browser.front import VISITED, Front
+from tests.tools.browser.templates import NAMES, fill, shipped, shipped_prompt
+from tests.tools.comfyui.base import PACK_NAME
+from tests.tools.comfyui.client import ComfyClient
 
 
 def our_nodes(client: ComfyClient) -> dict[str, str]:

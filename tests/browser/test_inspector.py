@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from playwright.sync_api import Locator, Route, expect
 
-from explainable_latents.nodes.core.packing import pack
-from explainable_latents.nodes.core.saliency import Saliency
-from tests.browser.front import SCREENSHOTS, SLOW, Front
+from explainable_latents.nodes.core.maps.packing import pack
+from explainable_latents.nodes.core.maps.saliency import Saliency
+from tests.tools.browser.front import SCREENSHOTS, SLOW, Front
 
 HEAT = "Heat maps"
 HOSTILE = "<img src=x onerror=alert(1)>"  # the eighth word of TestSaliency

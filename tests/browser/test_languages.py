@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.front import Front
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.paths import ROOT
+from tests.tools.browser.front import Front
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.paths import ROOT
 
 CHINESE = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 LOCALE = "Comfy.Locale"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.browser.front import Front
+from tests.tools.browser.front import Front
 
 CONNECT = """([source, target, name]) => {
     const find = (title) => app.graph.nodes.find((node) => node.title === title);

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from explainable_latents.nodes.core.masks import RULES, dilate, gaussian_smooth
+from explainable_latents.nodes.core.maps.masks import RULES, dilate, gaussian_smooth
 
 
 class WithoutFloat64(TorchDispatchMode):

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from tests.comfyui.inprocess import load_comfyui
+from tests.tools.comfyui.inprocess import load_comfyui
 
 HOST = load_comfyui()
 
@@ -16,7 +16,7 @@ collect_ignore = [] if (HOST.tree / "comfy" / "multigpu.py").is_file() else ["te
 @pytest.fixture(scope="session")
 def comfy() -> types.ModuleType:
     """The imported `comfy` package, with the toy model registered, so that `comfy.sd` loads its checkpoint."""
-    importlib.import_module("tests.toy_world.comfyui_toy_model")
+    importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     importlib.import_module("comfy.sd")
     return importlib.import_module("comfy")
 

@@ -21,7 +21,7 @@ def extra_node(module, name, *args):
 
 def blocks_of(model):
     """(part, number, depth) of every block with cross-attention, as patches are addressed."""
-    from explainable_latents.nodes.host.layers import cross_attention_layers
+    from explainable_latents.nodes.host.families.unet import cross_attention_layers
 
     names = [name.split(".") for name in cross_attention_layers(model)]
     return [(part, int(number), int(depth)) for part, number, depth in names]
@@ -106,7 +106,7 @@ def negative_attention(model):
 
 def attention_modules(model):
     """((part, number, depth), attn2) of every block."""
-    from explainable_latents.nodes.host.tail import cross_attention
+    from explainable_latents.nodes.host.families.unet_gradients import cross_attention
 
     network = model.model.diffusion_model
     return [(block, cross_attention(network, ".".join(map(str, block)))) for block in blocks_of(model)]

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from explainable_latents.nodes.core.masking import AttentionMasking, GradientMasking, ImageMasking
-from explainable_latents.nodes.core.masks import COMBINATIONS, RULES, Shaping
-from explainable_latents.nodes.core.metrics import compare
-from explainable_latents.nodes.core.replacement import Policy
-from explainable_latents.nodes.core.saliency import Saliency
-from explainable_latents.nodes.core.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
-from explainable_latents.nodes.host.gradients import gradient_saliency
-from explainable_latents.nodes.host.observer import observe
-from explainable_latents.nodes.host.preview import HeatMaps, raw_masks
-from explainable_latents.nodes.host.probe import probe
-from explainable_latents.nodes.host.sampling import MaskedLatent
+from explainable_latents.nodes.core.maps.masks import COMBINATIONS, RULES, Shaping
+from explainable_latents.nodes.core.maps.measures import compare
+from explainable_latents.nodes.core.maps.saliency import Saliency
+from explainable_latents.nodes.core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
+from explainable_latents.nodes.core.methods.replacement import Policy
+from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 

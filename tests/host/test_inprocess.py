@@ -8,8 +8,8 @@ import comfy.model_management
 import folder_paths
 import nodes
 
-from tests.comfyui.install import installed
-from tests.comfyui.paths import HOME
+from tests.tools.comfyui.install import installed
+from tests.tools.comfyui.paths import HOME
 
 
 def test_comfyui_is_the_installed_one_and_runs_on_the_cpu():

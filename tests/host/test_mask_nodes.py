@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from explainable_latents.nodes.core.masks import dilate, erode, gaussian_smooth
-from explainable_latents.nodes.core.saliency import Saliency
+from explainable_latents.nodes.core.maps.masks import dilate, erode, gaussian_smooth
+from explainable_latents.nodes.core.maps.saliency import Saliency
 
 
 @pytest.fixture(scope="module")

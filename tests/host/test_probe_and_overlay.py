@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from explainable_latents.nodes.core.parsing import parse
-from explainable_latents.nodes.core.saliency import Saliency
+from explainable_latents.nodes.core.maps.saliency import Saliency
+from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.tokens import tokenize
 from tests.host.memory import MostBytes
 
@@ -33,7 +33,7 @@ def toy(comfy, toy_checkpoint):
 
 
 def picture(seed):
-    from tests.toy_world.pictures import random_picture
+    from tests.tools.toy_world.pictures import random_picture
 
     drawn = next(p for s in range(seed, seed + 500) if (p := random_picture(s)).kind.subject == "dog")
     return torch.from_numpy(drawn.image.copy()).float()[None] / 255, torch.from_numpy(np.asarray(drawn.mask))
@@ -224,7 +224,7 @@ def test_many_maps_of_a_large_picture_take_little_memory(nodes):
 
 
 def test_pictures_beyond_the_budget_are_smaller_but_none_is_missing(nodes, monkeypatch):
-    from explainable_latents.nodes.host import preview
+    from explainable_latents.nodes.host.ui import heat_maps as preview
 
     told = []
     monkeypatch.setattr(preview, "show_on_running_node", told.append)
@@ -245,7 +245,7 @@ def test_a_cancel_ends_the_drawing(nodes):
 
 def test_a_sheet_of_many_steps_is_thinned_out_and_says_so(nodes, monkeypatch):
     """50 steps of 5 words: 20 steps are shown in a grid, the pictures are all there, a line on the sheet tells it."""
-    from explainable_latents.nodes.host import preview
+    from explainable_latents.nodes.host.ui import heat_maps as preview
 
     told = []
     monkeypatch.setattr(preview, "show_on_running_node", told.append)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.toy_world.judge import held_out_quality, judge_images, load_judge
-from tests.toy_world.modules import TextEncoder, make_unet
-from tests.toy_world.pictures import random_picture
-from tests.toy_world.vocabulary import Vocabulary, first_world
+from tests.tools.toy_world.judge import held_out_quality, judge_images, load_judge
+from tests.tools.toy_world.modules import TextEncoder, make_unet
+from tests.tools.toy_world.pictures import random_picture
+from tests.tools.toy_world.vocabulary import Vocabulary, first_world
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_the_stock_loader_gives_an_epsilon_model_of_the_trained_unet(comfy, part
 
 
 def test_the_hosts_text_encoder_equals_the_one_that_was_trained(comfy, parts, toy_checkpoint):
-    from tests.comfyui.install import installed
+    from tests.tools.comfyui.install import installed
 
     vocabulary = Vocabulary(installed().tree, first_world())
     twin = TextEncoder(vocabulary.rows)

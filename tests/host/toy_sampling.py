@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explainable_latents.nodes.core.masking import AttentionMasking, ImageMasking, Masking
-from explainable_latents.nodes.core.masks import Shaping
-from explainable_latents.nodes.core.parsing import parse
-from explainable_latents.nodes.core.replacement import Policy
-from explainable_latents.nodes.host.ksampler import sample_masked
-from explainable_latents.nodes.host.sampling import MaskedLatent
+from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masking import AttentionMasking, ImageMasking, Masking
+from explainable_latents.nodes.core.methods.replacement import Policy
+from explainable_latents.nodes.core.words.parsing import parse
+from explainable_latents.nodes.host.sampling.ksampler import sample_masked
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.tokens import tokenize
 
 PROMPT = "a dog on the beach"

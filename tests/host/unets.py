@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from explainable_latents.nodes.core.subjects import Subject, Subjects
+from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 
 CONTEXT = 64
 SUBJECTS = Subjects(

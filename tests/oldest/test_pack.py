@@ -4,12 +4,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.install import Environment, plan
-from tests.comfyui.server import ComfyServer
-from tests.toy_world.cases import keep_the_context
-from tests.workflows.graphs import Workflow
-from tests.workflows.pipelines import run_case
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.install import Environment, plan
+from tests.tools.comfyui.server import ComfyServer
+from tests.tools.toy_world.cases import keep_the_context
+from tests.tools.workflows.graphs import Workflow
+from tests.tools.workflows.pipelines import run_case
 
 
 def test_a_shipped_workflow_runs_on_this_python():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.comfyui.archive import write_archive
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.server import ComfyServer
+from tests.tools.comfyui.archive import write_archive
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.comfyui.client import ComfyClient, Result
-from tests.comfyui.errors import ComfyError
-from tests.comfyui.install import installed
-from tests.comfyui.server import ComfyServer
+from tests.tools.comfyui.client import ComfyClient, Result
+from tests.tools.comfyui.errors import ComfyError
+from tests.tools.comfyui.install import installed
+from tests.tools.comfyui.server import ComfyServer
 
 from .conftest import SERVER_NODES
 

@@ -6,9 +6,9 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.comfyui.client import ComfyClient, Progress
-from tests.comfyui.errors import ComfyError, Interrupted
-from tests.comfyui.server import ComfyServer
+from tests.tools.comfyui.client import ComfyClient, Progress
+from tests.tools.comfyui.errors import ComfyError, Interrupted
+from tests.tools.comfyui.server import ComfyServer
 
 
 def slow(steps: int, seed: int) -> dict:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.errors import ComfyError
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.errors import ComfyError
 
 
 def picture(seed: int, width: int = 61, height: int = 47) -> Image.Image:

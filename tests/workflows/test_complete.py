@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.comfyui.base import PACK_NAME
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.paths import ROOT
-from tests.workflows.layout import described_inputs
+from tests.tools.comfyui.base import PACK_NAME
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.paths import ROOT
+from tests.tools.workflows.layout import described_inputs
 
 DOCS = ROOT / "js" / "docs"
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))

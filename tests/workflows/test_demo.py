@@ -16,9 +16,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests import demo
-from tests.comfyui.paths import ROOT
-from tests.foreground import foreground
+from tests.tools import demo
+from tests.tools.comfyui.paths import ROOT
+from tests.tools.foreground import foreground
 
 Demo = Callable[..., subprocess.Popen]
 
@@ -29,7 +29,7 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     started: list[subprocess.Popen] = []
 
     def run(*arguments: str) -> subprocess.Popen:
-        command = foreground("-m", "tests.demo", "--out", str(tmp_path / "out"), *arguments)
+        command = foreground("-m", "tests.tools.demo", "--out", str(tmp_path / "out"), *arguments)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         started.append(process)
         return process
@@ -97,7 +97,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_sheet(start, tmp_path, num
 
 
 def test_a_missing_checkpoint_is_named_with_the_way_to_get_it(monkeypatch, tmp_path):
-    from tests.comfyui import paths
+    from tests.tools.comfyui import paths
 
     monkeypatch.setattr(paths, "TOY_CHECKPOINT", tmp_path / "toy.safetensors")
     monkeypatch.setattr(sys, "argv", ["demo", "--out", str(tmp_path / "out")])

@@ -10,11 +10,11 @@ import pytest
 import websocket
 from PIL import Image
 
-from tests.comfyui.errors import ComfyError, Interrupted
-from tests.comfyui.paths import toy_checkpoint
-from tests.toy_world.cases import keep_the_context
-from tests.workflows.graphs import Workflow
-from tests.workflows.pipelines import run_case
+from tests.tools.comfyui.errors import ComfyError, Interrupted
+from tests.tools.comfyui.paths import toy_checkpoint
+from tests.tools.toy_world.cases import keep_the_context
+from tests.tools.workflows.graphs import Workflow
+from tests.tools.workflows.pipelines import run_case
 
 CASE = keep_the_context()[0]
 PROMPT = "a dog on the beach"

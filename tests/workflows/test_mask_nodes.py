@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tests.comfyui.errors import ComfyError
-from tests.comfyui.paths import toy_checkpoint
-from tests.toy_world.cases import keep_the_context
+from tests.tools.comfyui.errors import ComfyError
+from tests.tools.comfyui.paths import toy_checkpoint
+from tests.tools.toy_world.cases import keep_the_context
 
 CASE = keep_the_context()[0]
 PROMPT = f"a {CASE.reference.subject} on {CASE.scene}"

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save
 
-from tests.comfyui.client import File
-from tests.workflows.same_pictures import checkout, difference
+from tests.tools.comfyui.client import File
+from tests.tools.workflows.same_pictures import checkout, difference
 
 
 def test_it_measures_how_far_two_latents_are_apart():

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import websocket
 
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.errors import ComfyError
-from tests.comfyui.server import ComfyServer
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.errors import ComfyError
+from tests.tools.comfyui.server import ComfyServer
 
 DOG, CAT = "a dog on the beach", "a photo of a cat in the forest"
 LONG = f"{DOG}, {', '.join(f'number {n}' for n in range(40))}"

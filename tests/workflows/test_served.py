@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.comfyui.base import PACK_NAME
-from tests.comfyui.paths import ROOT
+from tests.tools.comfyui.base import PACK_NAME
+from tests.tools.comfyui.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.comfyui.client import ComfyClient, Progress
-from tests.comfyui.errors import ServerError
-from tests.comfyui.install import install, installed
-from tests.comfyui.paths import ROOT
-from tests.comfyui.server import ComfyServer
-from tests.foreground import foreground
+from tests.tools.comfyui.client import ComfyClient, Progress
+from tests.tools.comfyui.errors import ServerError
+from tests.tools.comfyui.install import install, installed
+from tests.tools.comfyui.paths import ROOT
+from tests.tools.comfyui.server import ComfyServer
+from tests.tools.foreground import foreground
 
 from .conftest import SERVER_NODES
 
@@ -80,14 +80,14 @@ class Command:
 
 
 def serve(port: int) -> Command:
-    return Command("-m", "tests.comfyui", "serve", "--port", str(port))
+    return Command("-m", "tests.tools.comfyui", "serve", "--port", str(port))
 
 
 def test_a_taken_port_is_a_clear_error(server: ComfyServer):
     with pytest.raises(ServerError, match=f"port {server.port} cannot be used .*choose another one"):
         ComfyServer(port=server.port).start()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.comfyui", "serve", "--port", str(server.port)],
+        [sys.executable, "-m", "tests.tools.comfyui", "serve", "--port", str(server.port)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -145,10 +145,10 @@ def test_a_server_killed_half_way_is_reported_at_once():
 
 RUN_SLOW = f"""
 from pathlib import Path
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.command import run_main
-from tests.comfyui.server import ComfyServer
-from tests.foreground import foreground
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.command import run_main
+from tests.tools.comfyui.server import ComfyServer
+from tests.tools.foreground import foreground
 
 def main():
     with ComfyServer(custom_nodes=[Path({str(SERVER_NODES)!r})]) as server, ComfyClient(server) as client:

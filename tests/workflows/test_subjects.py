@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.comfyui.client import ComfyClient
-from tests.comfyui.errors import ComfyError
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.errors import ComfyError
 
 DEFAULTS = {"parser": "rules", "override": "", "words": "head noun"}
 

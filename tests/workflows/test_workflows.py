@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.comfyui.client import Progress
-from tests.comfyui.errors import ComfyError
-from tests.toy_world.cases import keep_the_context, keep_the_subject
-from tests.toy_world.judge import load_judge
-from tests.workflows.graphs import ROOT, Workflow
-from tests.workflows.layout import WIDGETS, described_inputs
-from tests.workflows.pages import PAGES
-from tests.workflows.pipelines import fill_case, fill_picture, measure, run_case
+from tests.tools.comfyui.client import Progress
+from tests.tools.comfyui.errors import ComfyError
+from tests.tools.toy_world.cases import keep_the_context, keep_the_subject
+from tests.tools.toy_world.judge import load_judge
+from tests.tools.workflows.graphs import ROOT, Workflow
+from tests.tools.workflows.layout import WIDGETS, described_inputs
+from tests.tools.workflows.pages import PAGES
+from tests.tools.workflows.pipelines import fill_case, fill_picture, measure, run_case
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 CASE = keep_the_context()[0]

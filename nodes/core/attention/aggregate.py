@@ -1,0 +1,66 @@
+"""Maps of several layers and conditionings brought into one frame (Experiment 1 of the source documents)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RESIZE_MODES = ("nearest", "bilinear")
+
+
+def resize(maps: Tensor, grid: tuple[int, int], mode: str = "nearest") -> Tensor:
+    """Maps [S,B,h',w'] on another grid: [S,B,*grid]. mode: nearest (as published) or bilinear (half-pixel centres)."""
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"resize mode {mode!r} is not one of {', '.join(RESIZE_MODES)}")
+    if maps.shape[-2:] == torch.Size(grid):
+        return maps
+    return F.interpolate(maps, size=tuple(grid), mode=mode)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Each map [...,h,w] divided by its sum; a map that is zero everywhere stays zero."""
+    total = maps.sum(dim=(-2, -1), keepdim=True)
+    return torch.where(total > 0, maps / total, torch.zeros_like(maps))
+
+
+def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest") -> Tensor:
+    """Aggregated attention map: layers resized to the latent grid, added, normalised to sum 1.
+
+    A_s = sum_n resize(sum_h sum_{t in T_s} P_n[h,:,t]);  A_s / sum_ij A_s[i,j]   (Experiment 1; method section 4).
+    layer_maps: [S,B,h_n,w_n] each, already summed over heads and tokens. grid: (h, w) of the latent. Returns [S,B,h,w].
+    Raises ValueError when there is no layer.
+    """
+    if not layer_maps:
+        raise ValueError("no cross-attention layer to aggregate")
+    return normalise(torch.stack([resize(maps, grid, mode) for maps in layer_maps]).sum(dim=0))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one conditioning contributes to the frame: `maps` [S,B,a,b] at `offset` (y, x), counted with `weight` (a
+    number or [B,a,b])."""
+
+    maps: Tensor
+    offset: tuple[int, int]
+    weight: Tensor | float
+
+
+def compose(pieces: Sequence[Piece], grid: tuple[int, int]) -> Tensor:
+    """Place maps of several conditionings (areas, masks) into one frame: the weighted mean where they overlap, 0
+    where none lies.
+
+    frame[y,x] = sum_i weight_i maps_i / sum_i weight_i, the rule by which a host mixes the predictions of the same
+    conditionings. Returns [S,B,*grid].
+    """
+    first = pieces[0].maps
+    total = first.new_zeros((*first.shape[:2], *grid))
+    weights = first.new_zeros((first.shape[1], *grid))
+    for piece in pieces:
+        (y, x), (a, b) = piece.offset, piece.maps.shape[-2:]
+        total[..., y : y + a, x : x + b] += piece.maps * piece.weight
+        weights[..., y : y + a, x : x + b] += piece.weight
+    return torch.where(weights > 0, total / weights, torch.zeros_like(total))

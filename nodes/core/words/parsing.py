@@ -1,0 +1,160 @@
+"""A prompt's subjects with their token positions: the language part, the override and the alignment put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from .alignment import TokenSpan, positions_of, token_list
+from .english.reading import read
+from .english.roles import Found, find_roles, is_tag_list
+from .english.syntax import without_syntax
+from .named_words import Name, read_override
+from .prompt_text import PlainText, check_prompt, plain_text
+from .subjects import Subject, Subjects
+
+Extent = Literal["head noun", "whole phrase"]
+EXTENTS: tuple[Extent, ...] = ("head noun", "whole phrase")
+Extract = Literal["main subject", "all things"]
+EXTRACTS: tuple[Extract, ...] = ("main subject", "all things")
+
+_EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
+_DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
+_SPACES = re.compile(r"\s+")
+
+
+def parse(
+    prompt: str,
+    tokens: Mapping[str, Sequence[TokenSpan]],
+    override: str = "",
+    parser: str = "auto",
+    extent: Extent = "head noun",
+    which: Extract = "main subject",
+) -> Subjects:
+    """Return the subject and scene words of a prompt with their token positions in every encoder.
+
+    tokens: encoder key -> the prompt's tokens (host.tokens.tokenize).
+    override: see `override.read_override`; the roles it names are taken from it, the other one from the parser.
+    parser: "auto", "spacy", "rules", see `reading.read`; auto reads lists of tags, which no model knows, by rules.
+    extent: the head noun ("dog") or the phrase without its article ("small white dog").
+    which: the main subject with what "and" joins to it, or every thing that is named.
+    Raises ValueError for a word of the override that is not in the prompt, for an unknown option and for a
+    prompt that cannot be read.
+    """
+    if extent not in EXTENTS:
+        raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
+    if which not in EXTRACTS:
+        raise ValueError(f"which is '{which}'; allowed: {', '.join(EXTRACTS)}.")
+    check_prompt(prompt)
+    plain = plain_text(prompt)
+    spaced, typed = spaced_text(plain)
+    removed = without_syntax(spaced)
+    text, kept = _for_tagger(removed.text)
+    origin = [typed[removed.origin[i]] for i in kept]
+    tags = parser == "auto" and is_tag_list(text)
+    doc, reader = read(text, "rules" if tags else parser)
+    names = read_override(override)
+    named = []
+    for name in names:
+        named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in name.find(spaced)], name, tokens)
+    taken = {name.role for name in names}
+    roles = find_roles(doc, extent == EXTENTS[1], which == EXTRACTS[0])
+    found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in roles]
+    covered = {i for start, end, _ in named for i in range(start, end)}
+    unnamed = [each for each in found if each[2] not in taken and covered.isdisjoint(range(*each[:2]))]
+    items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
+    return Subjects(
+        prompt,
+        tuple(item for item in items if not tokens or any(item.tokens.values())),
+        f"{reader} (list of tags)" if tags else reader,
+        {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
+        uninterpreted=removed.foreign,
+    )
+
+
+def table(subjects: Subjects) -> str:
+    """Return the preview text: word, role and token positions per encoder, one subject a line, then which parser.
+
+    What the user must know comes first, then the words: a node shows the first two lines until it is enlarged.
+    """
+    rows = [
+        f"{item.text} | {item.role} | "
+        + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
+        for item in subjects.items
+    ]
+    return "\n".join([*_notes(subjects.uninterpreted), *(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
+
+
+def _notes(uninterpreted: Sequence[str]) -> list[str]:
+    """Return what to know about syntax of other programs: ComfyUI's text encoder reads it as plain words."""
+    if not uninterpreted:
+        return []
+    notes = [f"note: ComfyUI itself does not interpret {'  '.join(uninterpreted)}; the text encoder reads it as words."]
+    if any(typed.startswith("{") for typed in uninterpreted):
+        notes.append("note: the browser picks one of {a|b} in the box of CLIP Text Encode; give both nodes one text.")
+    return notes
+
+
+def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
+    """Return the text with a space where a weight ends inside a run of letters, which the host reads as two words.
+
+    Second: the index in plain.text of each of its characters.
+    """
+    origin: list[int] = []
+    characters: list[str] = []
+    for i, character in enumerate(plain.text):
+        if i in plain.borders and character.isalnum() and characters and characters[-1].isalnum():
+            characters.append(" ")
+            origin.append(i)
+        characters.append(character)
+        origin.append(i)
+    return "".join(characters), origin
+
+
+def _for_tagger(text: str) -> tuple[str, list[int]]:
+    """Return the text for the tagger and the index in `text` of each of its characters.
+
+    Embeddings become a name of equal length; quotes and brackets, which say nothing about the grammar, become spaces.
+    Of several marks or spaces in a row only the first is kept, and the comma: spaCy takes quadratic time for long runs.
+    """
+    named = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), text)
+    kept: list[int] = []
+    plainer = "".join(" " if c.isspace() else c for c in _DECORATION.sub(lambda match: " " * len(match[0]), named))
+    for i, character in enumerate(plainer):
+        last = plainer[kept[-1]] if kept else ""
+        separates = character == "," != last
+        if separates or character.isalnum() or not last or last.isalnum() or (character == " ") != (last == " "):
+            kept.append(i)
+    return "".join(plainer[i] for i in kept), kept
+
+
+def _named(
+    prompt: str,
+    plain: PlainText,
+    spans: Sequence[tuple[int, int]],
+    name: Name,
+    tokens: Mapping[str, Sequence[TokenSpan]],
+) -> list[Found]:
+    """Return the occurrences of a name with its role; each must have a token."""
+    if not spans:
+        raise _absent(prompt, name.words, "is not in the prompt", tokens)
+    for start, end in spans:
+        positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
+        if positions and not any(positions):
+            fault = "has no token in any text encoder (an embedding that is not there?)"
+            raise _absent(prompt, name.words, fault, tokens)
+    return [(start, end, name.role) for start, end in spans]
+
+
+def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:
+    listed = "; ".join(f"{key}: {token_list(prompt, spans)}" for key, spans in tokens.items())
+    return ValueError(
+        f"override: '{words}' {fault}. The prompt's tokens: {listed or 'none, no text encoder is connected'}"
+    )
+
+
+def _subject(plain: PlainText, start: int, end: int, role: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> Subject:
+    span = plain.span(start, end)
+    positions = {key: positions_of(span, spans) for key, spans in tokens.items()}
+    return Subject(_SPACES.sub(" ", plain.text[start:end]), role, span, positions)

@@ -1,0 +1,61 @@
+"""Choose among a model's attention layers, by name or by grid."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+def one_layer(available: tuple[str, ...], wanted: str) -> str:
+    """The name of the single layer that `wanted` chooses, see `select_layers`; a grid chooses none.
+
+    Raises ValueError with the names there are when it is not exactly one.
+    """
+    chosen = select_layers(available, wanted)
+    if chosen.grids or len(chosen.names) != 1:
+        found = [name for name in available if name in chosen.names] or available
+        raise ValueError(f"layer {wanted!r} is not one layer; choose last, or one of: {', '.join(found)}")
+    return next(iter(chosen.names))
+
+
+def single_layers(available: tuple[str, ...], wanted: str) -> tuple[str, ...]:
+    """The layers that `wanted` names, separated by commas, in the network's order. Raises as `one_layer` for each."""
+    chosen = {one_layer(available, name) for name in wanted.split(",")}
+    return tuple(name for name in available if name in chosen)
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """Which layers count: by name, or by the (height, width) of their grid of query positions."""
+
+    names: frozenset[str]
+    grids: frozenset[tuple[int, int]]
+
+    def __contains__(self, layer: tuple[str, tuple[int, int]]) -> bool:
+        name, grid = layer
+        return name in self.names or grid in self.grids
+
+
+def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
+    """Read a choice of layers.
+
+    wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`,
+    `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError with the names there are when one of them is
+    unknown.
+    """
+    names: set[str] = set()
+    grids: set[tuple[int, int]] = set()
+    for item in (part.strip().lower() for part in wanted.split(",")):
+        if size := re.fullmatch(r"(\d+)\s*x\s*(\d+)", item):
+            grids.add((int(size[1]), int(size[2])))
+            continue
+        found = {"all": available, "last": available[-1:]}.get(item)
+        if found is None:
+            found = tuple(name for name in available if item and f"{name}.".startswith(f"{item}."))
+        if not found:
+            raise ValueError(
+                f"no cross-attention layer is called {item!r}; choose all, last, a grid such as 16x16, or among: "
+                f"{', '.join(available)}"
+            )
+        names.update(found)
+    return LayerSelection(frozenset(names), frozenset(grids))

@@ -1,0 +1,99 @@
+"""One model call of a sampler, as it is being captured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...core.attention.aggregate import Piece, compose, resize
+from .rows import Positives, Rows
+
+# What this pack installs on models and puts into their options has a name that begins like this.
+OURS = "explainable_latents."
+
+# In transformer_options: the model is asked for a mask, this call is no step of the sampler.
+ASIDE = OURS + "aside"
+
+
+def aside(extra_args: dict) -> dict:
+    """A sampler's `extra_args` for a model call that is no step of it."""
+    options = extra_args.get("model_options", {})
+    marked = {**options.get("transformer_options", {}), ASIDE: True}
+    return {**extra_args, "model_options": {**options, "transformer_options": marked}}
+
+
+class Evaluation(Protocol):
+    """What is known of a model call while the host evaluates its lists of conditionings.
+
+    index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened.
+    """
+
+    positives: Positives
+    index: int | None
+    evaluated: bool
+
+
+@contextmanager
+def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
+    """Inside the block `call.index` is that of the positive list among `conds`, the lists the host evaluates now.
+
+    Not by their order: guiders order the lists as they like, and guidance nodes evaluate the positive or the negative
+    list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
+    """
+    if call is not None and not call.evaluated:
+        call.index = call.positives.among(conds)
+        call.evaluated = call.index is not None
+    try:
+        yield
+    finally:
+        if call is not None:
+            call.index = None
+
+
+@dataclass
+class ModelCall:
+    """One model call of a sampler. index: of the positive list while the host evaluates it, else None.
+
+    device: of the sampler's state. pieces: per layer the maps of each conditioning, where the network ran that the host
+    gave it to: it may have copies of the model on several devices.
+    """
+
+    positives: Positives
+    batch: int
+    grid: tuple[int, int]
+    device: torch.device
+    sigma: float
+    step: int | None
+    index: int | None = None
+    evaluated: bool = False
+    pieces: dict[str, list[tuple[Tensor, Rows]]] = field(default_factory=dict)
+
+    def layers(self) -> dict[str, Tensor]:
+        """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
+
+        On `device`.
+        """
+        whole = all(len(pieces) == 1 and pieces[0][1].is_whole(self.grid) for pieces in self.pieces.values())
+        if whole:
+            return {name: pieces[0][0].to(self.device) for name, pieces in self.pieces.items()}
+        return {
+            name: compose([self._piece(maps, row) for maps, row in pieces], self.grid)
+            for name, pieces in self.pieces.items()
+        }
+
+    def _piece(self, maps: Tensor, row: Rows) -> Piece:
+        weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
+        return Piece(resize(maps, row.size).to(self.device), row.offset, weight)
+
+
+def step_of(sigma: float, model_options: dict) -> int | None:
+    """Index of the sampler's step that evaluates at `sigma`: the last one whose noise level is not below it."""
+    sigmas = model_options.get("transformer_options", {}).get("sample_sigmas")
+    if sigmas is None:
+        return None
+    return max(0, int((sigmas.float().cpu() >= sigma * (1 - 1e-5)).sum()) - 1)

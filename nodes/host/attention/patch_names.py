@@ -1,0 +1,46 @@
+"""What to call a function that another node put on the model, so that its user finds the node."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+_OURS = __name__.rpartition(".host.")[0]
+_PACKS = re.compile(r".*[/\\]custom_nodes[/\\]([^/\\]+)")
+
+
+def patch_name(patch: Callable) -> str:
+    """Its name in the code and where it comes from: `couple.attn2_patch of ComfyUI-ppm.src.couple`.
+
+    For a pack that is installed, the place starts with the pack's folder.
+    """
+    function = inspect.unwrap(patch)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    if not hasattr(function, "__qualname__"):  # an object that can be called
+        function = type(function)
+    name = function.__qualname__.replace(".<locals>", "")
+    module = (function.__module__ or "").replace("_x_", ".")
+    installed = _PACKS.match(module)
+    place = installed[1] if installed else module
+    return f"{name} of {place}"
+
+
+def patch_names(patches: Iterable[Callable]) -> str:
+    """The names of several, each once: `first and second`."""
+    return " and ".join(dict.fromkeys(patch_name(patch) for patch in patches))
+
+
+def replaced_parts(network: nn.Module) -> str:
+    """The names of what other nodes put in place of the `forward` of parts of the network; else `another node`."""
+    patches = [vars(part)["forward"] for part in network.modules() if "forward" in vars(part)]
+    return patch_names(of_other_nodes(patches)) or "another node"
+
+
+def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:
+    """Those that are not this pack's own: several captures may watch one model."""
+    return [patch for patch in patches if not getattr(inspect.unwrap(patch), "__module__", "").startswith(_OURS)]

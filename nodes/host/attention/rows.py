@@ -1,0 +1,189 @@
+"""Which rows of a model call belong to the prompt whose words are observed, and where in the frame they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.attention.probabilities import token_columns
+from .patch_names import of_other_nodes, patch_name
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt that subjects come from. context: [B or 1,T,d]. columns: [T,S], the subjects' positions in it. words:
+    [T], its own tokens, or None."""
+
+    context: Tensor
+    columns: Tensor
+    words: Tensor | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the network's batch that one positive conditioning fills.
+
+    rows: where. texts: what their keys may be made from. own: whether the first text is the conditioning's own; else
+    only another node can put one of them there. length: tokens of the context in this call, where a text may be
+    repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it counts there, a number or
+    [B or 1,a,b].
+    """
+
+    rows: slice
+    texts: tuple[Text, ...]
+    own: bool
+    length: int
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    weight: Tensor | float
+
+    def is_whole(self, grid: tuple[int, int]) -> bool:
+        """Whether the conditioning covers the whole latent evenly."""
+        return self.size == grid and isinstance(self.weight, float)
+
+
+class Positives:
+    """The positive conditionings of one step, reduced to those that hold the subjects' prompt.
+
+    listed: the guider's list itself.
+    """
+
+    def __init__(
+        self,
+        listed: list[dict],
+        prompt: Sequence[Tensor] | None,
+        warn: Callable[[str], None],
+        wrapper: Callable | None = None,
+    ) -> None:
+        """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
+
+        Where none of them holds that prompt, another node may put it into their rows while the network runs. wrapper:
+        what another node put around the calls of the network, to name it.
+        """
+        self.listed = listed
+        self._warn = warn
+        self._caller = "another node" if wrapper is None else patch_name(wrapper)
+        text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
+        wanted = [_context(cond) for cond in text[:1]] if prompt is None else prompt
+        chosen = [cond for cond in text if any(_equal(_context(cond), context) for context in wanted)]
+        self._elsewhere = () if chosen else tuple(wanted)
+        self._by_uuid = {cond["uuid"]: cond for cond in chosen or text}
+        if not text:
+            warn("the sampler's guider has no positive text conditioning: no attention is captured")
+        elif prompt is None and len(chosen) < len(text):
+            warn(
+                f"{len(text)} positive conditionings are combined; attention is captured for the first one's prompt "
+                f"and not for the {len(text) - len(chosen)} that hold another prompt"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self._by_uuid)
+
+    def among(self, lists: Sequence[list[dict] | None]) -> int | None:
+        """Index of the positive list among the lists that the host evaluates, None where it is not there.
+
+        By identity; else by the ids of its conditionings, for another node may evaluate changed copies (CADS).
+        """
+        own = [cond["uuid"] for cond in self.listed]
+        copies = (i for i, each in enumerate(lists) if each and [cond.get("uuid") for cond in each] == own)
+        return next((i for i, each in enumerate(lists) if each is self.listed), next(copies, None))
+
+    def rows(
+        self,
+        x: Tensor,
+        context: Tensor,
+        options: dict,
+        index: int,
+        batch: int,
+        grid: tuple[int, int],
+        tokens: Sequence[Sequence[int]],
+        words: Sequence[int] | None,
+    ) -> list[Rows]:
+        """Where the chosen conditionings lie in a call of the network with input `x` [rows,C,h,w].
+
+        context: [rows,T,d], what the network attends to in this call. options: the host's transformer options. index:
+        of the positive list among the lists it evaluates. batch, grid: of the latent. tokens, words: positions in the
+        prompt's own context.
+        """
+        kinds, uuids = options["cond_or_uncond"], options["uuids"]
+        if self._elsewhere and not of_other_nodes(options.get("patches", {}).get("attn2_patch", [])):
+            self._warn("none of the positive conditionings holds the chosen prompt: no attention is captured")
+            return []
+        if x.shape[0] != batch * len(kinds):
+            self._warn(
+                f"the network was called with {x.shape[0]} rows instead of {len(kinds)} conditionings of {batch} "
+                f"latents: {self._caller} splits the batch in its own way; such calls are not captured"
+            )
+            return []
+        found = []
+        for j, (kind, uuid) in enumerate(zip(kinds, uuids, strict=True)):
+            cond = self._by_uuid.get(uuid)
+            if kind != index or cond is None:
+                continue
+            size, offset = _area(cond, grid)
+            if tuple(x.shape[-2:]) != size:
+                self._warn(
+                    f"the network saw a latent of {tuple(x.shape[-2:])} instead of {size}: {self._caller} cuts the "
+                    "latent into tiles; such calls are not captured"
+                )
+                continue
+            rows, length = slice(j * batch, (j + 1) * batch), context.shape[1]
+            if self._elsewhere:
+                texts = tuple(_text(each, each.shape[1], tokens, words, x.device) for each in self._elsewhere)
+            else:
+                own = context[rows, : _context(cond).shape[1]]
+                texts = (_text(own, length, tokens, words, x.device),)
+            weight = _weight(cond, size, offset)
+            found.append(Rows(rows, texts, not self._elsewhere, length, size, offset, weight))
+        return found
+
+
+def _context(cond: dict) -> Tensor:
+    return cond["model_conds"]["c_crossattn"].cond
+
+
+def _text(
+    context: Tensor,
+    length: int,
+    tokens: Sequence[Sequence[int]],
+    words: Sequence[int] | None,
+    device: torch.device,
+) -> Text:
+    """The text [B or 1,T,d] that stands in a context of `length` tokens, repeated where that is longer."""
+    own = context.shape[1]
+    columns = token_columns(tokens, length, own)[:own].to(device)
+    real = None if words is None else token_columns([words], own, own)[:, 0].to(device)
+    return Text(context.to(device), columns, real)
+
+
+def _equal(context: Tensor, other: Tensor) -> bool:
+    return context is other or (context.shape == other.shape and torch.equal(context, other.to(context)))
+
+
+def _area(cond: dict, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size (a, b) and offset (y, x) of a conditioning's area in the latent, cut at the border as the host cuts it."""
+    if "area" not in cond:
+        return grid, (0, 0)
+    a, b, y, x = cond["area"]
+    return (min(grid[0] - y, a), min(grid[1] - x, b)), (y, x)
+
+
+def _weight(cond: dict, size: tuple[int, int], offset: tuple[int, int]) -> Tensor | float:
+    """How much a conditioning counts: its strength times its mask, a number or [B or 1,a,b]."""
+    strength = float(cond.get("strength", 1.0))
+    if "mask" not in cond:
+        return strength
+    (a, b), (y, x) = size, offset
+    return cond["mask"][:, y : y + a, x : x + b].float() * (strength * float(cond.get("mask_strength", 1.0)))
+
+
+def contexts_of(conditioning: list[list[Any]]) -> list[Tensor]:
+    """The text contexts [1,T,d] of a CONDITIONING. Raises ValueError when there is none."""
+    contexts = [entry[0] for entry in conditioning if entry[0] is not None]
+    if not contexts:
+        raise ValueError("the conditioning holds no text: connect the output of CLIP Text Encode")
+    return contexts

@@ -1,0 +1,114 @@
+"""Attention that autograd can follow, and whether another node's attention is such."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention.patch_names import patch_name, patch_names
+
+Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# Steps of finite differences, in standard deviations of what goes in. The small one, both ways, is the derivative; the
+# large one says how much each element of the output counts in it, so that rounding (in bfloat16) averages out.
+_STEP, _FAR = 0.02, 0.1
+
+# By what share of itself the derivative may differ from autograd's; in float32 it does by 0.2 %.
+_TOLERANCE = 0.02
+
+
+def differentiable_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, scale: float | None = None, **options: Any
+) -> Tensor:
+    """Attention in float32 that autograd can follow: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
+
+    mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where kept. options: the host's, without effect.
+    """
+    q, k, v = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    if mask is not None and mask.ndim == 3:
+        mask = mask.unsqueeze(1)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.float()
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(2)
+
+
+def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`compute(q, k, v)`, which is what another node's `patch` makes of them, if autograd can follow it there.
+
+    An optimised kernel (SageAttention, say) gives numbers that autograd takes for constants, wholly or in part, and
+    every gradient behind it would be wrong without a word. So where something is derived through the attention, its
+    derivative along a random direction is measured, by three more calls, and compared with what autograd says.
+
+    Raises ValueError naming the patch when they differ, or when autograd cannot derive it at all.
+    """
+    inputs = [x.view_as(x) for x in (q, k, v)]  # so that each has a gradient of its own, should two be the same
+    variables = [x for x in inputs if x.requires_grad]
+    if not variables:
+        return compute(q, k, v)
+    directions = [_direction(x, seed) if x.requires_grad else None for seed, x in enumerate(inputs)]
+    ahead, back, far = (_moved(compute, inputs, directions, step) for step in (_STEP, -_STEP, _FAR))
+    try:
+        out = compute(*(x.clone() for x in inputs))  # which may be changed in place
+        gradients, weights = [None] * len(variables), far - out.detach().float()
+        if out.requires_grad:
+            gradients = torch.autograd.grad(out, variables, weights.to(out.dtype), retain_graph=True, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(_refusal(patch, str(error).strip())) from error
+    along = [d for d in directions if d is not None]
+    found = sum(float((g.float() * d).sum()) for g, d in zip(gradients, along, strict=True) if g is not None)
+    expected = float((weights * (ahead - back)).sum()) / (2 * _STEP)
+    if not abs(found - expected) <= _TOLERANCE * abs(expected):
+        reason = f"autograd finds the derivative {found:.3g} where its output changes by {expected:.3g}"
+        raise ValueError(_refusal(patch, reason))
+    return out
+
+
+@contextmanager
+def derivable(options: dict) -> Iterator[None]:
+    """Around what derives the record of a call with these transformer options.
+
+    Raises ValueError naming other nodes' patches when a recorded number was changed in place, which autograd refuses.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
+        suspects = f" (there are {patches})" if patches else ""
+        raise ValueError(
+            f"gradients cannot pass what another node changes in place{suspects}. Connect the model without that "
+            "node (FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
+        ) from error
+
+
+def _moved(compute: Compute, inputs: list[Tensor], directions: list[Tensor | None], step: float) -> Tensor:
+    """The output in float32 for inputs moved a step along their directions; random numbers are drawn as without it."""
+    moved = [
+        x.detach().clone() if d is None else (x.detach().float() + step * d).to(x.dtype)
+        for x, d in zip(inputs, directions, strict=True)
+    ]
+    device = inputs[0].device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return compute(*moved).detach().float()
+
+
+def _direction(x: Tensor, seed: int) -> Tensor:
+    """Random numbers as large as those of x, float32."""
+    random = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    return random * x.detach().float().std()
+
+
+def _refusal(patch: Callable, reason: str) -> str:
+    return (
+        f"gradients cannot pass the attention that {patch_name(patch)} computes instead of the model: {reason}. "
+        "Connect the model without the node that does this (an optimised attention such as SageAttention, for "
+        "instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x, which derives through no attention"
+    )

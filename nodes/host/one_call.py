@@ -1,0 +1,105 @@
+"""Saliency of an existing picture: its latent is noised to one level and the model is called once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..core.maps.saliency import Saliency
+from ..core.words.subjects import Subjects
+from .attention.model_call import OURS
+from .attention.observer import observe
+
+# Guidance changes what is done with a prediction; a probe asks for one prediction only.
+_GUIDANCE = (
+    "sampler_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_calc_cond_batch_function",
+    "disable_cfg1_optimization",
+)
+
+
+def noise_sigma(model: ModelPatcher, noise_level: float) -> float:
+    """The σ at a noise level from 0 (clean) to 1 (pure noise): for SD models that of timestep 999·level.
+
+    Raises ValueError outside 0 < level <= 1.
+    """
+    if not 0.0 < noise_level <= 1.0:
+        raise ValueError(f"noise level {noise_level} is not in the range 0 < level <= 1")
+    sampling = model.get_model_object("model_sampling")
+    return min(float(sampling.percent_to_sigma(1.0 - noise_level)), float(sampling.sigma_max))
+
+
+def without_ours(model: ModelPatcher) -> ModelPatcher:
+    """A clone of `model` without what this pack's nodes installed on it: a probe is no run of a sampler.
+
+    Its captures and reports would take the probe for one, and masked latents would look for their steps in it.
+    """
+    patcher = model.clone()
+    for keys in patcher.wrappers.values():
+        for key in [key for key in keys if str(key).startswith(OURS)]:
+            del keys[key]
+    return patcher
+
+
+def probe(
+    model: ModelPatcher,
+    positive: list,
+    latent: dict,
+    subjects: Subjects,
+    noise_level: float,
+    seed: int,
+    region: list | None = None,
+    **options: Any,
+) -> Saliency:
+    """Maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`; step is None.
+
+    One call of the model on the positive conditioning; LoRA, ControlNet, hooks and attention patches take part,
+    guidance and this pack's other patches do not. region: the CONDITIONING of the subjects' prompt where another node
+    gives it to a part of the picture. options: as of `observer.observe`. Raises ValueError as `observe` and
+    `noise_sigma` do, and when the conditioning was not active at this noise level.
+    """
+    patcher = without_ours(model)
+    capture = observe(patcher, subjects, positive=region, **options)
+    call_once(patcher, positive, latent, noise_level, seed)
+    saliency = capture.latest()
+    if saliency is None:
+        reason = capture.reason(
+            "the positive conditioning is not active there (a timestep range), or another node hides it"
+        )
+        raise ValueError(
+            f"the model was called at noise level {noise_level} but no attention of {', '.join(subjects.labels)} was "
+            f"read: {reason}"
+        )
+    return replace(saliency, step=None)
+
+
+def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:
+    """Call the model once, on the positive conditioning alone and without guidance (taken off `patcher`: pass a clone).
+
+    The latents of a LATENT are noised with the seed's noise to `noise_level`. Raises ValueError as `noise_sigma` does.
+    """
+    for name in _GUIDANCE:
+        patcher.model_options.pop(name, None)
+    samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"])
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.inner_set_conds({"positive": positive})
+    sigmas = torch.tensor([noise_sigma(patcher, noise_level), 0.0])
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    guider.sample(noise, samples, comfy.samplers.KSAMPLER(_evaluate), sigmas, disable_pbar=True, seed=seed)
+
+
+def _evaluate(
+    model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable | None, disable: bool
+) -> Tensor:
+    """A sampler function that evaluates the model at the first noise level and changes nothing."""
+    model(x, sigmas[0] * x.new_ones(x.shape[0]), **extra_args)
+    return x

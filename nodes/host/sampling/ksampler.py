@@ -1,0 +1,55 @@
+"""The stock KSampler with a masked-latent plan installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nodes
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSampler
+
+from ...core.methods.schedule import check_steps, parse_steps
+from ..ui.node_text import show_on_running_node
+from .masked_latent import MaskedLatent
+
+
+def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tuple[dict, Any, Any]:
+    """Run the host's own KSampler on a copy of `model` with the plan installed.
+
+    stock: (seed, steps, cfg, sampler name, scheduler, positive, negative, latent, denoise) as the KSampler takes them.
+    Returns LATENT and, as `Report.outputs`, MASK and the saliency of all manipulated steps. What is to be said of how
+    the sampler was changed is shown on the node.
+    """
+    patcher = model.clone()
+    report = plan.install(patcher)
+    *settings, denoise = stock
+    (latent,) = nodes.common_ksampler(patcher, *settings, denoise=denoise)
+    masks, saliency, _ = report.outputs(latent["samples"])
+    if notes := report.notes(latent["samples"]):
+        show_on_running_node("\n".join(notes))
+    return latent, masks, saliency
+
+
+def steps_problem(
+    manipulate_at: str | None, steps: int | None = None, denoise: float | None = None, scheduler: str | None = None
+) -> str:
+    """What is wrong with the steps to manipulate or the run they are counted in, before anything is loaded; or nothing.
+
+    Each is None where it comes from another node and is not known yet. The host leaves the ranges of what a node checks
+    itself to the node, so they are checked here.
+    """
+    if steps is not None and not 1 <= steps <= 10000:
+        return f"steps {steps} must lie between 1 and 10000"
+    if denoise is not None and not 0 <= denoise <= 1:
+        return f"denoise {denoise} must lie between 0 and 1"
+    if scheduler is not None and scheduler not in KSampler.SCHEDULERS:
+        return f"scheduler {scheduler!r} is not one of: {', '.join(KSampler.SCHEDULERS)}"
+    try:
+        if manipulate_at is not None:
+            check_steps(manipulate_at)
+            # A whole schedule may have a few steps more than it was asked for: what a model has decides there.
+            if None not in (steps, denoise, scheduler) and (denoise <= 0.9999 or scheduler != "ddim_uniform"):
+                parse_steps(manipulate_at, steps)
+    except ValueError as problem:
+        return str(problem)
+    return ""

@@ -1,0 +1,123 @@
+"""Evaluate an EL_MASKING at a manipulated step of a running sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...core.maps.masks import shape_mask
+from ...core.maps.saliency import Saliency
+from ...core.methods.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
+from ..attention.observer import AttentionCapture, observe
+from ..autograd.gradient_probe import GradientProbe
+from ..ui.progress import stop_when_cancelled
+
+
+class MaskSource(Protocol):
+    """Gives the mask of one step."""
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
+        """Return the mask [B or 1,h,w] or [B,C,h,w] for state `x` [B,C,h,w] and what it was made from.
+
+        `predict` evaluates the model there.
+        """
+        ...
+
+    def check(self) -> None:
+        """After the first step of a run: raise the ValueError that a manipulated step is bound to raise."""
+        ...
+
+
+class AttentionSource:
+    """The shaped attention of the sampler's model call before the step, or of all its calls up to the step.
+
+    Where there is none a call is made for it: before the first step, and where the subjects' prompt took no part in the
+    call before (a timestep range).
+    """
+
+    def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
+        self._masking = masking
+        self._capture = capture
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
+        """See `MaskSource`. Raises ValueError when the model call showed no attention of the subjects."""
+        cumulative = self._masking.calls == CUMULATIVE
+        saliency = self._capture.until_step() if cumulative else self._capture.before_step()
+        if saliency is None:
+            saliency = self._capture.ask(predict)
+        if saliency is None:
+            noted = self._capture.reason("")
+            raise ValueError(
+                f"the model showed no attention for {', '.join(self._masking.subjects.labels)} at a manipulated step: "
+                f"{noted}{'; or ' if noted else ''}their prompt is not active there (a timestep range of its "
+                f"conditioning), or it is not the one that is connected as positive conditioning, encoded with the "
+                f"CLIP of this model"
+            )
+        return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
+
+    def check(self) -> None:
+        """See `MaskSource`: a word whose map is flat in the first model call has no effect on this model."""
+        saliency = self._capture.before_step()
+        if saliency is not None:
+            shape_mask(saliency.maps, self._masking.shaping, saliency.labels)
+
+
+class GradientSource:
+    """The shaped Abs-Grad-SAM of a model call of its own."""
+
+    def __init__(self, masking: GradientMasking, probe: GradientProbe) -> None:
+        self._masking = masking
+        self._probe = probe
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
+        """See `MaskSource`; the mask is [B,C,h,w] where each channel has its own. Raises as `GradientProbe.measure`.
+
+        The masks of several layers intersect.
+        """
+        saliency = self._probe.measure(predict, stop_when_cancelled)
+        maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
+        return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
+
+    def check(self) -> None:
+        """See `MaskSource`: nothing is known before the gradients are."""
+
+
+class ImageSource:
+    """A given mask, brought to the latent's size."""
+
+    def __init__(self, masking: ImageMasking) -> None:
+        self._mask = masking.mask
+
+    def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, None]:
+        """See `MaskSource`. Raises ValueError when the mask's batch is neither 1 nor the latent's."""
+        if self._mask.shape[0] not in (1, x.shape[0]):
+            raise ValueError(
+                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one mask for all, or one for "
+                f"each"
+            )
+        mask = self._mask.to(device=x.device, dtype=torch.float32).unsqueeze(1)
+        if mask.shape[-2:] != x.shape[-2:]:
+            mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
+        return mask[:, 0], None
+
+    def check(self) -> None:
+        """See `MaskSource`: a given mask is never flat."""
+
+
+def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
+    """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
+    if isinstance(masking, AttentionMasking):
+        cumulative = masking.calls == CUMULATIVE
+        options = {"layers": masking.layers, "positive": masking.positive, "add_up": cumulative}
+        capture = observe(patcher, masking.subjects, keep=False, **options)
+        return AttentionSource(masking, capture)
+    if isinstance(masking, GradientMasking):
+        how = {"layer": masking.layer, "prompt": masking.positive}
+        probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, **how)
+        return GradientSource(masking, probe)
+    return ImageSource(masking)

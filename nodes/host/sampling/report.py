@@ -1,0 +1,112 @@
+"""What happened at the manipulated steps, to be read after the sampler has run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ...core.maps.masks import enlarge
+from ...core.maps.saliency import Saliency
+from ..attention.runs import Runs, SamplerRun
+
+
+@dataclass(frozen=True)
+class Manipulation:
+    """What happened at one manipulated step: number, σ, mask [B or 1,h,w] or [B,C,h,w], the saliency it came from."""
+
+    step: int
+    sigma: float
+    mask: Tensor
+    saliency: Saliency | None
+
+
+@dataclass
+class ManipulatedRun(SamplerRun):
+    """The manipulations of one sampler run, in their order, and what is to be said of how they were made."""
+
+    manipulations: list[Manipulation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, manipulation: Manipulation) -> None:
+        """Take in one manipulated step."""
+        self.manipulations.append(manipulation)
+
+    def content(self) -> list[Tensor]:
+        """See `SamplerRun`."""
+        masks = [entry.mask for entry in self.manipulations]
+        return masks + [entry.saliency.maps for entry in self.manipulations if entry.saliency is not None]
+
+    def to_cpu(self) -> None:
+        """See `SamplerRun`."""
+        self.manipulations = [_on_cpu(manipulation) for manipulation in self.manipulations]
+
+
+class Report:
+    """Handle of a model with masked-latent sampling (EL_REPORT): filled while samplers run it, read afterwards.
+
+    spatial_scale: picture pixels per latent pixel.
+    """
+
+    def __init__(self, spatial_scale: int) -> None:
+        self.runs: Runs[ManipulatedRun] = Runs(ManipulatedRun, "report", "Masked Latent (model patch)")
+        self._scale = spatial_scale
+
+    def manipulations(self, samples: Tensor) -> list[Manipulation]:
+        """The manipulated steps of the finished run that made `samples`, on the CPU.
+
+        Raises ValueError as `Runs.of`.
+        """
+        return self.runs.of(samples).manipulations
+
+    def notes(self, samples: Tensor) -> list[str]:
+        """What is to be said of how the sampler was changed. Raises ValueError as `Runs.of`."""
+        return self.runs.of(samples).notes
+
+    def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
+        """MASK [N·B,H,W] in picture pixels of the N manipulated steps, one after the other, their saliency, and a text.
+
+        An output that the run does not have blocks the nodes behind it with a message. Raises as `manipulations`.
+        """
+        found = self.manipulations(samples)
+        text = "\n".join([described(found), *self.notes(samples)])
+        return picture_masks(found, self._scale), joined_saliency(found), text
+
+
+def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor | ExecutionBlocker:
+    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` picture pixels.
+
+    Where each latent channel has a mask of its own, their mean.
+    """
+    if not manipulations:
+        return ExecutionBlocker(
+            "manipulate_at names no step, so there is no mask. Write shares of the run (15%, 50%, 80%) or step numbers "
+            "(5, 18, 28)."
+        )
+    masks = torch.cat([entry.mask if entry.mask.ndim == 3 else entry.mask.mean(1) for entry in manipulations])
+    return enlarge(masks, scale).float().cpu()
+
+
+def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | ExecutionBlocker:
+    """The maps of all manipulated steps in one saliency, labelled `word, step j`."""
+    found = [entry for entry in manipulations if entry.saliency is not None]
+    if not found:
+        return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")
+    maps = torch.cat([entry.saliency.maps for entry in found]).cpu()
+    labels = tuple(f"{label}, step {entry.step}" for entry in found for label in entry.saliency.labels)
+    return replace(found[-1].saliency, maps=maps, labels=labels, sigma=found[-1].sigma, step=None)
+
+
+def described(manipulations: Sequence[Manipulation]) -> str:
+    """One line per manipulated step: its number, σ, and the share of the latent inside the mask."""
+    lines = [f"step {m.step}: sigma {m.sigma:.4f}, {float(m.mask.mean()):.1%} inside" for m in manipulations]
+    return "\n".join(lines) or "no step was manipulated"
+
+
+def _on_cpu(manipulation: Manipulation) -> Manipulation:
+    saliency = manipulation.saliency
+    on_cpu = None if saliency is None else saliency.with_maps(saliency.maps.cpu())
+    return replace(manipulation, mask=manipulation.mask.cpu(), saliency=on_cpu)

@@ -1,0 +1,77 @@
+"""Kinds of nouns: the pack's table and the program that makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from explainable_latents.nodes.core.words.english.meaning import TABLE, kind, kinds
+from tests.tools.wordnet.__main__ import word_kinds
+
+# Two senses of "bank" (one met 3 times, one 20), a person named Bank who was a painter, and "river bank".
+DATA = """\
+00000001 03 n 01 entity 0 000 | what is
+00000002 17 n 01 geological_formation 0 001 @ 00000001 n 0000 | a form of the land
+00000003 17 n 01 bank 0 001 @ 00000002 n 0000 | sloping land
+00000004 06 n 01 structure 0 001 @ 00000001 n 0000 | what is built
+00000005 06 n 01 bank 0 001 @ 00000004 n 0000 | a building
+00000006 18 n 01 painter 0 001 @ 00000001 n 0000 | an artist
+00000007 18 n 01 Bank 0 001 @i 00000006 n 0000 | a painter
+"""
+SENSES = """\
+bank%1:06:00:: 00000005 1 20
+bank%1:17:00:: 00000003 2 3
+bank%1:18:00:: 00000007 3 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("dog", "animal"),
+        ("wolves", "animal"),
+        ("otter", "animal"),
+        ("wizard", "person"),
+        ("beach", "place"),
+        ("kitchens", "place"),
+        ("skatepark", "place"),
+        ("lighthouse", "building"),
+        ("scarf", "clothing"),
+        ("eyes", "body"),
+        ("tulips", "plant"),
+        ("sword", "thing"),
+        ("picasso", "artist"),
+        ("bokeh", "medium"),
+        ("cottagecore", "medium"),
+        ("surrealism", "medium"),
+        ("shockwave", "thing"),
+        ("sadness", "abstract"),
+        ("glorbix", "thing"),
+    ],
+)
+def test_kinds_of_words(word, expected):
+    assert kind(word) == expected
+
+
+def test_two_words_can_mean_what_the_second_alone_does_not():
+    assert kind("light") == "medium"
+    assert kind("light", "traffic") == "thing"
+    assert kinds("table") == ("building",)
+
+
+def test_the_table_is_small_and_says_where_it_is_from():
+    assert TABLE.stat().st_size < 300_000
+    notes = (TABLE.parent / "README.md").read_text(encoding="utf-8")
+    assert "WordNet" in notes
+    assert "Princeton University" in (TABLE.parent / "WORDNET-LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_program_weighs_senses_by_how_often_they_were_met(tmp_path: Path):
+    (tmp_path / "data.noun").write_text(DATA, encoding="latin-1")
+    (tmp_path / "index.sense").write_text(SENSES, encoding="latin-1")
+    assert word_kinds(tmp_path) == {"bank": ("building",)}
+    (tmp_path / "index.sense").write_text(SENSES.replace(" 20\n", " 4\n"), encoding="latin-1")
+    assert word_kinds(tmp_path) == {"bank": ("building", "place")}
+    (tmp_path / "index.sense").write_text("bank%1:18:00:: 00000007 1 0\n", encoding="latin-1")
+    assert word_kinds(tmp_path) == {"bank": ("artist",)}

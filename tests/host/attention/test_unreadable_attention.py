@@ -1,0 +1,169 @@
+"""Another node rearranges attention so that the prompt is not found in it: every message names that node."""
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masking import AttentionMasking
+from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.regional_patches import Couple, left_half
+from tests.host.toy_sampling import KEEP, REFERENCE
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+
+HERE = "of tests.host.attention.test_unreadable_attention"
+
+
+@pytest.fixture(scope="module")
+def model(comfy):
+    return random_unet()
+
+
+def with_patches(patch, output=None):
+    def install(model):
+        model = model.clone()
+        model.set_model_attn2_patch(patch)
+        if output is not None:
+            model.set_model_attn2_output_patch(output)
+        return model
+
+    return install
+
+
+def other_text(n, context, value, extra_options):
+    other = conditioning(7)[0][0].expand_as(context)
+    return n, other, other
+
+
+def fewer_tokens(n, context, value, extra_options):
+    return n, context[:, 2:70], value[:, 2:70]
+
+
+def doubled(n, context, value, extra_options):
+    return tuple(torch.cat([each * 1.1, each * 0.9]) for each in (n, context, value))
+
+
+def halved(out, extra_options):
+    return sum(out.chunk(2)) / 2
+
+
+def repeated(n, context, value, extra_options):
+    return tuple(torch.cat([each, each]) for each in (n, context, value))
+
+
+def rolled(out, extra_options):
+    first, second = out.chunk(2)
+    return (first * second.roll(1, dims=1)).sin()
+
+
+REARRANGED = {
+    "another text": (with_patches(other_text), f"keys are no longer the prompt's, changed by other_text {HERE}"),
+    "fewer tokens": (with_patches(fewer_tokens), f"keys are no longer the prompt's, changed by fewer_tokens {HERE}"),
+    "other queries": (
+        with_patches(doubled, halved),
+        f"rows and queries are no longer the picture's, changed by doubled {HERE} and halved {HERE}",
+    ),
+}
+MIXED = {
+    "no mixture": (
+        with_patches(repeated, rolled),
+        f"how its rows are mixed cannot be told, by repeated {HERE} and rolled {HERE}",
+    ),
+}
+
+
+def masked(model, at="1"):
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(model)
+    return sample(model, 2)
+
+
+@pytest.mark.parametrize("name", [*REARRANGED, *MIXED])
+def test_capture_probe_and_masked_latent_name_the_node(model, name):
+    install, message = (REARRANGED | MIXED)[name]
+    observed = install(model)
+    capture = observe(observed, SUBJECTS)
+    made = sample(observed, 2)
+    assert torch.equal(made, sample(install(model), 2))
+    with pytest.raises(ValueError, match="the capture is empty") as error:
+        capture.saliency(made, "all", "mean")
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="no attention of dog, beach") as error:
+        probe(install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0)
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="no attention for dog") as error:
+        masked(install(model))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", REARRANGED)
+def test_gradients_name_the_node(model, name):
+    install, message = REARRANGED[name]
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        gradient_saliency(
+            install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, "absolute", "structured"
+        )
+
+
+def replaced_forward(x, **kwargs):
+    return torch.zeros_like(x)
+
+
+def tiles(apply_model, args):
+    parts = [apply_model(x.contiguous(), args["timestep"], **args["c"]) for x in args["input"].chunk(2, dim=-1)]
+    return torch.cat(parts, dim=-1)
+
+
+def test_a_node_that_replaces_the_attention_itself_is_named(comfy):
+    model = random_unet()
+    for name, _ in model.model.named_modules():
+        if name.endswith("attn2"):
+            model.add_object_patch(f"{name}.forward", replaced_forward)
+    capture = observe(model, SUBJECTS)
+    made = sample(model, 1)
+    message = f"not computed where it could be seen, but replaced by replaced_forward {HERE}"
+    with pytest.raises(ValueError, match=message):
+        capture.saliency(made, "all", "mean")
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        gradient_saliency(model, conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, "absolute", "structured")
+
+
+def test_a_node_that_calls_the_model_on_tiles_is_named(model):
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(tiles)
+    capture = observe(patched, SUBJECTS)
+    with pytest.raises(ValueError, match=f"tiles {HERE} cuts the latent into tiles"):
+        capture.saliency(sample(patched, 1), "all", "mean")
+
+
+def test_rows_that_are_changed_where_no_capture_looks_give_no_map(model):
+    """A node that installs its patches when the network is called, behind the capture."""
+    from comfy.patcher_extension import WrappersMP
+
+    couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
+
+    def late(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        patches = dict(transformer_options["patches"])
+        patches["attn2_patch"] = [*patches["attn2_patch"], couple.spread]
+        patches["attn2_output_patch"] = [couple.blend]
+        return executor(x, timesteps, context, y, control, {**transformer_options, "patches": patches}, **kwargs)
+
+    observed = model.clone()
+    capture = observe(observed, SUBJECTS)
+    observed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "late", late)
+    made = sample(observed, 1)
+    assert torch.equal(made, sample(couple.install(model), 1))
+    with pytest.raises(ValueError, match=r"there are \(3, 256\) rows and queries and \(3, 77\) rows and keys where 2"):
+        capture.saliency(made, "all", "mean")
+
+
+def test_a_prompt_that_no_region_holds_names_the_node(model):
+    couple = Couple([left_half(), 1 - left_half()], [conditioning(5)[0][0]])
+    observed = couple.install(model)
+    capture = observe(observed, SUBJECTS, positive=conditioning(9))
+    made = sample(observed, 2)
+    message = "none of its rows has the text of the chosen prompt, put there by Couple.spread of tests.host"
+    with pytest.raises(ValueError, match=message):
+        capture.saliency(made, "all", "mean")

@@ -1,0 +1,149 @@
+"""The memory that is asked for before gradients are taken: against what the allocator gave, and who is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masking import GradientMasking
+from explainable_latents.nodes.core.methods.replacement import Policy
+from explainable_latents.nodes.host.autograd import solvers as solving
+from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+from explainable_latents.nodes.host.autograd.memory import room_behind
+from explainable_latents.nodes.host.families.unet import cross_attention_layers
+from explainable_latents.nodes.host.one_call import call_once
+from explainable_latents.nodes.host.sampling.ksampler import sample_masked
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host import unets
+from tests.host.autograd.test_gradients import subjects
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
+
+
+def memory(action: Callable[[], object]) -> tuple[int, int]:
+    """Bytes that the CPU allocator held at most, and holds afterwards, beyond what it held before."""
+    action()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        action()
+    events = [e for e in run.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most, now
+
+
+CASES = [
+    # kind, channels, grid, batch, words' tokens, layer, how
+    ("SD15", 64, (16, 16), 1, [(1,)], -1, "structured"),
+    ("SD15", 128, (12, 20), 2, [(1, 2), (5, 6)], -1, "structured"),
+    ("SD15", 64, (9, 14), 1, [tuple(range(1, 21))], -1, "structured"),
+    ("SD20", 64, (24, 24), 1, [(1,)], -1, "structured"),
+    ("SD20", 128, (16, 16), 1, [(1,)], -1, "exact"),
+    ("SD15", 64, (16, 12), 1, [(1, 2, 3)], -1, "exact"),
+    ("SD15", 64, (9, 14), 1, [(1,)], 2, "exact"),
+    ("SD20", 64, (16, 16), 3, [(1,)], 0, "exact"),
+    ("SDXL", 64, (16, 16), 1, [(1,)], -1, "exact"),
+    ("SDXL", 64, (16, 16), 2, [(1,), (2,)], 0, "exact"),
+    ("SD20", 64, (24, 16), 1, [(1,)], 0, "aggregated"),
+    ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "aggregated"),
+]
+
+
+@pytest.mark.parametrize(("kind", "channels", "grid", "batch", "sets", "layer", "how"), CASES)
+def test_what_is_asked_for_is_what_it_takes(comfy, monkeypatch, kind, channels, grid, batch, sets, layer, how):
+    """At most the estimate beside a plain call, at least half of it in all; and all of it is given back."""
+    monkeypatch.setitem(unets._COMMON, "model_channels", channels)
+    model = random_unet(kind)
+    network, layers = model.model.diffusion_model, cross_attention_layers(model)
+    start, words = {"samples": noise(batch, grid)}, subjects(*sets)
+    monkeypatch.setattr(solving, "exact", a_few_passes)
+    options = {"definition": "aggregated"} if how == "aggregated" else {"layer": layers[layer]}
+    solver = "exact" if how == "exact" else "structured"
+
+    def saliency() -> None:
+        gradient_saliency(model, conditioning(1), start, words, 0.5, 0, "absolute", solver, **options)
+
+    with torch.inference_mode():
+        plain, _ = memory(lambda: call_once(model.clone(), conditioning(1), start, 0.5, 0))
+        found, left = memory(saliency)
+    room, tokens = room_behind(network, layers[layer], grid), sum(len(s) for s in sets)
+    together = solving.TOGETHER if how == "exact" else 1
+    estimate = room.structured(batch, tokens) if how == "structured" else room.exact(batch, tokens, together)
+    assert found - plain <= estimate
+    assert found >= 0.5 * estimate
+    assert left == 0
+
+
+def a_few_passes(record, polarity, progress):
+    """Two batches of the largest size in place of all."""
+    chosen = range(2 * record.together)
+    solving.brute_force(record.words, record.prediction, polarity, elements=chosen, batch=record.together)
+    return record.prediction.detach().expand(record.words.columns.shape[1], *record.prediction.shape)
+
+
+@pytest.mark.parametrize("place", ["structured", "brute_force", "query_scores"])
+@pytest.mark.parametrize("error", [InterruptedError, torch.OutOfMemoryError])
+def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, monkeypatch, place, error):
+    model, start = random_unet("SD15", seed=1), {"samples": noise(1, (10, 12))}
+    solver = "exact" if place == "brute_force" else "structured"
+    options = {"definition": "aggregated"} if place == "query_scores" else {}
+    ended = []
+
+    def end(*args, **kwargs):
+        ended.append(place)
+        raise error
+
+    monkeypatch.setattr(solving, place, end)
+
+    def saliency() -> None:
+        with pytest.raises(error):
+            gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", solver, **options)
+
+    with torch.inference_mode():
+        most, left = memory(saliency)
+    assert ended
+    assert most > 1e6
+    assert left == 0
+
+
+def test_passes_share_what_memory_is_free(comfy, monkeypatch):
+    import comfy.model_management
+
+    network = random_unet("SDXL").model.diffusion_model
+    room, cpu = room_behind(network, "output.1.1", (16, 16)), torch.device("cpu")
+    for free, expected in ((0, 1), (2 * 5 * room.exact_more(2, 3), 5), (10**15, 16)):
+        monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, free=free: free)
+        assert room.fitting(2, 3, cpu, 16) == expected
+
+
+@pytest.mark.parametrize("where", ["node", "sampler"])
+def test_the_host_is_asked_before_it_loads_the_model(comfy, monkeypatch, where):
+    import comfy.model_management
+
+    asked, load = [], comfy.model_management.load_models_gpu
+
+    def spy(models, memory_required=0, minimum_memory_required=None, **options):
+        asked.append((memory_required, minimum_memory_required))
+        return load(models, memory_required, minimum_memory_required=minimum_memory_required, **options)
+
+    model, start = random_unet("SD15", seed=1), {"samples": noise(2, (10, 12))}
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", spy)
+    with torch.inference_mode():
+        if where == "node":
+            call_once(model.clone(), conditioning(1), start, 0.5, 0)
+            gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", "structured")
+        else:
+            stock = (7, 2, 3.0, "euler", "normal", conditioning(1), conditioning(2), start, 0.7)
+            keep = Policy("keep")
+            unets.sample(model, steps=2, batch=2, grid=(10, 12))
+            plan = MaskedLatent(GradientMasking(SUBJECTS, Shaping()), noise(1, (10, 12)), "", keep, keep)
+            sample_masked(model, stock, plan)
+    needed = room_behind(model.model.diffusion_model, cross_attention_layers(model)[-1], (10, 12)).structured(2, 3)
+    (plain, plain_least), (more, more_least) = asked
+    assert more >= plain + needed
+    assert more_least >= plain_least + needed
+    assert more_least <= plain_least + 2 * needed + model.model.memory_required([1, 4, 10, 12])

@@ -1,0 +1,295 @@
+"""Make the pictures of the help pages: `python -m tests.tools.workflows.help_pictures` (`make help-pictures`).
+
+Every picture `js/docs/images/<NodeId>.jpg` shows what its node does, all from one real run of the toy checkpoint. The
+words in the pictures are few and English, because the pages of all languages show the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..comfyui.client import ComfyClient, Result
+from ..comfyui.command import run_main
+from ..comfyui.paths import ROOT, toy_checkpoint
+from ..comfyui.server import ComfyServer
+from ..contact_sheet import contact_sheet
+from ..demo import CASES
+from .layout import WIDGETS, described_inputs
+
+IMAGES = ROOT / "js" / "docs" / "images"
+CASE = CASES[0]
+STEPS = (5, 18, 28)
+PROMPT = "a (small:1.2) white dog and a capybara on the beach"
+OWN_PROMPT = f"a {CASE.reference.subject} on the {CASE.reference.scene}"
+COLORS = {"subject": "#b0300c", "scene": "#14569c"}
+KSAMPLER = {"steps": 35, "cfg": 8.0, "sampler_name": "ddpm", "scheduler": "ddim_uniform", "denoise": 0.7}
+Link = list[Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph; `node[slot]` links to its output."""
+
+    id: str
+
+    def __getitem__(self, slot: int) -> Link:
+        return [self.id, slot]
+
+
+class Graph:
+    """A graph in API format that grows node by node; what is not given has the node's default."""
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self._info = info
+
+    def add(self, class_type: str, **inputs: Any) -> Node:
+        """Add a node."""
+        defaults = {}
+        for name, kind, options in described_inputs(self._info[class_type]):
+            if kind in WIDGETS:
+                choices = options.get("options", [""])
+                defaults[name] = options.get("default", choices[0] if kind == "COMBO" else None)
+        node = Node(str(len(self.nodes) + 1))
+        self.nodes[node.id] = {"class_type": class_type, "inputs": {**defaults, **inputs}}
+        return node
+
+    def images(self, link: Link) -> str:
+        """Preview an IMAGE; the id under which the result has it."""
+        return self.add("PreviewImage", images=link).id
+
+    def masks(self, link: Link) -> str:
+        """Preview a MASK; the id under which the result has it."""
+        return self.images(self.add("MaskToImage", mask=link)[0])
+
+    def heat(self, saliency: Link, image: Link | None = None) -> str:
+        """Preview saliency as heat maps; the id under which the result has them."""
+        under = {} if image is None else {"image": image}
+        return self.images(self.add("ELSaliencyOverlay", saliency=saliency, **under)[1])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture on a page's strip: its heading, the id of the preview and which of its pictures, -1 the last."""
+
+    heading: str
+    id: str
+    which: int = 0
+
+
+@dataclass
+class Parts:
+    """The nodes that several pages need."""
+
+    graph: Graph
+    model: Node
+    image: Node
+    latent: Node
+    positive: Node
+    negative: Node
+    words: Node
+    own_positive: Node
+    own_words: Node
+
+    @classmethod
+    def make(cls, graph: Graph, picture: str) -> Parts:
+        """Checkpoint, reference, and two prompts: the case's own, and the one that describes the reference."""
+        model = graph.add("CheckpointLoaderSimple", ckpt_name=toy_checkpoint().name)
+        image = graph.add("LoadImage", image=picture)
+        latent = graph.add("VAEEncode", pixels=image[0], vae=model[2])
+        (positive, own_positive), (words, own_words) = (
+            [graph.add(kind, clip=model[1], text=text) for text in (CASE.prompt, OWN_PROMPT)]
+            for kind in ("CLIPTextEncode", "ELParseSubjects")
+        )
+        negative = graph.add("CLIPTextEncode", clip=model[1], text="")
+        return cls(graph, model, image, latent, positive, negative, words, own_positive, own_words)
+
+    def decoded(self, latent: Link) -> Node:
+        """The picture of a latent."""
+        return self.graph.add("VAEDecode", samples=latent, vae=self.model[2])
+
+    def sampled(self, model: Link, kind: str = "KSampler", **more: Any) -> Node:
+        """Sample the case with the settings of the documents."""
+        prompts = {"positive": self.positive[0], "negative": self.negative[0], "latent_image": self.latent[0]}
+        return self.graph.add(kind, model=model, seed=CASE.seed, **{**KSAMPLER, **prompts, **more})
+
+
+def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """Strips of the nodes that look at attention."""
+    graph = parts.graph
+    capture = graph.add("ELCaptureAttention", model=parts.model[0], subjects=parts.words[0])
+    run = parts.sampled(capture[0])
+    made = parts.decoded(run[0])
+    result = graph.images(made[0])
+    each, mean, last = (
+        graph.heat(graph.add("ELAttentionSaliency", attention=capture[1], samples=run[0], over_steps=how)[0], made[0])
+        for how in ("each", "mean", "last")
+    )
+    looked = {"model": parts.model[0], "positive": parts.own_positive[0], "latent": parts.latent[0]}
+    probe, gradient = (
+        graph.add(kind, **looked, subjects=parts.own_words[0], noise_level=level, seed=1)
+        for kind, level in (("ELProbeAttention", 0.3), ("ELGradientSaliency", 0.5))
+    )
+    reference = graph.images(parts.image[0])
+    seen, derived = graph.heat(probe[0], parts.image[0]), graph.heat(gradient[0], parts.image[0])
+    new, own, scene = CASE.subject, CASE.reference.subject, CASE.scene
+    sheet = graph.images(graph.add("ELSaliencyOverlay", saliency=probe[0], image=parts.image[0])[0])
+    return {
+        # two words at every step: the subject's maps have even numbers
+        "ELCaptureAttention": [
+            Shown("sampled", result),
+            *(Shown(f'"{new}", step {step}', each, 2 * step) for step in STEPS),
+        ],
+        "ELAttentionSaliency": [
+            Shown(f'"{new}", mean', mean),
+            Shown(f'"{new}", last', last),
+            Shown(f'"{scene}", mean', mean, 1),
+            Shown(f'"{scene}", last', last, 1),
+        ],
+        "ELProbeAttention": [Shown("picture", reference), Shown(f'"{own}"', seen), Shown(f'"{scene}"', seen, 1)],
+        "ELGradientSaliency": [
+            Shown("picture", reference),
+            Shown(f'"{own}", attention', seen),
+            Shown(f'"{own}", Abs-Grad-SAM', derived),
+        ],
+        "ELSaliencyOverlay": [Shown("", sheet)],
+        **mask_pages(parts, probe, seen),
+    }
+
+
+def mask_pages(parts: Parts, probe: Node, seen: str) -> dict[str, list[Shown]]:
+    """Strips of the nodes between saliency and MASK."""
+    graph = parts.graph
+    own = CASE.reference.subject
+    smooth = [graph.add("ELSmoothSaliency", maps=probe[0], sigma=sigma, size=9) for sigma in (1.0, 3.0)]
+    dilated, eroded = (
+        graph.add("ELDilateSaliency", maps=probe[0], operation=operation, iterations=1)
+        for operation in ("dilate", "erode")
+    )
+    rules = (("mean", 0.0), ("mean + k·std", 0.5), ("otsu", 0.0))
+    masks = [
+        graph.masks(graph.add("ELSaliencyToMask", saliency=probe[0], words=own, rule=rule, value=value)[0])
+        for rule, value in rules
+    ]
+    plain = graph.heat(probe[0])
+    return {
+        "ELSmoothSaliency": [
+            Shown(f'"{own}"', plain),
+            *(Shown(f"sigma {s}, size 9", graph.heat(n[0])) for s, n in zip((1, 3), smooth, strict=True)),
+        ],
+        "ELDilateSaliency": [
+            Shown(f'"{own}"', plain),
+            Shown("dilate 3, once", graph.heat(dilated[0])),
+            Shown("erode 3, once", graph.heat(eroded[0])),
+        ],
+        "ELSaliencyToMask": [
+            Shown(f'"{own}"', seen),
+            Shown("mean", masks[0]),
+            Shown("mean + 0.5 std", masks[1]),
+            Shown("otsu", masks[2]),
+        ],
+    }
+
+
+def sampling_pages(parts: Parts) -> tuple[dict[str, list[Shown]], str]:
+    """Strips of the nodes that sample, and the id of Compare Images, whose numbers are shown."""
+    graph = parts.graph
+    reference = graph.images(parts.image[0])
+    by_attention = graph.add("ELMaskFromAttention", subjects=parts.words[0])
+    by_gradient = graph.add("ELMaskFromGradient", subjects=parts.words[0])
+    attention, gradient = (
+        parts.sampled(parts.model[0], "ELMaskedLatentKSampler", masking=masking[0])
+        for masking in (by_attention, by_gradient)
+    )
+    baseline = parts.decoded(parts.sampled(parts.model[0])[0])
+    made = parts.decoded(attention[0])
+    plain, result = graph.images(baseline[0]), graph.images(made[0])
+    given = graph.add("ImageToMask", image=graph.add("LoadImage", image="help-mask.png")[0], channel="red")
+    fixed = parts.sampled(
+        parts.model[0], "ELMaskedLatentKSampler", masking=graph.add("ELMaskFromImage", mask=given[0])[0]
+    )
+    patch = graph.add("ELMaskedLatentModel", model=parts.model[0], reference=parts.latent[0], masking=by_attention[0])
+    unpatched, patched = (parts.sampled(model, sampler_name="euler") for model in (parts.model[0], patch[0]))
+    report = graph.add("ELMaskedLatentReport", report=patch[1], samples=patched[0])
+    compared = graph.add("ELCompareImages", image=made[0], reference=parts.image[0])
+    found = graph.masks(attention[1])
+    return {
+        "ELMaskedLatentKSampler": [
+            Shown("reference", reference),
+            Shown("KSampler", plain),
+            Shown("Masked Latent", result),
+            Shown(f"mask, step {STEPS[-1]}", found, -1),
+        ],
+        "ELMaskFromAttention": [
+            Shown("result", result),
+            *(Shown(f"mask, step {step}", found, i) for i, step in enumerate(STEPS)),
+        ],
+        "ELMaskFromGradient": [
+            Shown("result", graph.images(parts.decoded(gradient[0])[0])),
+            *(Shown(f"mask, step {step}", graph.masks(gradient[1]), i) for i, step in enumerate(STEPS)),
+        ],
+        "ELMaskFromImage": [
+            Shown("reference", reference),
+            Shown("mask", graph.masks(given[0])),
+            Shown("result", graph.images(parts.decoded(fixed[0])[0])),
+        ],
+        "ELMaskedLatentModel": [
+            Shown("reference", reference),
+            Shown("euler", graph.images(parts.decoded(unpatched[0])[0])),
+            Shown("euler, patched", graph.images(parts.decoded(patched[0])[0])),
+        ],
+        "ELMaskedLatentReport": [
+            *(Shown(f"mask, step {step}", graph.masks(report[0]), i) for i, step in enumerate(STEPS)),
+        ],
+        "ELCompareImages": [Shown("reference", reference), Shown("image", result)],
+    }, compared.id
+
+
+def strip(shown: list[Shown], result: Result, caption: str) -> Image.Image:
+    """The pictures of a page in a row; a single one as it is."""
+    pictures = [result.images(each.id)[each.which] for each in shown]
+    if len(shown) == 1:
+        return pictures[0].convert("RGB")
+    return contact_sheet([each.heading for each in shown], [(caption, pictures)])
+
+
+def table(prompt: str, lines: list[str]) -> Image.Image:
+    """The prompt and the table that Parse Subjects shows on the node, its words in the colours of their roles."""
+    font = ImageFont.load_default(18)
+    rows = [line.split(" | ") for line in lines]
+    page = Image.new("RGB", (520, 60 + 28 * len(rows)), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((16, 14), prompt, "black", font)
+    for i, row in enumerate(rows):
+        for x, cell in zip((16, 200, 330), row, strict=False):
+            draw.text((x, 52 + 28 * i), cell, COLORS.get(row[1], "#444") if len(row) > 1 else "#444", font)
+    return page
+
+
+def main() -> None:
+    """Write `js/docs/images/<NodeId>.jpg` for every node."""
+    with ComfyServer() as server, ComfyClient(server) as client:
+        drawn = CASE.picture()
+        picture = client.upload_image(Image.fromarray(drawn.image), "help-picture.png")
+        client.upload_image(Image.fromarray(drawn.mask).convert("RGB"), "help-mask.png")
+        parts = Parts.make(Graph(client.object_info()), picture)
+        parsed = parts.graph.add("ELParseSubjects", clip=parts.model[1], text=PROMPT)
+        pages, compared = sampling_pages(parts)
+        pages = {**attention_pages(parts), **pages}
+        result = client.run(parts.graph.nodes)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    own = {"ELProbeAttention", "ELGradientSaliency", "ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
+    captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
+    captions["ELCompareImages"] = result.text(compared)
+    made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
+    made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())
+    for node_id, page in made.items():
+        page.save(IMAGES / f"{node_id}.jpg", quality=88, optimize=True)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,88 @@
+"""Make the gallery pictures from real runs: `python -m tests.tools.workflows.thumbnails` (`make thumbnails`).
+
+Also the sheet of all pipelines that the README shows.
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from ..comfyui.client import ComfyClient, Result
+from ..comfyui.command import run_main
+from ..comfyui.server import ComfyServer
+from ..contact_sheet import contact_sheet
+from ..demo import CASES
+from ..toy_world.cases import keep_the_subject
+from .graphs import ROOT, Workflow
+from .pipelines import fill_picture, run_case, sampler_settings
+
+SIDE = 256
+CASE = CASES[1]
+# Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
+SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
+    "01_baseline": (("Result", 0),),
+    "02_aggregated_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
+    "03_scene_based": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
+    "04_abs_grad_sam": (("What the words act on", -1), ("Masks", -1), ("Result", 0)),
+    "05_explain_picture": (("What the words attend to", 0), ("What the words attend to", 1)),
+    "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
+}
+# The subject is to be kept here, another scene drawn.
+OTHER_SCENE = keep_the_subject()[4]
+PIPELINES = {
+    "baseline": "01_baseline",
+    "aggregated attention": "02_aggregated_attention",
+    "Abs-Grad-SAM": "04_abs_grad_sam",
+    "scene-based": "03_scene_based",
+}
+STRENGTH = 0.7  # the same for all on the sheet; the paper's own for Abs-Grad-SAM is 0.9
+
+
+def strip(pictures: list[Image.Image]) -> Image.Image:
+    """The pictures side by side, two on a row, enlarged without smoothing."""
+    rows = (len(pictures) + 1) // 2
+    page = Image.new("RGB", (2 * SIDE, rows * SIDE), "white")
+    for i, picture in enumerate(pictures):
+        enlarged = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        page.paste(enlarged, (i % 2 * SIDE, i // 2 * SIDE))
+    return page
+
+
+def explain(client: ComfyClient, workflow: Workflow) -> Result:
+    """Run the workflow that explains a picture on the case's reference."""
+    kind = CASE.reference
+    image = client.upload_image(Image.fromarray(CASE.picture().image), "explained.png")
+    return client.run(fill_picture(workflow, f"{kind.subject} on {kind.scene}", "Picture to explain", image).graph)
+
+
+def thumbnail(client: ComfyClient, name: str) -> Image.Image:
+    """One workflow's gallery picture."""
+    workflow, case = Workflow.shipped(name), OTHER_SCENE if name == "03_scene_based" else CASE
+    result = explain(client, workflow) if name == "05_explain_picture" else run_case(client, workflow, case)
+    made = [result.images(workflow.node(title))[which] for title, which in SHOWN[name]]
+    return strip([Image.fromarray(case.picture().image), *made])
+
+
+def side_by_side(client: ComfyClient) -> Image.Image:
+    """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
+    rows = []
+    for case in (CASES[0], CASES[1], OTHER_SCENE, keep_the_subject()[8]):
+        pictures = [Image.fromarray(case.picture().image)]
+        for name in PIPELINES.values():
+            workflow = Workflow.shipped(name)
+            result = run_case(client, workflow, case, **sampler_settings(STRENGTH))
+            pictures.append(result.images(workflow.node("Result"))[0])
+        rows.append((f"{case.reference.subject} on {case.reference.scene}, prompt: {case.prompt}", pictures))
+    return contact_sheet(("reference", *PIPELINES), rows)
+
+
+def main() -> None:
+    """Write `workflows/<name>.jpg` for every shipped workflow, and the sheet of all pipelines."""
+    with ComfyServer() as server, ComfyClient(server) as client:
+        for name in SHOWN:
+            thumbnail(client, name).save(ROOT / "workflows" / f"{name}.jpg", quality=90)
+        side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    run_main(main)
