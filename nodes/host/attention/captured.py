@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.attention.aggregate import aggregate, normalise, resize
 from ...core.maps.saliency import Saliency, over_steps
 from ...core.words.subjects import Subjects
-from .runs import SamplerRun
+from ..sampling.runs import SamplerRun
 
 if TYPE_CHECKING:
     from .observer import Observer

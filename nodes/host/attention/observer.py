@@ -27,12 +27,12 @@ from ...core.words.subjects import Subjects
 from ..compiled import hidden_by_compilation, uncompiled
 from ..families.unet import cross_attention_layers
 from ..same_prompt import require_same_prompt
+from ..sampling.runs import Runs
 from .captured import AttentionCapture, CapturedRun
 from .layer_choice import LayerSelection, select_layers
 from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
 from .recorder import Recorder
 from .rows import Positives, contexts_of
-from .runs import Runs
 
 log = logging.getLogger("explainable_latents")
 

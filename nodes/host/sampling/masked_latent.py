@@ -15,11 +15,11 @@ from ...core.methods.masking import Masking
 from ...core.methods.replacement import Policy, check_reference
 from ...core.methods.schedule import parse_steps
 from ..attention.model_call import OURS
-from ..attention.runs import Runs
 from .changed_steps import ChangedSteps
 from .mask_sources import MaskSource, mask_source
 from .replacing import Replacement
 from .report import ManipulatedRun, Report
+from .runs import Runs
 
 WRAPPER_KEY = OURS + "masked_latent"
 

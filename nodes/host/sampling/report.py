@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.maps.masks import enlarge
 from ...core.maps.saliency import Saliency
-from ..attention.runs import Runs, SamplerRun
+from .runs import Runs, SamplerRun
 
 
 @dataclass(frozen=True)

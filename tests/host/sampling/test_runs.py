@@ -5,11 +5,10 @@ import torch
 
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
-from explainable_latents.nodes.host.attention import runs
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.one_call import probe
-from explainable_latents.nodes.host.sampling import mask_sources
+from explainable_latents.nodes.host.sampling import mask_sources, runs
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.toy_sampling import KEEP, REFERENCE, given
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
