@@ -1,4 +1,4 @@
-"""Capture Attention, Probe Attention: where the prompt's words look, while sampling or in an existing picture."""
+"""Capture Attention, Attention Saliency, Probe Attention: where the prompt's words look, as maps."""
 
 from __future__ import annotations
 
@@ -6,43 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.attention.aggregate import RESIZE_MODES
-from .host.attention.observer import SHARES, observe
+from .core.maps.saliency import OVER_STEPS
+from .host.attention.observer import observe
 from .host.handles import fingerprint, given
 from .host.one_call import probe
-from .prompt_inputs import prompt_input, region_input
-from .sockets import Attention, Saliency, Subjects
-
-CATEGORY = "explainable latents"
-
-
-def _reading_inputs() -> list[io.Input]:
-    """The inputs that say how attention is read, common to both nodes."""
-    return [
-        io.String.Input(
-            "layers",
-            default="all",
-            advanced=True,
-            tooltip="Cross-attention layers that count: all (as published), last, grids (16x16, height x width) or "
-            "names (output, output.5), separated by commas.",
-        ),
-        io.Combo.Input(
-            "resize",
-            options=list(RESIZE_MODES),
-            default=RESIZE_MODES[0],
-            advanced=True,
-            tooltip="How the coarser layers are brought to the latent's grid: nearest (as published) or bilinear "
-            "(smoother).",
-        ),
-        io.Combo.Input(
-            "share",
-            options=list(SHARES),
-            default=SHARES[0],
-            advanced=True,
-            tooltip="Share of what. all tokens: the plain probability (as published), where the begin-of-text token "
-            "takes most. prompt words: renormalised over the prompt's own tokens.",
-        ),
-    ]
+from .inputs import prompt_input, reading_inputs, region_input, seed_input
+from .sockets import CATEGORY, Attention, Saliency, Subjects
 
 
 class ELCaptureAttention(io.ComfyNode):
@@ -77,7 +46,7 @@ class ELCaptureAttention(io.ComfyNode):
                     step=0.001,
                     tooltip="Capture up to this part of the noise schedule: 1 is the clean picture.",
                 ),
-                *_reading_inputs(),
+                *reading_inputs(),
                 prompt_input(),
             ],
             outputs=[
@@ -121,6 +90,58 @@ class ELCaptureAttention(io.ComfyNode):
         return io.NodeOutput(observed, given(capture))
 
 
+class ELAttentionSaliency(io.ComfyNode):
+    """Turns what Capture Attention saw into saliency maps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELAttentionSaliency",
+            display_name="Attention Saliency",
+            category=CATEGORY,
+            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, "
+            "summed over heads and layers, normalised to sum 1.",
+            search_aliases=["attention map", "cross attention", "aggregate attention", "heat map", "daam"],
+            inputs=[
+                Attention.Input("attention", tooltip="From Capture Attention."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for "
+                    "the sampler, and tells which sampler is meant when several used that model.",
+                ),
+                io.Combo.Input(
+                    "role",
+                    options=["all", "subject", "scene"],
+                    default="all",
+                    tooltip="Which of the words: all of them, the subjects, or the scene.",
+                ),
+                io.Combo.Input(
+                    "over_steps",
+                    options=list(OVER_STEPS),
+                    default=OVER_STEPS[0],
+                    tooltip="mean: every captured step counts alike. last: the last captured step. each: one map per "
+                    "step. sum: a step counts as much as attention goes to the word in it, as in DAAM.",
+                ),
+                io.Boolean.Input(
+                    "each_layer",
+                    default=False,
+                    advanced=True,
+                    tooltip="For inspection: one map per cross-attention layer, summed over the steps, instead of "
+                    "their sum. over_steps does not matter then.",
+                ),
+            ],
+            outputs=[
+                Saliency.Output(display_name="saliency", tooltip="One map per word (and step, or layer) and latent.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, attention: Any, samples: Any, role: str, over_steps: str, each_layer: bool) -> io.NodeOutput:
+        """Read the run that made this latent."""
+        return io.NodeOutput(attention.saliency(samples["samples"], role, over_steps, each_layer))
+
+
 class ELProbeAttention(io.ComfyNode):
     """Reads where the prompt's words look in an existing picture, without sampling."""
 
@@ -148,15 +169,8 @@ class ELProbeAttention(io.ComfyNode):
                     tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). Less noise "
                     "gives finer maps; 0.2 to 0.5 is a good range.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of that noise.",
-                ),
-                *_reading_inputs(),
+                seed_input("Seed of that noise."),
+                *reading_inputs(),
                 region_input(),
             ],
             outputs=[
@@ -181,3 +195,6 @@ class ELProbeAttention(io.ComfyNode):
         """Call the model once."""
         how = {"layers": layers, "resize": resize, "share": share}
         return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))
+
+
+NODES = [ELCaptureAttention, ELAttentionSaliency, ELProbeAttention]

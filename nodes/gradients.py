@@ -11,10 +11,8 @@ from .core.maps.colours import COLORMAPS
 from .host.autograd.gradient_probe import DEFINITIONS, gradient_saliency
 from .host.autograd.solvers import SOLVERS
 from .host.ui.heat_maps import SCALES, HeatMaps
-from .prompt_inputs import region_input
-from .sockets import Saliency, Subjects
-
-CATEGORY = "explainable latents"
+from .inputs import region_input, seed_input
+from .sockets import CATEGORY, Saliency, Subjects
 
 
 class ELGradientSaliency(io.ComfyNode):
@@ -45,14 +43,7 @@ class ELGradientSaliency(io.ComfyNode):
                     tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). The paper "
                     "manipulates between 0.8 and 0.3.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of that noise.",
-                ),
+                seed_input("Seed of that noise."),
                 io.Combo.Input(
                     "polarity",
                     options=list(POLARITIES),
@@ -121,3 +112,6 @@ class ELGradientSaliency(io.ComfyNode):
         )
         page = HeatMaps(found, None, COLORMAPS[0], 1.0, SCALES[0]).sheet()
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))
+
+
+NODES = [ELGradientSaliency]

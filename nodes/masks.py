@@ -1,4 +1,4 @@
-"""Gaussian Smooth, Dilate, Saliency to Mask: from maps to masks, outside of a sampler."""
+"""Mask from Attention, Mask from Abs-Grad-SAM, Mask from Image: where to act while a model samples."""
 
 from __future__ import annotations
 
@@ -6,180 +6,194 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.maps.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
-from .core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
-from .host.ui.heat_maps import picture_pixels
-from .mask_inputs import flat_map_input, threshold_inputs
-from .sockets import Saliency
+from .core.gradients.definition import POLARITIES
+from .core.maps.masks import FILTERED, FLAT_MAPS, Shaping
+from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
+from .host.autograd.solvers import SOLVERS
+from .inputs import flat_map_input, order_input, prompt_input, shaping_inputs
+from .sockets import CATEGORY, Masking, Subjects
 
-CATEGORY = "explainable latents"
+_USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
 
-
-def _maps() -> tuple[io.MatchType.Input, io.MatchType.Template]:
-    """The input for saliency or a MASK, and the template that gives the output its type."""
-    template = io.MatchType.Template("maps", [Saliency, io.Mask])
-    tooltip = "Saliency from any node that gives it, or any MASK. The output is of the same type."
-    return io.MatchType.Input("maps", template, tooltip=tooltip), template
+# How Abs-Grad-SAM was published.
+PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
 
 
-class ELSmoothSaliency(io.ComfyNode):
-    """Blurs saliency or a mask."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Inputs, outputs and help of the node."""
-        maps, template = _maps()
-        return io.Schema(
-            node_id="ELSmoothSaliency",
-            display_name="Gaussian Smooth",
-            category=CATEGORY,
-            description="Smooths saliency before it becomes a mask, so that single bright spots do not tear it; or "
-            "gives a MASK a soft edge.",
-            search_aliases=["gaussian blur", "blur mask", "feather", "soft mask", "smooth saliency"],
-            inputs=[
-                maps,
-                io.Float.Input(
-                    "sigma",
-                    default=6.0,
-                    min=0.0,
-                    max=64.0,
-                    step=0.1,
-                    tooltip="Standard deviation in pixels of the maps: latent pixels (8 picture pixels each) for "
-                    "saliency, picture pixels for a MASK. More is softer; 0 is off; the paper uses 6.",
-                ),
-                io.Int.Input(
-                    "size",
-                    default=3,
-                    min=1,
-                    max=255,
-                    step=2,
-                    tooltip="Width of the window in the same pixels, odd. It limits how far sigma reaches: 3 (the "
-                    "paper) is a light touch, 6 times sigma is the whole bell.",
-                ),
-            ],
-            outputs=[io.MatchType.Output(template, display_name="maps", tooltip="The smoothed saliency or MASK.")],
-        )
-
-    @classmethod
-    def execute(cls, maps: Any, sigma: float, size: int) -> io.NodeOutput:
-        """Smooth every map."""
-        return io.NodeOutput(filtered(maps, lambda values: gaussian_smooth(values, sigma, size)))
-
-
-class ELDilateSaliency(io.ComfyNode):
-    """Grows or shrinks what is bright."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Inputs, outputs and help of the node."""
-        maps, template = _maps()
-        return io.Schema(
-            node_id="ELDilateSaliency",
-            display_name="Dilate",
-            category=CATEGORY,
-            description="Grows (or shrinks) the bright parts of saliency or of a MASK by a square: grey on grey "
-            "values, binary on a mask of 0 and 1.",
-            search_aliases=["dilate", "erode", "grow mask", "shrink mask", "expand mask", "morphology"],
-            inputs=[
-                maps,
-                io.Combo.Input(
-                    "operation",
-                    options=list(OPERATIONS),
-                    default="dilate",
-                    tooltip="dilate: every place takes the highest value of its square, bright parts grow. erode: the "
-                    "lowest, they shrink (not from the picture's edge).",
-                ),
-                io.Int.Input(
-                    "size",
-                    default=3,
-                    min=1,
-                    max=255,
-                    step=2,
-                    tooltip="Width of the square, odd, in pixels of the maps: latent pixels (8 picture pixels each) "
-                    "for saliency, picture pixels for a MASK. The paper uses 3.",
-                ),
-                io.Int.Input(
-                    "iterations",
-                    default=3,
-                    min=0,
-                    max=64,
-                    tooltip="How often. Each time bright parts gain or lose half the square's width on every side. 0 "
-                    "is off; the paper uses 3.",
-                ),
-            ],
-            outputs=[
-                io.MatchType.Output(template, display_name="maps", tooltip="The grown or shrunk saliency or MASK.")
-            ],
-        )
-
-    @classmethod
-    def execute(cls, maps: Any, operation: str, size: int, iterations: int) -> io.NodeOutput:
-        """Grow or shrink every map."""
-        return io.NodeOutput(filtered(maps, lambda values: OPERATIONS[operation](values, size, iterations)))
-
-
-class ELSaliencyToMask(io.ComfyNode):
-    """Divides saliency into inside and outside."""
+class ELMaskFromAttention(io.ComfyNode):
+    """Describes a mask that is read from the prompt's own attention while a sampler runs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs, outputs and help of the node."""
         return io.Schema(
-            node_id="ELSaliencyToMask",
-            display_name="Saliency to Mask",
+            node_id="ELMaskFromAttention",
+            display_name="Mask from Attention",
             category=CATEGORY,
-            description="Makes a MASK for any core node out of saliency: what lies above a threshold is inside.",
-            search_aliases=["threshold", "binarize", "otsu", "attention mask", "segment", "heat map to mask"],
+            description="At each manipulated step the mask is where the model's cross-attention looks at the chosen "
+            "words. Nothing is computed here: the sampler that receives this finds the mask while it runs.",
+            search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
-                Saliency.Input("saliency", tooltip="The maps, from any node that gives saliency."),
+                Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
+                *shaping_inputs(Shaping(value=0.2)),
                 io.String.Input(
-                    "words",
-                    default="",
-                    tooltip="Which maps count, by the words that Saliency Overlay shows over them, separated by "
-                    "commas (dog, cat). Empty: all.",
-                ),
-                *threshold_inputs(Shaping(value=0.2)),
-                io.Combo.Input(
-                    "combine",
-                    options=[*COMBINATIONS, "each"],
-                    default="union",
-                    tooltip="Several words (or steps): sum adds their maps before the threshold, union and "
-                    "intersection join their masks, each gives a mask for every word: all latents of the first word, "
-                    "then of the next.",
-                ),
-                io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside."),
-                io.Combo.Input(
-                    "channels",
-                    options=list(CHANNELS_TO_MASK),
-                    default=CHANNELS_TO_MASK[0],
-                    tooltip="Abs-Grad-SAM has a map per latent channel. together: divide their mean. each (published) "
-                    "and whole: divide every channel by itself, or all at one level; the mask is the share of "
-                    "channels that are inside.",
+                    "layers",
+                    default="all",
+                    tooltip="Cross-attention layers that count: all, last, grids (16x16, height x width) or names "
+                    "(output.5), separated by commas.",
                     advanced=True,
                 ),
+                prompt_input(),
+                io.Combo.Input(
+                    "over_steps",
+                    options=list(CALLS),
+                    default=CALLS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="last call: the maps of the model call before the manipulated step. cumulative: the maps "
+                    "of all calls from the first step to it, added up; steadier, slower to follow the picture.",
+                ),
+                order_input(),
                 flat_map_input(),
             ],
-            outputs=[
-                io.Mask.Output(
-                    display_name="mask",
-                    tooltip="In picture pixels (8 per latent pixel), 1 inside: one per latent; for each: one per word "
-                    "and latent.",
-                )
-            ],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
 
     @classmethod
     def execute(
         cls,
-        saliency: Any,
-        words: str,
+        subjects: Any,
+        role: str,
         rule: str,
         value: float,
         combine: str,
         invert: bool,
-        channels: str,
+        smooth_sigma: float,
+        smooth_size: int,
+        dilate_size: int,
+        dilate_iterations: int,
+        layers: str,
+        positive: Any = None,
+        over_steps: str = CALLS[0],
+        smooth_and_dilate: str = FILTERED[0],
         flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
-        """Divide the maps of the words."""
-        masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels, flat_map)
-        return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))
+        """Bundle the description."""
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
+        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
+
+
+class ELMaskFromGradient(io.ComfyNode):
+    """Describes a mask that Abs-Grad-SAM finds while a sampler runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskFromGradient",
+            display_name="Mask from Abs-Grad-SAM",
+            category=CATEGORY,
+            description="At each manipulated step the mask is what of the prediction depends on the model's "
+            "attention to the chosen words. It costs one more model call and the gradients of it per step. The "
+            "sampler that receives this finds the mask while it runs.",
+            search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
+            inputs=[
+                Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
+                *shaping_inputs(PAPER_SHAPING),
+                io.Combo.Input(
+                    "channels",
+                    options=list(CHANNELS),
+                    default=CHANNELS[0],
+                    tooltip="each: every latent channel has a mask of its own (published). together: one mask for "
+                    "all, from the mean of their maps.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "polarity",
+                    options=list(POLARITIES),
+                    default=POLARITIES[0],
+                    tooltip="absolute: what a word adds and what it takes away both count (Abs-Grad-SAM). positive: "
+                    "only what it adds (Grad-SAM).",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=SOLVERS[0],
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
+                    "backward pass per latent element and step, for every model and layer; very slow.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "layer",
+                    default="last",
+                    tooltip="The cross-attention layer to derive by: last (published) or a name (output.5.0); the "
+                    "masks of several, separated by commas, intersect. Any other than last, and SDXL's last, need the "
+                    "solver exact.",
+                    advanced=True,
+                ),
+                prompt_input(),
+                order_input(),
+                flat_map_input(),
+            ],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        subjects: Any,
+        role: str,
+        rule: str,
+        value: float,
+        combine: str,
+        invert: bool,
+        smooth_sigma: float,
+        smooth_size: int,
+        dilate_size: int,
+        dilate_iterations: int,
+        channels: str,
+        polarity: str,
+        solver: str,
+        layer: str,
+        positive: Any = None,
+        smooth_and_dilate: str = FILTERED[0],
+        flat_map: str = FLAT_MAPS[0],
+    ) -> io.NodeOutput:
+        """Bundle the description."""
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
+        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
+        how = channels, polarity, solver, layer, positive
+        return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
+
+
+class ELMaskFromImage(io.ComfyNode):
+    """Uses an ordinary MASK where a masking is expected."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELMaskFromImage",
+            display_name="Mask from Image",
+            category=CATEGORY,
+            description="Uses a given mask at every manipulated step, whatever the model looks at. Works with every "
+            "model.",
+            search_aliases=["fixed mask", "static mask", "inpaint mask"],
+            inputs=[
+                io.Mask.Input(
+                    "mask",
+                    tooltip="1 is inside, 0 outside, values between mix. Any resolution: it is brought to the "
+                    "latent's size by averaging.",
+                )
+            ],
+            outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("The mask"))],
+        )
+
+    @classmethod
+    def execute(cls, mask: Any) -> io.NodeOutput:
+        """Bundle the mask."""
+        return io.NodeOutput(ImageMasking(mask))
+
+
+NODES = [ELMaskFromAttention, ELMaskFromGradient, ELMaskFromImage]

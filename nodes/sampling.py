@@ -4,76 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io
 
-from .core.methods.replacement import CACHED, CURRENT, KEEP, POLICIES, Policy
-from .core.methods.schedule import PUBLISHED_SHARES
-from .host.sampling.ksampler import sample_masked, steps_problem
+from .core.methods.replacement import Policy
+from .host.sampling.ksampler import sample_masked, sampler_names, scheduler_names, steps_problem
 from .host.sampling.masked_latent import MaskedLatent
-from .sockets import Masking, Saliency
-
-CATEGORY = "explainable latents"
-
-
-def plan_inputs() -> list[io.Input]:
-    """The inputs that say where, when and by what the latent is replaced."""
-    return [
-        Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
-        io.String.Input(
-            "manipulate_at",
-            default=PUBLISHED_SHARES,
-            tooltip="Steps whose state is replaced before the model sees it: shares of the run (15%), numbers "
-            "(5, 18, 28) or ranges (2-4), counted from 0 among the steps that are run. 100%, or the number of steps "
-            "itself, stands for the finished latent. Published: 5, 18, 28 of 35 steps.",
-        ),
-        io.Combo.Input(
-            "inside",
-            options=list(POLICIES),
-            default=KEEP,
-            tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
-            "noise level. cached reference: the reference at a fixed noise level.",
-        ),
-        io.Combo.Input(
-            "outside",
-            options=list(POLICIES),
-            default=CURRENT,
-            tooltip="What fills the rest; choices as for inside.",
-        ),
-        io.Int.Input(
-            "inside_timestep",
-            default=680,
-            min=0,
-            max=998,
-            tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. "
-            f"Published: 680.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "outside_timestep",
-            default=80,
-            min=0,
-            max=998,
-            tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. "
-            f"Published: 80.",
-            advanced=True,
-        ),
-    ]
-
-
-def report_outputs() -> list[io.Output]:
-    """What the manipulated steps leave behind."""
-    return [
-        io.Mask.Output(
-            display_name="masks",
-            tooltip="The mask of each manipulated step (for each picture of a batch), in picture pixels, 1 inside.",
-        ),
-        Saliency.Output(
-            display_name="saliency",
-            tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
-            "Saliency Overlay.",
-        ),
-    ]
+from .inputs import plan_inputs, seed_input
+from .sockets import CATEGORY, report_outputs
 
 
 class ELMaskedLatentKSampler(io.ComfyNode):
@@ -99,14 +36,7 @@ class ELMaskedLatentKSampler(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising the latent."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise, for the start and for the reference.",
-                ),
+                seed_input("Seed of the noise, for the start and for the reference."),
                 io.Int.Input(
                     "steps",
                     default=35,
@@ -125,14 +55,14 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
+                    options=sampler_names(),
                     default="ddpm",
                     tooltip="The algorithm used when sampling. Any but dpm_fast and dpm_adaptive, which choose their "
                     "own steps. The papers use ddpm.",
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    options=scheduler_names(),
                     default="ddim_uniform",
                     tooltip="How noise is removed over the steps. ddim_uniform has the papers' evenly spaced "
                     "timesteps.",
@@ -205,3 +135,6 @@ class ELMaskedLatentKSampler(io.ComfyNode):
         plan = MaskedLatent(masking, (reference or latent_image)["samples"], manipulate_at, *policies)
         stock = (seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise)
         return io.NodeOutput(*sample_masked(model, stock, plan))
+
+
+NODES = [ELMaskedLatentKSampler]

@@ -179,7 +179,7 @@ def test_pictures_have_the_size_of_the_models_own_pixels(nodes, toy):
     import nodes as host
 
     from explainable_latents.nodes.gradients import ELGradientSaliency
-    from explainable_latents.nodes.masks import ELSaliencyToMask
+    from explainable_latents.nodes.maps import ELSaliencyToMask
 
     class Coarse(comfy.latent_formats.SD15):
         spacial_downscale_ratio = 16

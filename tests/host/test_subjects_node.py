@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def node(comfy):
-    return importlib.import_module("explainable_latents.nodes.subjects").ELParseSubjects
+    return importlib.import_module("explainable_latents.nodes.words").ELParseSubjects
 
 
 @pytest.fixture(scope="module")

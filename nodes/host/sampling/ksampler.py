@@ -13,6 +13,16 @@ from ..ui.node_text import show_on_running_node
 from .masked_latent import MaskedLatent
 
 
+def sampler_names() -> list[str]:
+    """The host's samplers now, with those that other packs added."""
+    return KSampler.SAMPLERS
+
+
+def scheduler_names() -> list[str]:
+    """The host's schedulers now, with those that other packs added."""
+    return KSampler.SCHEDULERS
+
+
 def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tuple[dict, Any, Any]:
     """Run the host's own KSampler on a copy of `model` with the plan installed.
 

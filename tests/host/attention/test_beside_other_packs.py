@@ -7,7 +7,7 @@ from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
-from explainable_latents.nodes.subjects import ELParseSubjects
+from explainable_latents.nodes.words import ELParseSubjects
 from tests.host.guidance_patches import GUIDANCE, hard_mask_by_time
 from tests.host.toy_sampling import KEEP, PROMPT, REFERENCE, given, latent
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample

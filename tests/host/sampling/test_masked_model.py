@@ -268,7 +268,7 @@ def test_a_prompt_that_is_not_active_at_a_manipulated_step_is_an_error_not_an_ol
 
 
 def test_a_prompt_that_has_just_become_active_is_asked_at_the_manipulated_step(comfy):
-    from explainable_latents.nodes.masking import ELMaskFromAttention
+    from explainable_latents.nodes.masks import ELMaskFromAttention
 
     model = random_unet()
     shaping = ("subject", "mean", 0.2, "sum", False, 0.0, 3, 3, 0)

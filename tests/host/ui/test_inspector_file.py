@@ -19,7 +19,7 @@ def made(comfy, **inputs: object) -> tuple[dict, bytes]:
     """Run the node; the header of its file, and the pictures in it."""
     import folder_paths
 
-    from explainable_latents.nodes.saliency import ELSaliencyOverlay
+    from explainable_latents.nodes.images import ELSaliencyOverlay
 
     settings = {"colormap": "fire", "opacity": 0.5, "scale": "shared", **inputs}
     (named,) = ELSaliencyOverlay.execute(**settings).ui["el_inspector"]

@@ -1,4 +1,4 @@
-"""Attention Saliency, Saliency Overlay: what a capture saw, as maps and as pictures."""
+"""Saliency Overlay, Compare Images: maps as pictures, and how close a picture is to a reference."""
 
 from __future__ import annotations
 
@@ -7,64 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.maps.colours import COLORMAPS
-from .core.maps.saliency import OVER_STEPS
+from .core.maps.measures import compare
 from .host.ui.heat_maps import SCALES, HeatMaps, raw_masks
 from .host.ui.inspector import inspector
-from .sockets import Attention, Saliency
-
-CATEGORY = "explainable latents"
-
-
-class ELAttentionSaliency(io.ComfyNode):
-    """Turns what Capture Attention saw into saliency maps."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Inputs, outputs and help of the node."""
-        return io.Schema(
-            node_id="ELAttentionSaliency",
-            display_name="Attention Saliency",
-            category=CATEGORY,
-            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, "
-            "summed over heads and layers, normalised to sum 1.",
-            search_aliases=["attention map", "cross attention", "aggregate attention", "heat map", "daam"],
-            inputs=[
-                Attention.Input("attention", tooltip="From Capture Attention."),
-                io.Latent.Input(
-                    "samples",
-                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for "
-                    "the sampler, and tells which sampler is meant when several used that model.",
-                ),
-                io.Combo.Input(
-                    "role",
-                    options=["all", "subject", "scene"],
-                    default="all",
-                    tooltip="Which of the words: all of them, the subjects, or the scene.",
-                ),
-                io.Combo.Input(
-                    "over_steps",
-                    options=list(OVER_STEPS),
-                    default=OVER_STEPS[0],
-                    tooltip="mean: every captured step counts alike. last: the last captured step. each: one map per "
-                    "step. sum: a step counts as much as attention goes to the word in it, as in DAAM.",
-                ),
-                io.Boolean.Input(
-                    "each_layer",
-                    default=False,
-                    advanced=True,
-                    tooltip="For inspection: one map per cross-attention layer, summed over the steps, instead of "
-                    "their sum. over_steps does not matter then.",
-                ),
-            ],
-            outputs=[
-                Saliency.Output(display_name="saliency", tooltip="One map per word (and step, or layer) and latent.")
-            ],
-        )
-
-    @classmethod
-    def execute(cls, attention: Any, samples: Any, role: str, over_steps: str, each_layer: bool) -> io.NodeOutput:
-        """Read the run that made this latent."""
-        return io.NodeOutput(attention.saliency(samples["samples"], role, over_steps, each_layer))
+from .host.ui.node_text import show_on_running_node
+from .sockets import CATEGORY, Saliency
 
 
 class ELSaliencyOverlay(io.ComfyNode):
@@ -138,3 +85,56 @@ class ELSaliencyOverlay(io.ComfyNode):
         page = heat.sheet()
         shown = {**ui.PreviewImage(page, cls=cls).as_dict(), **inspector(saliency, image, colormap, scale)}
         return io.NodeOutput(page, heat.overlays(), raw_masks(saliency), ui=shown)
+
+
+class ELCompareImages(io.ComfyNode):
+    """Measures PSNR and SSIM."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELCompareImages",
+            display_name="Compare Images",
+            category=CATEGORY,
+            description="Measures how close a picture is to a reference: PSNR and SSIM, over the whole picture or "
+            "only where a mask is white.",
+            search_aliases=["psnr", "ssim", "metric", "similarity", "image difference", "quality"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to measure, or a batch of them."),
+                io.Image.Input(
+                    "reference",
+                    tooltip="What it should look like: one picture for the whole batch, or one for each. It must have "
+                    "the same size.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Only where this is white (above 0.5) counts: connect Invert Mask to a subject's mask to "
+                    "measure its surroundings. Without it the whole picture counts.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="PSNR",
+                    tooltip="Peak signal-to-noise ratio in dB, mean over the batch. More is closer: below 15 little "
+                    "in common, above 30 hard to tell apart, infinite when identical.",
+                ),
+                io.Float.Output(
+                    display_name="SSIM",
+                    tooltip="Structural similarity, mean over the batch. 1 is identical, 0 is no common structure.",
+                ),
+                io.String.Output(display_name="text", tooltip="The values in words, one line per picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, reference: Any, mask: Any = None) -> io.NodeOutput:
+        """Measure, and show the values on the node."""
+        found = compare(image, reference, mask)
+        show_on_running_node(found.text())
+        return io.NodeOutput(found.mean_psnr, found.mean_ssim, found.text(), ui=ui.PreviewText(found.text()))
+
+
+NODES = [ELSaliencyOverlay, ELCompareImages]

@@ -14,7 +14,7 @@ from .core.words.subjects import joined_text
 from .host.same_prompt import ParsedPrompt
 from .host.tokens import tokenize
 from .host.ui.node_text import show_on_running_node
-from .sockets import Subjects
+from .sockets import CATEGORY, Subjects
 
 
 class ELParseSubjects(io.ComfyNode):
@@ -26,7 +26,7 @@ class ELParseSubjects(io.ComfyNode):
         return io.Schema(
             node_id="ELParseSubjects",
             display_name="Parse Subjects",
-            category="explainable latents",
+            category=CATEGORY,
             description="Finds the subject and scene words of a prompt and the positions of their tokens in every "
             "text encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
             search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
@@ -94,3 +94,6 @@ class ELParseSubjects(io.ComfyNode):
             joined_text(named.items, "scene"),
             ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(named, found)}]},
         )
+
+
+NODES = [ELParseSubjects]

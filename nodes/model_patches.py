@@ -11,10 +11,8 @@ from .host.handles import fingerprint, given
 from .host.sampling.ksampler import steps_problem
 from .host.sampling.masked_latent import MaskedLatent
 from .host.ui.node_text import show_on_running_node
-from .sampling import plan_inputs, report_outputs
-from .sockets import Report
-
-CATEGORY = "explainable latents"
+from .inputs import plan_inputs
+from .sockets import CATEGORY, Report, report_outputs
 
 
 class ELMaskedLatentModel(io.ComfyNode):
@@ -116,3 +114,6 @@ class ELMaskedLatentReport(io.ComfyNode):
         masks, saliency, text = report.outputs(samples["samples"])
         show_on_running_node(text)
         return io.NodeOutput(masks, saliency, text, ui=ui.PreviewText(text))
+
+
+NODES = [ELMaskedLatentModel, ELMaskedLatentReport]

@@ -1,0 +1,186 @@
+"""Gaussian Smooth, Dilate, Saliency to Mask: from maps to masks, outside of a sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .core.maps.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
+from .core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from .host.ui.heat_maps import picture_pixels
+from .inputs import flat_map_input, threshold_inputs
+from .sockets import CATEGORY, Saliency
+
+
+def _maps() -> tuple[io.MatchType.Input, io.MatchType.Template]:
+    """The input for saliency or a MASK, and the template that gives the output its type."""
+    template = io.MatchType.Template("maps", [Saliency, io.Mask])
+    tooltip = "Saliency from any node that gives it, or any MASK. The output is of the same type."
+    return io.MatchType.Input("maps", template, tooltip=tooltip), template
+
+
+class ELSmoothSaliency(io.ComfyNode):
+    """Blurs saliency or a mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        maps, template = _maps()
+        return io.Schema(
+            node_id="ELSmoothSaliency",
+            display_name="Gaussian Smooth",
+            category=CATEGORY,
+            description="Smooths saliency before it becomes a mask, so that single bright spots do not tear it; or "
+            "gives a MASK a soft edge.",
+            search_aliases=["gaussian blur", "blur mask", "feather", "soft mask", "smooth saliency"],
+            inputs=[
+                maps,
+                io.Float.Input(
+                    "sigma",
+                    default=6.0,
+                    min=0.0,
+                    max=64.0,
+                    step=0.1,
+                    tooltip="Standard deviation in pixels of the maps: latent pixels (8 picture pixels each) for "
+                    "saliency, picture pixels for a MASK. More is softer; 0 is off; the paper uses 6.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=3,
+                    min=1,
+                    max=255,
+                    step=2,
+                    tooltip="Width of the window in the same pixels, odd. It limits how far sigma reaches: 3 (the "
+                    "paper) is a light touch, 6 times sigma is the whole bell.",
+                ),
+            ],
+            outputs=[io.MatchType.Output(template, display_name="maps", tooltip="The smoothed saliency or MASK.")],
+        )
+
+    @classmethod
+    def execute(cls, maps: Any, sigma: float, size: int) -> io.NodeOutput:
+        """Smooth every map."""
+        return io.NodeOutput(filtered(maps, lambda values: gaussian_smooth(values, sigma, size)))
+
+
+class ELDilateSaliency(io.ComfyNode):
+    """Grows or shrinks what is bright."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        maps, template = _maps()
+        return io.Schema(
+            node_id="ELDilateSaliency",
+            display_name="Dilate",
+            category=CATEGORY,
+            description="Grows (or shrinks) the bright parts of saliency or of a MASK by a square: grey on grey "
+            "values, binary on a mask of 0 and 1.",
+            search_aliases=["dilate", "erode", "grow mask", "shrink mask", "expand mask", "morphology"],
+            inputs=[
+                maps,
+                io.Combo.Input(
+                    "operation",
+                    options=list(OPERATIONS),
+                    default="dilate",
+                    tooltip="dilate: every place takes the highest value of its square, bright parts grow. erode: the "
+                    "lowest, they shrink (not from the picture's edge).",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=3,
+                    min=1,
+                    max=255,
+                    step=2,
+                    tooltip="Width of the square, odd, in pixels of the maps: latent pixels (8 picture pixels each) "
+                    "for saliency, picture pixels for a MASK. The paper uses 3.",
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=3,
+                    min=0,
+                    max=64,
+                    tooltip="How often. Each time bright parts gain or lose half the square's width on every side. 0 "
+                    "is off; the paper uses 3.",
+                ),
+            ],
+            outputs=[
+                io.MatchType.Output(template, display_name="maps", tooltip="The grown or shrunk saliency or MASK.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, maps: Any, operation: str, size: int, iterations: int) -> io.NodeOutput:
+        """Grow or shrink every map."""
+        return io.NodeOutput(filtered(maps, lambda values: OPERATIONS[operation](values, size, iterations)))
+
+
+class ELSaliencyToMask(io.ComfyNode):
+    """Divides saliency into inside and outside."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELSaliencyToMask",
+            display_name="Saliency to Mask",
+            category=CATEGORY,
+            description="Makes a MASK for any core node out of saliency: what lies above a threshold is inside.",
+            search_aliases=["threshold", "binarize", "otsu", "attention mask", "segment", "heat map to mask"],
+            inputs=[
+                Saliency.Input("saliency", tooltip="The maps, from any node that gives saliency."),
+                io.String.Input(
+                    "words",
+                    default="",
+                    tooltip="Which maps count, by the words that Saliency Overlay shows over them, separated by "
+                    "commas (dog, cat). Empty: all.",
+                ),
+                *threshold_inputs(Shaping(value=0.2)),
+                io.Combo.Input(
+                    "combine",
+                    options=[*COMBINATIONS, "each"],
+                    default="union",
+                    tooltip="Several words (or steps): sum adds their maps before the threshold, union and "
+                    "intersection join their masks, each gives a mask for every word: all latents of the first word, "
+                    "then of the next.",
+                ),
+                io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside."),
+                io.Combo.Input(
+                    "channels",
+                    options=list(CHANNELS_TO_MASK),
+                    default=CHANNELS_TO_MASK[0],
+                    tooltip="Abs-Grad-SAM has a map per latent channel. together: divide their mean. each (published) "
+                    "and whole: divide every channel by itself, or all at one level; the mask is the share of "
+                    "channels that are inside.",
+                    advanced=True,
+                ),
+                flat_map_input(),
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="In picture pixels (8 per latent pixel), 1 inside: one per latent; for each: one per word "
+                    "and latent.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        saliency: Any,
+        words: str,
+        rule: str,
+        value: float,
+        combine: str,
+        invert: bool,
+        channels: str,
+        flat_map: str = FLAT_MAPS[0],
+    ) -> io.NodeOutput:
+        """Divide the maps of the words."""
+        masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels, flat_map)
+        return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))
+
+
+NODES = [ELSmoothSaliency, ELDilateSaliency, ELSaliencyToMask]
