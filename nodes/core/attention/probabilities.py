@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-# Largest number of float32 scores computed at once: 4 MiB.
-_CHUNK_ELEMENTS = 1024 * 1024
+# Most float32 scores computed at once: 4 MiB where they are summed straight away, 64 MiB where they are kept per head.
+SUMMED_AT_ONCE = 1024 * 1024
+KEPT_AT_ONCE = 16 * 1024 * 1024
+
+
+def probabilities(
+    q: Tensor, k: Tensor, heads: int, at_once: int, *, mask: Tensor | None = None, scale: float | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield P = softmax(q k^T * scale + mask) over all T keys, in float32, a few query positions at a time.
+
+    q: [B,Q,H*d]. k: [B,T,H*d]. heads: H. at_once: the most scores computed at once. mask: added to the scores (bool:
+    True is kept), [Q,T], [B,Q,T] or broadcastable to [B,H,Q,T]. scale: d^-1/2 unless given. Yields the query positions
+    and their P [B,H,q,T], which the caller should let go of before it asks for the next.
+    """
+    b, queries, inner = q.shape
+    tokens, d = k.shape[1], inner // heads
+    q = q.reshape(b, queries, heads, d).transpose(1, 2)
+    keys = k.reshape(b, tokens, heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
+    step = max(1, at_once // (b * heads * tokens))
+    for start in range(0, queries, step):
+        rows = slice(start, start + step)
+        yield rows, _softmax(q[:, :, rows], keys, _of_rows(mask, rows))
+
+
+def _softmax(q: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+    scores = q.float() @ keys
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
+    return torch.softmax(scores, dim=-1)
+
+
+def _of_rows(mask: Tensor | None, rows: slice) -> Tensor | None:
+    """The part of an attention mask ([Q,T], [B,Q,T] or [B,H,Q,T]; Q may be 1) that these query positions have."""
+    if mask is None:
+        return None
+    if mask.ndim == 3:
+        mask = mask.unsqueeze(1)
+    return mask[..., rows, :] if mask.shape[-2] > 1 else mask
 
 
 def token_attention(
@@ -23,44 +59,32 @@ def token_attention(
 ) -> Tensor:
     """Attention that every query position pays to each subject, summed over the subject's tokens and over the heads.
 
-    P = softmax(q k^T * scale + mask) over all T keys; result[s,b,q] = sum_h sum_t P[b,h,q,t] columns[b,t,s].
-    The scores are computed in float32 and in chunks of query positions; of P only the columns asked for are kept.
-
-    q: [B,Q,H*d]. k: [B,T,H*d]. heads: H. columns: [B,T,S], 1 where token t belongs to subject s.
-    words: [B,T], 1 at the prompt's real words; each query's probabilities are then renormalised over them, per head
-    (without it begin-of-text and padding keep their share). mask: added to the scores (bool: True is kept),
-    broadcastable to [B,H,Q,T]. scale: d^-1/2 unless given. Returns float32 [S,B,Q].
+    result[s,b,q] = sum_h sum_t P[b,h,q,t] columns[b,t,s]. q, k, heads, mask, scale: see `probabilities`.
+    columns: [B,T,S], 1 where token t belongs to subject s. words: [B,T], 1 at the prompt's real words; each query's
+    probabilities are then renormalised over them, per head (without it begin-of-text and padding keep their share).
+    Returns float32 [S,B,Q].
     """
-    b, queries, inner = q.shape
-    tokens, d = k.shape[1], inner // heads
-    scale = d**-0.5 if scale is None else scale
-    q = q.reshape(b, queries, heads, d).transpose(1, 2)
-    keys = k.reshape(b, tokens, heads, d).permute(0, 2, 3, 1).float() * scale
     sets = columns if words is None else torch.cat([columns, words.unsqueeze(-1)], dim=-1)
     sets = sets.to(device=q.device, dtype=torch.float32).unsqueeze(1)
-    out = torch.empty((columns.shape[-1], b, queries), dtype=torch.float32, device=q.device)
-    step = max(1, _CHUNK_ELEMENTS // (b * heads * tokens))
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
-        scores = q[:, :, rows].float() @ keys
-        if mask is not None:
-            scores = _masked(scores, mask, rows)
-        shares = torch.softmax(scores, dim=-1) @ sets
+    out = torch.empty((columns.shape[-1], *q.shape[:2]), dtype=torch.float32, device=q.device)
+    for rows, p in probabilities(q, k, heads, SUMMED_AT_ONCE, mask=mask, scale=scale):
+        shares = p @ sets
         if words is not None:
             shares = shares[..., :-1] / shares[..., -1:].clamp_min(torch.finfo(torch.float32).tiny)
         out[:, :, rows] = shares.sum(dim=1).permute(2, 0, 1)
+        del p  # else it would take memory beside the next
     return out
 
 
-def _masked(scores: Tensor, mask: Tensor, rows: slice) -> Tensor:
-    """Scores [B,H,q,T] with an attention mask ([Q,T], [B,Q,T] or [B,H,Q,T]; Q may be 1) of these query rows applied."""
-    if mask.ndim == 3:
-        mask = mask.unsqueeze(1)
-    if mask.shape[-2] > 1:
-        mask = mask[..., rows, :]
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, float("-inf"))
-    return scores + mask.float()
+def token_probabilities(
+    q: Tensor, k: Tensor, heads: int, tokens: Tensor, *, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """P of every head at `tokens` only: float32 [B,H,Q,N]. tokens: positions [N]. The rest: see `probabilities`."""
+    out = torch.empty((q.shape[0], heads, q.shape[1], len(tokens)), dtype=torch.float32, device=q.device)
+    for rows, p in probabilities(q, k, heads, KEPT_AT_ONCE, mask=mask, scale=scale):
+        out[:, :, rows] = p[..., tokens]
+        del p  # else it would take memory beside the next
+    return out
 
 
 def token_columns(token_sets: Sequence[Sequence[int]], length: int, prompt_length: int) -> Tensor:
@@ -78,8 +102,7 @@ def token_columns(token_sets: Sequence[Sequence[int]], length: int, prompt_lengt
         if outside:
             raise ValueError(
                 f"token positions {outside} lie outside the conditioning's {prompt_length} tokens: the subjects were "
-                f"parsed "
-                "from another prompt than the one that is sampled; connect both to the same text"
+                "parsed from another prompt than the one that is sampled; connect both to the same text"
             )
         columns[list(tokens), s] = 1.0
     return columns.repeat(length // prompt_length, 1)

@@ -21,9 +21,6 @@ POLARITIES = ("absolute", "positive")
 # Called with (units done, units in all) between pieces of work; it may raise to cancel.
 Progress = Callable[[int, int], None]
 
-# Largest number of float32 numbers held at once by a chunk: 64 MiB.
-CHUNK_ELEMENTS = 16 * 1024 * 1024
-
 
 @dataclass(frozen=True)
 class WordAttention:
@@ -56,32 +53,6 @@ def distinct_tokens(columns: Tensor) -> tuple[Tensor, Tensor]:
     """
     used = columns.any(dim=1).nonzero().squeeze(1)
     return used, columns[used].float()
-
-
-def token_probabilities(
-    q: Tensor, k: Tensor, heads: int, tokens: Tensor, *, mask: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """Probabilities P = softmax(q k^T * scale + mask) over all T keys, at `tokens` only: float32 [B,H,Q,N].
-
-    q: [B,Q,H*d]. k: [B,T,H*d]. tokens: positions [N]. mask: added to the scores (bool: True is kept), broadcastable to
-    [B,H,Q,T]. scale: d^-1/2 unless given. The scores are computed in float32, in chunks of query positions.
-    """
-    b, queries, inner = q.shape
-    d = inner // heads
-    q = q.reshape(b, queries, heads, d).transpose(1, 2)
-    keys = k.reshape(b, k.shape[1], heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
-    if mask is not None:
-        mask = mask.expand(b, heads, queries, k.shape[1])
-    out = torch.empty((b, heads, queries, len(tokens)), dtype=torch.float32, device=q.device)
-    step = max(1, CHUNK_ELEMENTS // (b * heads * k.shape[1]))
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
-        scores = q[:, :, rows].float() @ keys
-        if mask is not None:
-            part = mask[:, :, rows]
-            scores = scores.masked_fill(~part, -torch.inf) if part.dtype == torch.bool else scores + part.float()
-        out[:, :, rows] = torch.softmax(scores, dim=-1)[..., tokens]
-    return out
 
 
 def attention_change(change: Tensor, values: Tensor) -> Tensor:

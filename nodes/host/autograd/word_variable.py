@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.gradients.definition import WordAttention, attention_change, distinct_tokens, token_probabilities
+from ...core.attention.probabilities import token_probabilities
+from ...core.gradients.definition import WordAttention, attention_change, distinct_tokens
 from ..attention.arrangement import UnreadableError
 from ..attention.hook import CrossAttentionHook
 from ..attention.rows import Rows

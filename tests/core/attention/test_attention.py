@@ -38,7 +38,7 @@ def test_two_queries_two_tokens_by_hand():
 
 @pytest.mark.parametrize("chunk", [1, 4 * 154 * 3, 10**9])
 def test_chunks_do_not_change_the_sum_over_tokens_and_heads(qk, chunk, monkeypatch):
-    monkeypatch.setattr(probabilities, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(probabilities, "SUMMED_AT_ONCE", chunk)
     out = token_attention(*qk, 3, columns(2, 154, [2], [5, 80]))
     p = naive(*qk, 3).sum(dim=1)
     assert out.dtype == torch.float32

@@ -8,13 +8,12 @@ import pytest
 import torch
 from captum.attr import LayerGradientXActivation
 
-from explainable_latents.nodes.core.attention.probabilities import token_attention
+from explainable_latents.nodes.core.attention.probabilities import token_attention, token_probabilities
 from explainable_latents.nodes.core.gradients.definition import (
     WordAttention,
     brute_force,
     distinct_tokens,
     polarised,
-    token_probabilities,
 )
 from explainable_latents.nodes.core.gradients.structured import follows, is_pointwise, structured
 from tests.core.gradients.tails import Tail, definition, relative_error
@@ -209,7 +208,7 @@ def test_a_layer_that_mixes_positions_is_recognised():
 
 @pytest.mark.parametrize("mask", [None, "bool", "float"])
 def test_probabilities_are_the_softmax_of_all_keys(mask, monkeypatch):
-    monkeypatch.setattr("explainable_latents.nodes.core.gradients.definition.CHUNK_ELEMENTS", 200)
+    monkeypatch.setattr("explainable_latents.nodes.core.attention.probabilities.KEPT_AT_ONCE", 200)
     tail = Tail(seed=31, batch=2)
     used = torch.tensor([1, 4])
     bias = torch.zeros(2, 1, 1, 7)
