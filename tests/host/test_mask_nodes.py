@@ -11,9 +11,9 @@ from explainable_latents.nodes.core.maps.saliency import Saliency
 
 @pytest.fixture(scope="module")
 def nodes(comfy):
-    from explainable_latents.nodes import masks
+    from explainable_latents.nodes import maps
 
-    return masks
+    return maps
 
 
 def saliency(*shape: int) -> Saliency:

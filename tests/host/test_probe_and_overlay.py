@@ -16,9 +16,9 @@ PROMPT = "a dog on the beach"
 
 @pytest.fixture(scope="module")
 def nodes(comfy):
-    from explainable_latents.nodes import attention, saliency
+    from explainable_latents.nodes import attention, images
 
-    classes = [cls for module in (attention, saliency) for cls in vars(module).values() if inspect.isclass(cls)]
+    classes = [cls for module in (attention, images) for cls in vars(module).values() if inspect.isclass(cls)]
     return {cls.define_schema().node_id: cls for cls in classes if cls.__name__.startswith("EL")}
 
 
@@ -40,7 +40,13 @@ def picture(seed):
 
 
 def test_schemas_and_signatures_agree(nodes):
-    assert set(nodes) == {"ELCaptureAttention", "ELProbeAttention", "ELAttentionSaliency", "ELSaliencyOverlay"}
+    assert set(nodes) == {
+        "ELCaptureAttention",
+        "ELProbeAttention",
+        "ELAttentionSaliency",
+        "ELSaliencyOverlay",
+        "ELCompareImages",
+    }
     for cls in nodes.values():
         schema = cls.define_schema()
         assert {i.id for i in schema.inputs} == set(inspect.signature(cls.execute).parameters)
