@@ -6,8 +6,7 @@ from comfy_api.latest import io
 
 from .core.attention.aggregate import RESIZE_MODES
 from .core.maps.masks import COMBINATIONS, FILTERED, FLAT_MAPS, RULES, Shaping
-from .core.methods.replacement import CACHED, CURRENT, KEEP, POLICIES
-from .core.methods.schedule import PUBLISHED_SHARES
+from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
 from .host.attention.observer import SHARES
 from .sockets import Masking
 

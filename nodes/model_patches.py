@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.methods.replacement import Policy
+from .core.methods.masked_latent import Policy
 from .host.handles import fingerprint, given
 from .host.sampling.ksampler import steps_problem
 from .host.sampling.masked_latent import MaskedLatent

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.methods.replacement import Policy
+from .core.methods.masked_latent import Policy
 from .host.sampling.ksampler import sample_masked, sampler_names, scheduler_names, steps_problem
 from .host.sampling.masked_latent import MaskedLatent
 from .inputs import plan_inputs, seed_input

@@ -66,8 +66,7 @@ def main() -> int:
     alias_pack()
     load_comfyui(device="--cpu" if args.device == "cpu" else "")
     torch.set_num_threads(args.threads)
-    from explainable_latents.nodes.core.methods.replacement import Policy
-    from explainable_latents.nodes.core.methods.schedule import parse_steps
+    from explainable_latents.nodes.core.methods.masked_latent import Policy, parse_steps
     from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 
     model = full_size_model(device, torch.float32 if args.device == "cpu" else torch.float16)

@@ -15,8 +15,8 @@ from explainable_latents.nodes.core.maps.masks import COMBINATIONS, RULES, Shapi
 from explainable_latents.nodes.core.maps.measures import compare
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
-from explainable_latents.nodes.core.methods.replacement import Policy
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.one_call import probe

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, ImageMasking, Masking
-from explainable_latents.nodes.core.methods.replacement import Policy
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent

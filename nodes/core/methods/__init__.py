@@ -1,0 +1,4 @@
+"""One paper or method per file: pure arithmetic, plus the options that describe it.
+
+Read `masked_latent` first (what happens to the latent), then `masking` (where the mask comes from).
+"""

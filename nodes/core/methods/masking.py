@@ -1,4 +1,4 @@
-"""How a mask is found while a model samples: the values that cross nodes as EL_MASKING."""
+"""Descriptions of how to find a mask while a model samples; they cross nodes as EL_MASKING."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..choices import one_of
 from ..gradients.definition import POLARITIES
 from ..maps.masks import Shaping
 from ..words.subjects import Subjects
@@ -18,12 +19,13 @@ LAST_CALL, CUMULATIVE = CALLS = ("last call", "cumulative")
 
 @dataclass(frozen=True)
 class AttentionMasking:
-    """The mask is the shaped cross-attention of `subjects`, read from the model calls before the manipulated step.
+    """The mask is made from the cross-attention to `subjects` in the sampler's model calls before the manipulated step.
 
-    calls: `last call` (one before the step, as its code was published) or `cumulative`: the maps of all calls from the
-    first step on, added up before they are normalised (as the proposal words it). Raises ValueError for another choice.
-    layers: which cross-attention layers count (`all`, `last`, names or grids separated by commas). positive: the
-    subjects' prompt as the host's conditioning, [context [1,T,d], options] each; None for the first positive one.
+    shaping: how a mask is made of the attention maps. layers: which cross-attention layers count (`all`, `last`, names
+    or grids separated by commas). positive: the CONDITIONING of the subjects' prompt, a list of [context [1,T,d],
+    options]; None for the first positive one. calls: `last call` takes the maps of the one call before the step (as the
+    published code does), `cumulative` those of all calls from the first step on, added up before they are normalised
+    (as the proposal describes it). Raises ValueError for another choice.
     """
 
     subjects: Subjects
@@ -33,17 +35,16 @@ class AttentionMasking:
     calls: str = LAST_CALL
 
     def __post_init__(self) -> None:
-        if self.calls not in CALLS:
-            raise ValueError(f"over_steps {self.calls!r} is not one of {', '.join(CALLS)}")
+        one_of("over_steps", self.calls, CALLS)
 
 
 @dataclass(frozen=True)
 class GradientMasking:
-    """The mask is the shaped Abs-Grad-SAM of `subjects`, from a model call of its own at the manipulated step.
+    """The mask is made from the Abs-Grad-SAM of `subjects`, for which the model is called once more at the step.
 
-    channels: `each` latent channel gets its own mask, or all `together` one. polarity, solver, layer: see `grad_sam`
-    and the host's `GradientProbe`. positive: as of `AttentionMasking`. Raises ValueError for an unknown choice of
-    channels or polarity.
+    shaping, positive: as in `AttentionMasking`. channels: `each` latent channel gets a mask of its own, or all
+    `together` one. polarity: see `core.gradients.definition`. solver, layer: see the host's `GradientProbe`. Raises
+    ValueError for an unknown choice of channels or polarity.
     """
 
     subjects: Subjects
@@ -55,16 +56,16 @@ class GradientMasking:
     positive: Sequence[Sequence[Any]] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("channels", self.channels, CHANNELS), ("polarity", self.polarity, POLARITIES)):
-            if value not in allowed:
-                raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        one_of("channels", self.channels, CHANNELS)
+        one_of("polarity", self.polarity, POLARITIES)
 
 
 @dataclass(frozen=True)
 class ImageMasking:
-    """The same given mask at every step. mask: float [B,H,W] in [0,1] at any resolution; 1 is inside.
+    """The same ready-made mask at every manipulated step.
 
-    Values between mix.
+    mask: float [B,H,W] at any resolution, 1 inside, 0 outside; values between mix both. Raises ValueError for another
+    shape or range.
     """
 
     mask: Tensor

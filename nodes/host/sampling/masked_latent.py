@@ -11,9 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
+from ...core.methods.masked_latent import Policy, check_reference, parse_steps
 from ...core.methods.masking import Masking
-from ...core.methods.replacement import Policy, check_reference
-from ...core.methods.schedule import parse_steps
 from ..attention.model_call import OURS
 from .changed_steps import ChangedSteps
 from .mask_sources import MaskSource, mask_source

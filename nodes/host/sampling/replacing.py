@@ -10,7 +10,7 @@ import comfy.sample
 import torch
 from torch import Tensor
 
-from ...core.methods.replacement import CURRENT, KEEP, Policy, blend, fit_reference
+from ...core.methods.masked_latent import CURRENT, KEEP, Policy, blend, fit_reference
 from .mask_sources import MaskSource
 from .report import ManipulatedRun, Manipulation
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from explainable_latents.nodes.core.maps.masks import Shaping, dilate, gaussian_smooth, shape_mask
+from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
-from explainable_latents.nodes.core.methods.replacement import Policy
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
@@ -176,8 +176,8 @@ def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, 
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"channels": "some"}, "channels 'some' is not one of each, together"),
-        ({"polarity": "both"}, "polarity 'both' is not one of absolute, positive"),
+        ({"channels": "some"}, "channels 'some' is not one of: each, together"),
+        ({"polarity": "both"}, "polarity 'both' is not one of: absolute, positive"),
         ({"solver": "magic"}, "solver 'magic' is not one of structured, exact"),
     ],
 )

@@ -9,8 +9,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
-from explainable_latents.nodes.core.methods.replacement import Policy
 from explainable_latents.nodes.host.autograd import solvers as solving
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.autograd.memory import room_behind

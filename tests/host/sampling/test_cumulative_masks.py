@@ -40,5 +40,5 @@ def test_the_maps_up_to_the_manipulated_step(toy, calls, how):
 
 
 def test_another_word_is_refused(toy):
-    with pytest.raises(ValueError, match="over_steps 'all' is not one of last call, cumulative"):
+    with pytest.raises(ValueError, match="over_steps 'all' is not one of: last call, cumulative"):
         replace(toy.attention(), calls="all")
