@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from .core.maps.saliency import OVER_STEPS
 from .host.attention.observer import observe
-from .host.handles import fingerprint, given
+from .host.handles import fingerprint, tracked
 from .host.one_call import probe
 from .inputs import prompt_input, reading_inputs, region_input, seed_input
 from .sockets import CATEGORY, Attention, Saliency, Subjects
@@ -87,7 +87,7 @@ class ELCaptureAttention(io.ComfyNode):
             resize=resize,
             share=share,
         )
-        return io.NodeOutput(observed, given(capture))
+        return io.NodeOutput(observed, tracked(capture))
 
 
 class ELAttentionSaliency(io.ComfyNode):

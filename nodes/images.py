@@ -10,7 +10,7 @@ from .core.maps.colours import COLORMAPS
 from .core.maps.measures import compare
 from .host.ui.heat_maps import SCALES, HeatMaps, raw_masks
 from .host.ui.inspector import inspector
-from .host.ui.node_text import show_on_running_node
+from .host.ui.running_node import show_on_running_node
 from .sockets import CATEGORY, Saliency
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.methods.masked_latent import Policy
-from .host.handles import fingerprint, given
+from .host.handles import fingerprint, tracked
 from .host.sampling.ksampler import steps_problem
 from .host.sampling.masked_latent import MaskedLatent
-from .host.ui.node_text import show_on_running_node
+from .host.ui.running_node import show_on_running_node
 from .inputs import plan_inputs
 from .sockets import CATEGORY, Report, report_outputs
 
@@ -76,7 +76,7 @@ class ELMaskedLatentModel(io.ComfyNode):
         patched = model.clone()
         policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
         report = MaskedLatent(masking, reference["samples"], manipulate_at, *policies).install(patched)
-        return io.NodeOutput(patched, given(report))
+        return io.NodeOutput(patched, tracked(report))
 
 
 class ELMaskedLatentReport(io.ComfyNode):

@@ -13,7 +13,7 @@ from .core.words.parsing import EXTENTS, EXTRACTS, parse, table
 from .core.words.subjects import joined_text
 from .host.same_prompt import ParsedPrompt
 from .host.tokens import tokenize
-from .host.ui.node_text import show_on_running_node
+from .host.ui.running_node import show_on_running_node
 from .sockets import CATEGORY, Subjects
 
 

@@ -1,8 +1,9 @@
 """Make a sampler run again when what it left in a handle is gone, though its latent is still in the host's cache.
 
-The host caches what nodes give by a key that a node can add a fingerprint to. A node that gives a handle has the same
-fingerprint as long as the host keeps what it gave, and a new one when that is gone: everything behind it, the sampler
-too, then has a new key and runs again. The host tells a node neither; a weak reference to the handle does.
+A handle is an attention capture or a report: a node gives it away empty and a sampler fills it later. The host caches
+what nodes give under a key, which a node may add a fingerprint to. A node that gives a handle keeps its fingerprint as
+long as the host holds that handle; afterwards it has a new one, so every node behind it has a new key, and the sampler
+runs again. The host does not tell a node whether its output is still held; a weak reference to the handle does.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from .sampling.report import Report
 
 Handle = TypeVar("Handle", AttentionCapture, Report)
 
-# By the identity of the node that gave them; only what nodes gave keeps them alive.
+# Node identity -> the handle that the node gave; only the host's cache keeps a handle alive.
 _alive: WeakValueDictionary[str, AttentionCapture | Report] = WeakValueDictionary()
 
-# By the same: the fingerprint, and the queued workflow that it was made for.
+# Node identity -> its fingerprint, and the id of the queued workflow that the fingerprint was made for.
 _fingerprints: dict[str, tuple[str, str]] = {}
 
 
-def given(handle: Handle) -> Handle:
-    """Remember `handle` as what the executing node gives, and return it."""
+def tracked(handle: Handle) -> Handle:
+    """Remember, without keeping it alive, that the executing node gives this handle; return the handle."""
     now = running()
     name = now and identity(now.graph, now.node_id)
     if name is not None:
@@ -34,7 +35,10 @@ def given(handle: Handle) -> Handle:
 
 
 def fingerprint() -> str:
-    """For the node that the host fingerprints now: the same as long as its handle lives and is not asked in vain."""
+    """Return the fingerprint of the node that the host asks now.
+
+    It stays the same until the node's handle is gone, or until the handle could not tell which run made a latent.
+    """
     now = running()
     name = now and identity(now.graph, now.node_id)
     if name is None:

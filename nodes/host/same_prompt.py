@@ -25,7 +25,7 @@ from ..core.words.subjects import CONTEXT_ENCODERS, Subjects, shorten
 from .attention.model_call import OURS
 from .attention.rows import contexts_of
 from .graph import Graph, running
-from .ui.node_text import show_on_running_node
+from .ui.running_node import show_on_running_node
 
 WRAPPER_KEY = OURS + "prompt"
 

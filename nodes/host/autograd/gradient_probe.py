@@ -33,7 +33,7 @@ from ..families.unet import cross_attention_layers
 from ..families.unet_gradients import is_last
 from ..one_call import call_once, without_ours
 from ..same_prompt import require_same_prompt
-from ..ui.progress import progress_bar
+from ..ui.running_node import progress_bar
 from .float32_layers import Tail
 from .foreign_attention import derivable
 from .measured_call import MeasuredCall, prediction_scale

@@ -13,7 +13,7 @@ from ...core.attention.aggregate import resize
 from ...core.gradients.definition import Progress, WordAttention, brute_force, query_scores
 from ...core.gradients.feedforward import Derivative
 from ...core.gradients.structured import follows, is_pointwise, structured
-from ..ui.node_text import show_on_running_node
+from ..ui.running_node import show_on_running_node
 from .float32_layers import Tail
 
 log = logging.getLogger("explainable_latents")

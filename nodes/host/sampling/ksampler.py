@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 
 from ...core.methods.masked_latent import check_steps, parse_steps
-from ..ui.node_text import show_on_running_node
+from ..ui.running_node import show_on_running_node
 from .masked_latent import MaskedLatent
 
 

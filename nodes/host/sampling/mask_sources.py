@@ -15,7 +15,7 @@ from ...core.maps.saliency import Saliency
 from ...core.methods.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..attention.observer import AttentionCapture, observe
 from ..autograd.gradient_probe import GradientProbe
-from ..ui.progress import stop_when_cancelled
+from ..ui.running_node import stop_when_cancelled
 
 
 class MaskSource(Protocol):

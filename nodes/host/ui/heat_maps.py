@@ -15,8 +15,7 @@ from ...core.maps.colours import colourise
 from ...core.maps.masks import enlarge
 from ...core.maps.saliency import Saliency, intensity, smooth_upsample
 from ...core.maps.sheet import arrange, sheet_of
-from .node_text import show_on_running_node
-from .progress import progress_bar
+from .running_node import progress_bar, show_on_running_node
 
 SCALES = ("each map", "shared")
 # Pixels of float32 colours, 12 bytes each: the overlays together take at most 3.2 GB, a sheet 100 MB.

@@ -1,0 +1,37 @@
+"""The node that the host executes now: its progress bar, text on it, and the user's cancel."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+from ...core.gradients.definition import Progress
+
+
+def show_on_running_node(text: str) -> None:
+    """Show text on the node that the host executes now, without JavaScript of ours; no node or server, no text.
+
+    The node's own id is not needed: for a node that asks for its id the host may put it into the cache key of every
+    node behind it, so that a mere copy of the node would make the sampler run again.
+    """
+    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
+
+
+def progress_bar() -> Progress:
+    """Start a progress bar on the running node; what it is reported by raises the host's exception on cancel."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        stop_when_cancelled(done, total)
+        bar.update_absolute(done, total)
+
+    return report
+
+
+def stop_when_cancelled(done: int, total: int) -> None:
+    """Report progress where a sampler shows its own bar: only raise the host's exception when the user cancels."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
