@@ -29,16 +29,16 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/toy_world
+	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/toy_world tests/test_tools/workflows
 
 test-oldest: host ## core tests, and the pack in ComfyUI, on Python 3.10, where this machine has one (once 4 GB more)
 	$(HOST) oldest -m pytest -q $(SIDE_BY_SIDE) tests/core tests/oldest
 
-test-host: host ## tests of nodes/host, ComfyUI in the same process
-	$(TEST) tests/host tests/test_tools/gpu
+test-host: host ## tests of the nodes and of nodes/host, ComfyUI in the same process
+	$(TEST) tests/nodes tests/host tests/test_tools/gpu
 
 test-workflows: host ## tests that queue workflows on the real server
-	$(TEST) tests/workflows
+	$(TEST) tests/workflows tests/test_tools/servers
 
 test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
 	$(TEST) tests/test_tools/evaluate
@@ -49,8 +49,8 @@ test-ray: host ## tests of the evaluation on Ray, an optional extra with an envi
 test-matrix: host ## every sampler with every scheduler, of which `make test` runs a sample
 	$(RUN) -m pytest -q -m matrix $(SIDE_BY_SIDE) tests/host tests/workflows
 
-test-hosts: host ## host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
-	$(PYTHON) -m tests.tools.comfyui.hosts $(HOSTS) -- $(SIDE_BY_SIDE) $(or $(TESTS),tests/host tests/workflows)
+test-hosts: host ## node, host and workflow tests on every ComfyUI from 0.16.3 on (HOSTS="0.16.3 0.24.0" TESTS=tests/host: only these)
+	$(PYTHON) -m tests.tools.comfyui.hosts $(HOSTS) -- $(SIDE_BY_SIDE) $(or $(TESTS),tests/nodes tests/host tests/workflows)
 
 browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.tools.browser.install

@@ -10,7 +10,7 @@ from tests.tools.comfyui.inprocess import load_comfyui
 HOST = load_comfyui()
 
 # ComfyUI copies models for other devices since 0.24.0; on an older one there is nothing to test.
-collect_ignore = [] if (HOST.tree / "comfy" / "multigpu.py").is_file() else ["test_copied_models.py"]
+collect_ignore = [] if (HOST.tree / "comfy" / "multigpu.py").is_file() else ["attention/test_copied_models.py"]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,7 @@ from tests.tools.comfyui.install import install, installed
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
 from tests.tools.foreground import foreground
-
-from .conftest import SERVER_NODES
+from tests.workflows.conftest import SERVER_NODES
 
 SLOW = {"slow": {"class_type": "TestSlow", "inputs": {"steps": 20_000, "seed": 0}}}  # 400 s
 USERS_OWN = {"models", "custom_nodes", "output", "input", "user", "temp", "venv", ".venv", ".git"}
