@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.words.chips import chips
-from .core.words.english.reading import PARSERS
-from .core.words.parsing import EXTENTS, EXTRACTS, parse, table
+from .core.words.english.pipeline import PARSERS
+from .core.words.parsing import EXTENTS, SELECTIONS, parse, table
 from .core.words.subjects import joined_text
 from .host.same_prompt import ParsedPrompt
 from .host.tokens import tokenize
@@ -63,8 +63,8 @@ class ELParseSubjects(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "which",
-                    options=list(EXTRACTS),
-                    default=EXTRACTS[0],
+                    options=list(SELECTIONS),
+                    default=SELECTIONS[0],
                     optional=True,
                     advanced=True,
                     tooltip="Which of the things that the prompt names: main subject, what it is a picture of, with "
@@ -80,7 +80,7 @@ class ELParseSubjects(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = EXTRACTS[0]
+        cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = SELECTIONS[0]
     ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
         tokens = tokenize(clip, text)

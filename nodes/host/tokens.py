@@ -10,10 +10,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.words.alignment import Piece, TokenSpan, token_spans
-from ..core.words.offsets import check_slow, token_offsets
 from ..core.words.prompt_text import check_prompt, plain_text
 from ..core.words.subjects import CONTEXT_ENCODERS
+from ..core.words.tokens import TokenizedText, TokenSpan, check_slow, token_offsets, token_spans
 
 
 class _Recorder:
@@ -56,7 +55,7 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
             "positions cannot be derived. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
         )
     spans = {
-        key: token_spans(plain, _pieces(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))
+        key: token_spans(plain, _tokenized_texts(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))
         for key in batches
     }
     return _cut_to_common_length(spans, batches)
@@ -82,14 +81,16 @@ def _recording(encoder: Any, calls: list[tuple[str, str]]) -> Any:
     return twin
 
 
-def _pieces(encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[Any, float, int]]]) -> list[Piece]:
-    """Return what the encoder was given, piece by piece, with the positions of each piece's tokens."""
+def _tokenized_texts(
+    encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[Any, float, int]]]
+) -> list[TokenizedText]:
+    """Return the texts that the encoder was given, in order, with the positions of their tokens."""
     groups = _groups(chunks, encoder.embedding_size)
-    pieces: list[Piece] = []
+    texts: list[TokenizedText] = []
     word = 0
     for kind, text in calls:
         if kind == "missing":
-            pieces.append(Piece(text, (), ()))
+            texts.append(TokenizedText(text, (), ()))
             continue
         word += 1
         tokens = groups.get(word, [])
@@ -98,10 +99,10 @@ def _pieces(encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[
             offsets = ((0, len(text)),) * len(tokens)
         else:
             offsets = token_offsets(encoder.tokenizer, text, [token for token, _ in tokens])
-        pieces.append(Piece(text, offsets, positions))
+        texts.append(TokenizedText(text, offsets, positions))
     if groups and max(groups) > word:
         raise ValueError("The host's tokenizer emitted tokens of unknown origin; their positions cannot be derived.")
-    return pieces
+    return texts
 
 
 def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:

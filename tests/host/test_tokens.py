@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from explainable_latents.nodes.core.words.alignment import positions_of
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.core.words.prompt_text import plain_text
+from explainable_latents.nodes.core.words.tokens import positions_of
 from explainable_latents.nodes.host.tokens import tokenize
 
 TOKENIZERS = {

@@ -1,0 +1,11 @@
+"""From a prompt to its subjects, and from their characters to the positions of their tokens.
+
+Reading order:
+    subjects      the result: a prompt, its subjects and scenes, their token positions
+    prompt_text   the prompt without weights, parentheses and escapes
+    english/      which words of it are subjects and which the scene
+    named_words   the words that the user names instead
+    tokens        from characters of the prompt to token positions
+    parsing       all of this put together: `parse`
+    chips         the prompt's words as the browser shows them on the node
+"""

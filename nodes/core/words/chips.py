@@ -1,11 +1,11 @@
-"""The words of a prompt as the browser's chips show them: each can be named in the override."""
+"""The words of a prompt as the browser shows them on the node, as chips: a click on one names it in `override`."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from .named_words import Name
+from .named_words import NamedWords
 from .parsing import spaced_text
 from .prompt_text import plain_text
 from .subjects import Subjects
@@ -16,11 +16,11 @@ _WORD = re.compile(r"embedding:[^\s,<\[]+|\w+(?:['’-]\w+)*")
 
 
 def chips(subjects: Subjects, found: Subjects) -> list[dict[str, Any]]:
-    """The prompt's words in order, phrases of `subjects` and `found` as one.
+    """Return the prompt's words in order, each phrase of `subjects` and `found` as one.
 
-    subjects: with the override; found: what the parser finds without it. Each has its `text`, its `role` in `found`
-    ("subject", "scene" or ""), and its occurrence: number `nth` of `count`, as `override.Name` counts them. Words that
-    are in no phrase are left out after the first MOST_WORDS.
+    subjects: with the named words; found: what the parser finds without them. A chip has its `text`, its `role` in
+    `found` ("subject", "scene" or ""), and which occurrence it is: number `nth` of `count`, counted from 1 as
+    `NamedWords` does. After the first MOST_WORDS, words that are in no phrase are left out.
     """
     plain = plain_text(subjects.prompt)
     text, typed = spaced_text(plain)
@@ -41,7 +41,7 @@ def chips(subjects: Subjects, found: Subjects) -> list[dict[str, Any]]:
 
 
 def _nameable(phrase: str) -> bool:
-    """Whether an override can name it: commas end an entry, # counts."""
+    """Whether an entry of `override` can name it: commas end an entry, # counts."""
     return not {",", "#"} & {*phrase}
 
 
@@ -51,7 +51,7 @@ def _overlap(one: Span, other: Span) -> bool:
 
 def _occurrence(text: str, start: int, end: int) -> dict[str, Any]:
     phrase = " ".join(text[start:end].split())
-    places = Name(phrase, "subject", None).find(text)
+    places = NamedWords(phrase, "subject", None).find(text)
     # "so so" in "so so so" is found once: places do not overlap.
     nth = next((i for i, place in enumerate(places, 1) if _overlap(place, (start, end))), 1)
     return {"text": phrase, "nth": nth, "count": len(places)}

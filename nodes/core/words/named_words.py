@@ -1,4 +1,4 @@
-"""Words that the user names instead of leaving the choice to the parser."""
+"""Named words: the words that the user names in the input `override` instead of leaving the choice to the parser."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _ROLES: tuple[Role, ...] = ("subject", "scene")
 
 
 @dataclass(frozen=True)
-class Name:
-    """One entry of the override: the words, the role they get, and which occurrence is meant (None: every one)."""
+class NamedWords:
+    """One entry: a word or phrase, the role it gets, and which occurrence is meant (None: every one)."""
 
     words: str
     role: Role
     occurrence: int | None
 
     def find(self, text: str) -> list[tuple[int, int]]:
-        """Return [start, end) of the occurrences meant, as whole words, whatever their case and spacing.
+        """Return [start, end) in `text` of the occurrences meant, as whole words, whatever their case and spacing.
 
         Raises ValueError when the words are in the text, but not that often.
         """
@@ -36,21 +36,21 @@ class Name:
         return [found[self.occurrence - 1]]
 
 
-def read_override(override: str) -> tuple[Name, ...]:
-    """Return the entries of an override, "dog, red car#2, scene: beach".
+def read_named_words(text: str) -> tuple[NamedWords, ...]:
+    """Return the entries of what the user typed, such as "dog, red car#2, scene: beach".
 
-    Entries are separated by commas or line breaks; "scene:" or "subject:" in front gives the role (subject when
-    missing), "#2" behind the second occurrence.
+    Entries are separated by commas or line breaks; "scene:" or "subject:" in front of one gives its role (subject where
+    it is missing), "#2" behind it means the second occurrence.
     """
-    names = []
-    for part in re.split(r"[,\n]", override):
+    named = []
+    for part in re.split(r"[,\n]", text):
         words, role = part.strip(), _ROLES[0]
         for prefix in _ROLES:
             if words.lower().startswith(f"{prefix}:"):
                 words, role = words[len(prefix) + 1 :].strip(), prefix
         numbered = _NUMBERED.fullmatch(words)
         if numbered:
-            names.append(Name(numbered[1].strip(), role, int(numbered[2])))
+            named.append(NamedWords(numbered[1].strip(), role, int(numbered[2])))
         elif words:
-            names.append(Name(words, role, None))
-    return tuple(names)
+            named.append(NamedWords(words, role, None))
+    return tuple(named)

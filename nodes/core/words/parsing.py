@@ -1,23 +1,22 @@
-"""A prompt's subjects with their token positions: the language part, the override and the alignment put together."""
+"""A prompt's subjects with their token positions: English, named words and tokens put together."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from .alignment import TokenSpan, positions_of, token_list
-from .english.reading import read
-from .english.roles import Found, find_roles, is_tag_list
-from .english.syntax import without_syntax
-from .named_words import Name, read_override
+from ..choices import one_of
+from .english.foreign_syntax import remove_foreign_syntax
+from .english.pipeline import tag_text
+from .english.roles import FoundWord, find_roles, is_tag_list
+from .named_words import NamedWords, read_named_words
 from .prompt_text import PlainText, check_prompt, plain_text
 from .subjects import Subject, Subjects
+from .tokens import TokenSpan, positions_of, token_list
 
-Extent = Literal["head noun", "whole phrase"]
-EXTENTS: tuple[Extent, ...] = ("head noun", "whole phrase")
-Extract = Literal["main subject", "all things"]
-EXTRACTS: tuple[Extract, ...] = ("main subject", "all things")
+# What stands for a subject, and which of the things that a prompt names are subjects.
+EXTENTS = HEAD_NOUN, WHOLE_PHRASE = ("head noun", "whole phrase")
+SELECTIONS = MAIN_SUBJECT, ALL_THINGS = ("main subject", "all things")
 
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
@@ -29,47 +28,45 @@ def parse(
     tokens: Mapping[str, Sequence[TokenSpan]],
     override: str = "",
     parser: str = "auto",
-    extent: Extent = "head noun",
-    which: Extract = "main subject",
+    extent: str = HEAD_NOUN,
+    which: str = MAIN_SUBJECT,
 ) -> Subjects:
     """Return the subject and scene words of a prompt with their token positions in every encoder.
 
-    tokens: encoder key -> the prompt's tokens (host.tokens.tokenize).
-    override: see `override.read_override`; the roles it names are taken from it, the other one from the parser.
-    parser: "auto", "spacy", "rules", see `reading.read`; auto reads lists of tags, which no model knows, by rules.
-    extent: the head noun ("dog") or the phrase without its article ("small white dog").
-    which: the main subject with what "and" joins to it, or every thing that is named.
-    Raises ValueError for a word of the override that is not in the prompt, for an unknown option and for a
-    prompt that cannot be read.
+    tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` gives them; {} without an encoder.
+    override: the user's named words, see `read_named_words`; a role that they name is taken from them alone, the other
+    one from the parser. parser: "auto", "spacy" or "rules", see `tag_text`; auto leaves lists of tags, which no spaCy
+    model was trained on, to the rules. extent: the head noun ("dog") or the whole phrase without its article ("small
+    white dog"). which: the main subject with what "and" joins to it, or all things that the prompt names.
+    Raises ValueError for named words that are not in the prompt, for an unknown choice and for a prompt that is too
+    long or nested too deep.
     """
-    if extent not in EXTENTS:
-        raise ValueError(f"words is '{extent}'; allowed: {', '.join(EXTENTS)}.")
-    if which not in EXTRACTS:
-        raise ValueError(f"which is '{which}'; allowed: {', '.join(EXTRACTS)}.")
+    one_of("words", extent, EXTENTS)
+    one_of("which", which, SELECTIONS)
     check_prompt(prompt)
     plain = plain_text(prompt)
     spaced, typed = spaced_text(plain)
-    removed = without_syntax(spaced)
-    text, kept = _for_tagger(removed.text)
-    origin = [typed[removed.origin[i]] for i in kept]
+    cleaned = remove_foreign_syntax(spaced)
+    text, kept = _for_tagger(cleaned.text)
+    origin = [typed[cleaned.origin[i]] for i in kept]
     tags = parser == "auto" and is_tag_list(text)
-    doc, reader = read(text, "rules" if tags else parser)
-    names = read_override(override)
+    doc, tagged_by = tag_text(text, "rules" if tags else parser)
+    entries = read_named_words(override)
     named = []
-    for name in names:
-        named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in name.find(spaced)], name, tokens)
-    taken = {name.role for name in names}
-    roles = find_roles(doc, extent == EXTENTS[1], which == EXTRACTS[0])
+    for entry in entries:
+        named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in entry.find(spaced)], entry, tokens)
+    named_roles = {entry.role for entry in entries}
+    roles = find_roles(doc, extent == WHOLE_PHRASE, which == MAIN_SUBJECT)
     found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in roles]
     covered = {i for start, end, _ in named for i in range(start, end)}
-    unnamed = [each for each in found if each[2] not in taken and covered.isdisjoint(range(*each[:2]))]
+    unnamed = [each for each in found if each[2] not in named_roles and covered.isdisjoint(range(*each[:2]))]
     items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
     return Subjects(
         prompt,
         tuple(item for item in items if not tokens or any(item.tokens.values())),
-        f"{reader} (list of tags)" if tags else reader,
+        f"{tagged_by} (list of tags)" if tags else tagged_by,
         {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
-        uninterpreted=removed.foreign,
+        uninterpreted=cleaned.foreign,
     )
 
 
@@ -133,18 +130,18 @@ def _named(
     prompt: str,
     plain: PlainText,
     spans: Sequence[tuple[int, int]],
-    name: Name,
+    entry: NamedWords,
     tokens: Mapping[str, Sequence[TokenSpan]],
-) -> list[Found]:
-    """Return the occurrences of a name with its role; each must have a token."""
+) -> list[FoundWord]:
+    """Return the occurrences of named words, characters of the plain text, with their role; each must have a token."""
     if not spans:
-        raise _absent(prompt, name.words, "is not in the prompt", tokens)
+        raise _absent(prompt, entry.words, "is not in the prompt", tokens)
     for start, end in spans:
         positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
         if positions and not any(positions):
             fault = "has no token in any text encoder (an embedding that is not there?)"
-            raise _absent(prompt, name.words, fault, tokens)
-    return [(start, end, name.role) for start, end in spans]
+            raise _absent(prompt, entry.words, fault, tokens)
+    return [(start, end, entry.role) for start, end in spans]
 
 
 def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:

@@ -1,8 +1,8 @@
 """Weights, parentheses and escapes of a prompt: the text without them, and where each character of it was typed.
 
 The grammar is the host's: ``(text)`` multiplies the weight by 1.1, ``(text:1.3)`` sets it, ``\\(`` and ``\\)`` are
-literal. It is rebuilt here because the host keeps no positions; `alignment` checks the result against what the host's
-own tokenizer was given.
+literal. It is rebuilt here because the host keeps no positions; `tokens` checks the result against what the host's own
+tokenizer was given.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CLOSE, _OPEN = "\0\1", "\0\2"
 class PlainText:
     """A prompt without weight syntax.
 
-    where[i] is the [start, end) in the prompt of text[i]; borders are the indices at which the weight changes, which
-    are word borders for the host.
+    where[i]: [start, end) in the prompt of text[i]. borders: indices into `text` at which the weight changes, where the
+    host ends a word.
     """
 
     text: str
@@ -31,7 +31,7 @@ class PlainText:
     borders: frozenset[int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return the characters of the prompt that text[start:end] (not empty) came from."""
+        """Return [start, end) of the characters of the prompt that text[start:end] (not empty) came from."""
         return self.where[start][0], self.where[end - 1][1]
 
 
@@ -48,7 +48,7 @@ def check_prompt(prompt: str) -> None:
 
 
 def plain_text(prompt: str) -> PlainText:
-    """Return the prompt as its encoders see it.
+    """Return the prompt as its text encoders get it.
 
     Raises ValueError when parentheses are nested deeper than `MAX_DEPTH`.
     """
@@ -73,6 +73,7 @@ def plain_text(prompt: str) -> PlainText:
 
 
 def _escape(prompt: str) -> tuple[str, list[tuple[int, int]]]:
+    """Return the prompt with its escaped parentheses protected, and [start, end) in the prompt of each character."""
     characters: list[str] = []
     where: list[tuple[int, int]] = []
     i = 0
@@ -90,8 +91,8 @@ def _escape(prompt: str) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _segments(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the [start, end) of text that share one weight, in order."""
-    stack: list[tuple[int, int, int | None]] = [(0, len(text), 0)]  # the depth is None for a part without weight
+    """Yield [start, end) of each stretch of text that has one weight, in order."""
+    stack: list[tuple[int, int, int | None]] = [(0, len(text), 0)]  # the depth is None where no weight is left inside
     while stack:
         start, end, depth = stack.pop()
         if depth is None:
@@ -108,7 +109,7 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of the top-level parts: a balanced (…) or what lies between."""
+    """Yield [start, end) of each (…) whose parentheses match, and of what lies between, not looking inside."""
     level, begin = 0, start
     for i in range(start, end):
         if text[i] == "(":
@@ -126,7 +127,7 @@ def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _inside(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return [start, end) of what a weight applies to, None when text[start:end] carries no weight."""
+    """Return [start, end) of what the weight of text[start:end] applies to, None when it carries none."""
     if end - start < 2 or text[start] != "(" or text[end - 1] != ")":
         return None
     colon = text.rfind(":", start + 1, end - 1)

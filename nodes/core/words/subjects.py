@@ -1,4 +1,4 @@
-"""The words of interest of a prompt: what crosses nodes as ``EL_SUBJECTS``."""
+"""A prompt and its subjects: the value that crosses nodes as EL_SUBJECTS."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Subject:
     """One word or phrase of the prompt.
 
     text: as it stands in the prompt, without weights. role: "subject" or "scene". span: characters [start, end) of the
-    prompt as typed. tokens: encoder key of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions in the
-    sequence that encoder emits, chunks concatenated (chunk * 77 + i for CLIP).
+    prompt as typed. tokens: encoder key of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its
+    tokens in the sequence that the encoder emits, chunks one after another (chunk * 77 + i for CLIP).
     """
 
     text: str
@@ -35,8 +35,9 @@ class Subject:
         clip = [self.tokens[key] for key in CONTEXT_ENCODERS if key in self.tokens]
         if not clip:
             raise ValueError(
-                f"'{self.text}' has token positions for {sorted(self.tokens)} only, but attention of a UNet is read at "
-                f"those of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to the model."
+                f"'{self.text}' has token positions for {sorted(self.tokens)} only, but the attention of a UNet is "
+                f"read at those of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to "
+                "the model."
             )
         positions = tuple(sorted(set().union(*clip)))
         if not positions:
@@ -49,7 +50,7 @@ class Subjects:
     """A prompt and its subjects in the order of the prompt.
 
     parser: what found them, for display. words: encoder key -> ascending positions of all the prompt's own tokens,
-    that is without begin-of-text, end-of-text and padding. source: what the host recognises the prompt by in a
+    that is without begin-of-text, end-of-text and padding. source: by what the host recognises the prompt in a
     conditioning, None when it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
     reads as words.
     """

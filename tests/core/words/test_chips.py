@@ -27,7 +27,7 @@ def test_occurrences_are_counted_as_the_override_counts_them():
     assert listed == [("dog-house", 1, 1), ("Dog", 2, 3), ("dog", 3, 3)]
 
 
-def test_phrases_are_one_chip_unless_a_comma_parts_them():
+def test_phrases_are_one_chip_unless_a_comma_separates_them():
     assert made("a small white dog", "", "whole phrase")[-1]["text"] == "small white dog"
     assert "," not in "".join(chip["text"] for chip in made("a big, red car", "", "whole phrase"))
 

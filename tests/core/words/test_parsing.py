@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from explainable_latents.nodes.core.words.alignment import TokenSpan
 from explainable_latents.nodes.core.words.parsing import parse, table
+from explainable_latents.nodes.core.words.tokens import TokenSpan
 
 
 def found(prompt: str, **options) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ from ..comfyui.pack import alias_pack
 
 alias_pack()
 
-from explainable_latents.nodes.core.words.english import lexicon  # noqa: E402  the line above makes it importable
+from explainable_latents.nodes.core.words.english.noun_kinds import CORRECTIONS  # noqa: E402  the line above makes it importable
 
 TARGET = Path(__file__).parents[3] / "nodes" / "core" / "words" / "english" / "data" / "word_kinds.txt.gz"
 # WordNet's numbers of its lexicographer files for nouns begin at 3.
@@ -72,7 +72,7 @@ BY_CLASS = {
 LEAST_SHARE = 0.15
 NAMED = frozenset({*BELOW, *BY_CLASS, "thing"} - {"abstract", "artist", "medium", "time"})
 # Words that prompts use for no thing; "traffic light" is one all the same.
-NAMELESS = {word: (kind,) for kind, words in lexicon.KINDS.items() if kind not in NAMED for word in words}
+NAMELESS = {word: (kind,) for kind, words in CORRECTIONS.items() if kind not in NAMED for word in words}
 
 
 class Synset(NamedTuple):

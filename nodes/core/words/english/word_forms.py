@@ -1,10 +1,10 @@
-"""What a word can be by its form: closed-class lists, and WordNet's lists by part of speech (spacy-lookups-data)."""
+"""Which parts of speech a word can be, by our lists and by WordNet's (spacy-lookups-data), and its singular."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from . import grammar
+from . import word_lists
 
 
 @lru_cache(maxsize=1)
@@ -34,15 +34,15 @@ def possible_tags(word: str) -> frozenset[str]:
     if word in lists["adv"]:
         tags.add("ADV")
     if word in lists["noun"] and word not in lists["adj"]:
-        tags.discard("ADJ")  # a player is not more "play"
-    if word in grammar.NOUN_FORMS and word not in grammar.ADJECTIVE_FORMS:
+        tags.discard("ADJ")  # a player is not somebody more "play"
+    if word in word_lists.NOUN_FORMS and word not in word_lists.ADJECTIVE_FORMS:
         tags = {"NOUN"} | (tags & {"VERB"})
     return frozenset(tags)
 
 
 @lru_cache(maxsize=4096)
 def noun_stems(word: str) -> tuple[str, ...]:
-    """Return what a lower-case noun can be the plural of, then the word itself."""
+    """Return the words that a lower-case noun can be the plural of, then the noun itself."""
     irregular = _irregular_nouns().get(word, ())
     return (*irregular, *_stems(word, ("s", "ies:y", "ves:f", "ves:fe", "es"))[1:], word)
 
@@ -56,14 +56,14 @@ def _irregular_nouns() -> dict[str, list[str]]:
 
 def _closed_class(word: str) -> str:
     for tag, words in (
-        ("DET", grammar.DETERMINERS),
-        ("CCONJ", grammar.CONJUNCTIONS),
-        ("AUX", grammar.AUXILIARIES),
-        ("ADP", grammar.PREPOSITIONS),
-        ("PRON", grammar.PRONOUNS),
-        ("SCONJ", grammar.SUBORDINATORS),
-        ("NUM", grammar.NUMBERS),
-        ("ADV", grammar.ADVERBS),
+        ("DET", word_lists.DETERMINERS),
+        ("CCONJ", word_lists.CONJUNCTIONS),
+        ("AUX", word_lists.AUXILIARIES),
+        ("ADP", word_lists.PREPOSITIONS),
+        ("PRON", word_lists.PRONOUNS),
+        ("SCONJ", word_lists.SUBORDINATORS),
+        ("NUM", word_lists.NUMBERS),
+        ("ADV", word_lists.ADVERBS),
     ):
         if word in words:
             return tag

@@ -51,5 +51,5 @@ def test_all_things_are_there_on_demand():
 
 
 def test_an_unknown_choice_of_subjects_is_an_error():
-    with pytest.raises(ValueError, match="'most'; allowed: main subject, all things"):
+    with pytest.raises(ValueError, match="which 'most' is not one of: main subject, all things"):
         found("a dog", which="most")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainable_latents.nodes.core.words.english.syntax import UNKNOWN, without_syntax
+from explainable_latents.nodes.core.words.english.foreign_syntax import WILDCARD_WORD, remove_foreign_syntax
 from explainable_latents.nodes.core.words.parsing import parse, table
 
 
@@ -21,7 +21,7 @@ from explainable_latents.nodes.core.words.parsing import parse, table
         ("a dog [with a hat:0.3]", "a dog with a hat", ["[with a hat:0.3]"]),
         ("{knight|wizard}", "knight and wizard", ["{knight|wizard}"]),
         ("a [cat|dog]", "a cat and dog", ["[cat|dog]"]),
-        ("a __animal__", f"a {UNKNOWN}", ["__animal__"]),
+        ("a __animal__", f"a {WILDCARD_WORD}", ["__animal__"]),
         ("a car --ar 3:2 --no people", "a car", ["--ar 3:2 --no people"]),
         ("/imagine prompt: a car", "a car", ["/imagine prompt:"]),
         ("a dog::2 a cat::1", "a dog, a cat,", ["::2", "::1"]),
@@ -35,26 +35,26 @@ from explainable_latents.nodes.core.words.parsing import parse, table
     ],
 )
 def test_what_is_read_and_what_comfyui_does_not_interpret(typed, read, foreign):
-    removed = without_syntax(typed)
-    assert " ".join(removed.text.split()).replace(" ,", ",") == read.replace(" ,", ",")
-    assert list(removed.foreign) == foreign
+    cleaned = remove_foreign_syntax(typed)
+    assert " ".join(cleaned.text.split()).replace(" ,", ",") == read.replace(" ,", ",")
+    assert list(cleaned.foreign) == foreign
 
 
 @given(st.text(alphabet="ab ,.:|[]{}<>_-1/BREAK\n", max_size=50))
 def test_every_word_that_is_read_was_typed_where_it_says(typed):
-    removed = without_syntax(typed)
-    assert len(removed.origin) == len(removed.text)
-    assert list(removed.origin) == sorted(removed.origin)
-    for character, index in zip(removed.text, removed.origin, strict=True):
-        assert character == typed[index] or character in f" ,.and{UNKNOWN}"
+    cleaned = remove_foreign_syntax(typed)
+    assert len(cleaned.origin) == len(cleaned.text)
+    assert list(cleaned.origin) == sorted(cleaned.origin)
+    for character, index in zip(cleaned.text, cleaned.origin, strict=True):
+        assert character == typed[index] or character in f" ,.and{WILDCARD_WORD}"
 
 
 def test_a_long_run_of_marks_is_read_at_once():
     for mark in ("[", "{|", "__", "<a:", "1:", "::1", "-- ", ":d,", "a|"):
         typed = mark * (9_000 // len(mark))
-        removed = without_syntax(typed)
-        kept = [typed[index] for index in removed.origin]
-        assert all(a == b or a in f" ,.and{UNKNOWN}" for a, b in zip(removed.text, kept, strict=True)), mark
+        cleaned = remove_foreign_syntax(typed)
+        kept = [typed[index] for index in cleaned.origin]
+        assert all(a == b or a in f" ,.and{WILDCARD_WORD}" for a, b in zip(cleaned.text, kept, strict=True)), mark
 
 
 def test_the_node_says_first_what_comfyui_does_not_interpret():

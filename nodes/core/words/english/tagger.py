@@ -1,4 +1,4 @@
-"""The rule-based part-of-speech tagger: the component of the blank English pipeline.
+"""The rule-based part-of-speech tagger, for prompts where no spaCy model is installed.
 
 Every word is looked up in closed-class lists and in WordNet's word lists by part of speech (spacy-lookups-data); what
 is still open is settled by context, left to right.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from . import grammar, lexicon
+from . import word_lists
 from .word_forms import possible_tags
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ _ADJECTIVE_ENDINGS = (
     "ed",
     "ing",
 )
-# What ends so and stands alone between commas is an adjective, as is an unknown word in front of a noun.
+# A word with such an ending is an adjective where it stands alone between commas, and an unknown one before a noun.
 _ADJECTIVE_SUFFIXES = ("ent", "ous", "ic", "ive", "ish", "less", "ful", "esque", "inal", "ical", "like")
 _LONGEST_CLAUSE = 40
 _ISOLATED = frozenset({"PUNCT", "END"})
 
 
 def tag(doc: Doc) -> Doc:
-    """Set the tag of every token; the rule-based component of the blank pipeline."""
+    """Set the part of speech of every token, in place, and return the same doc."""
     words = [token.lower_ for token in doc]
     options = [_options(token.text, token.lower_) for token in doc]
     for i in range(1, len(words)):
@@ -81,13 +81,15 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
     word, choice = words[i], options[i]
     if (
         {"NOUN", "VERB"} <= choice
-        and word not in grammar.ADJECTIVE_FORMS
+        and word not in word_lists.ADJECTIVE_FORMS
         and words[i + 1 : i + 2] == ["of"]
         and not word.endswith(("ing", "ed"))
     ):
         return "NOUN"
     after = options[i + 1] if i + 1 < len(options) else frozenset({"END"})
-    participle_follows = words[i + 1 : i + 2] and words[i + 1].endswith("ing") and words[i + 1] in grammar.COMMON_VERBS
+    participle_follows = (
+        words[i + 1 : i + 2] and words[i + 1].endswith("ing") and words[i + 1] in word_lists.COMMON_VERBS
+    )
     nominal_follows = bool(after & {"NOUN", "PROPN", "ADJ"}) and not after & {"ADP", "DET"} and not participle_follows
     in_phrase = before in ("DET", "NUM", "ADJ", "PART") or (before == "ADP" and words[i - 1] != "to")
     alone = before in ("", "PUNCT") and bool(after & _ISOLATED)
@@ -95,7 +97,7 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
         return "ADJ"
     if (
         "ADJ" in choice
-        and word in grammar.ADJECTIVE_FORMS
+        and word in word_lists.ADJECTIVE_FORMS
         and (
             (nominal_follows and not (word == "light" and before == "NOUN"))
             or alone
@@ -123,7 +125,7 @@ def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i:
 
 
 def _is_participle(word: str) -> bool:
-    return word.endswith(("ing", "ed")) and word not in grammar.BASE_FORMS
+    return word.endswith(("ing", "ed")) and word not in word_lists.BASE_FORMS
 
 
 def _settle_participle(
@@ -131,9 +133,11 @@ def _settle_participle(
 ) -> str:
     """-ing and -ed: a verb after a noun, an adjective in front of one, a noun at the end of a phrase (a painting)."""
     if before in ("NOUN", "PROPN", "PRON", "AUX", "SCONJ", "CCONJ", "ADV"):
-        ends = after & _ISOLATED and word not in grammar.COMMON_VERBS
+        ends = after & _ISOLATED and word not in word_lists.COMMON_VERBS
         return (
-            "NOUN" if before in ("NOUN", "PROPN") and "NOUN" in choice and (ends or word in lexicon.FRAMES) else "VERB"
+            "NOUN"
+            if before in ("NOUN", "PROPN") and "NOUN" in choice and (ends or word in word_lists.PICTURE_NOUNS)
+            else "VERB"
         )
     if nominal_follows:
         return "ADJ"
@@ -158,22 +162,24 @@ def _settle_predicate(
     """After a noun or pronoun: a verb when the form agrees and an object, an adverbial or the end follows."""
     word = words[i]
     if before in ("PRON", "AUX"):
-        return "VERB" if before == "PRON" or "NOUN" not in choice or word in grammar.PARTICIPLES else "NOUN"
+        return "VERB" if before == "PRON" or "NOUN" not in choice or word in word_lists.PARTICIPLES else "NOUN"
     if "NOUN" not in choice and "ADJ" not in choice:
         return "VERB"
-    if after & {"DET"} and (_is_s_form(word) or _is_s_form(words[i - 1]) or word in grammar.COMMON_VERBS):
+    if after & {"DET"} and (_is_s_form(word) or _is_s_form(words[i - 1]) or word in word_lists.COMMON_VERBS):
         return "VERB"
-    if word in grammar.NOUN_FORMS:
+    if word in word_lists.NOUN_FORMS:
         return "NOUN"
     clause = tags[_clause_start(tags) :]
     plural = (
-        _is_s_form(words[i - 1]) or words[i - 1] in grammar.PLURALS or ("CCONJ" in clause[1:] and "ADP" not in clause)
+        _is_s_form(words[i - 1])
+        or words[i - 1] in word_lists.PLURALS
+        or ("CCONJ" in clause[1:] and "ADP" not in clause)
     )
     third_person = _is_s_form(word)
     agrees = third_person != plural or before == "ADV"
-    known = word in grammar.COMMON_VERBS
+    known = word in word_lists.COMMON_VERBS
     # "teenagers skateboard down a street": a plural hardly ever qualifies another noun
-    qualifies = words[i - 1] in grammar.QUALIFYING_PLURALS
+    qualifies = words[i - 1] in word_lists.QUALIFYING_PLURALS
     if (
         plural
         and agrees
@@ -189,7 +195,7 @@ def _settle_predicate(
     if agrees and known and (continues or ends or not verb_before):
         return "VERB"
     # "a vase filled with roses stands on": the subject of the verb is not the noun in front of it
-    if (third_person and known and continues and "ADP" in clause) or word in grammar.PARTICIPLES:
+    if (third_person and known and continues and "ADP" in clause) or word in word_lists.PARTICIPLES:
         return "VERB"
     opened = "DET" in clause and before == "NOUN"
     if third_person and agrees and not verb_before and (continues or (opened and after & {"NOUN", "ADJ"})):

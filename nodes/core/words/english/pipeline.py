@@ -1,4 +1,4 @@
-"""Reading English: an installed spaCy model, or a blank pipeline with the rule-based tagger of `tagging`.
+"""The spaCy pipeline that tags a prompt: an installed English model, or a blank one with the rules of `tagger`.
 
 spaCy is imported on first use: that takes seconds, which the host's start must not cost.
 """
@@ -9,7 +9,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from .tagging import tag
+from ...choices import one_of
+from .tagger import tag
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -19,14 +20,13 @@ MODELS = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm
 PARSERS = ("auto", "spacy", "rules")
 
 
-def read(text: str, parser: str) -> tuple[Doc, str]:
-    """Return the tagged text and the name of what tagged it ("rules" or the model's name).
+def tag_text(text: str, parser: str) -> tuple[Doc, str]:
+    """Return the text with a part of speech for every token, and the name of what tagged it ("rules" or the model's).
 
     parser: "auto" (a model if one is installed, else rules), "spacy", "rules". Raises ValueError for another name and
     for "spacy" without an installed English model.
     """
-    if parser not in PARSERS:
-        raise ValueError(f"parser is '{parser}'; allowed: {', '.join(PARSERS)}.")
+    one_of("parser", parser, PARSERS)
     name = None if parser == "rules" else installed_model()
     if parser == "spacy" and name is None:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Prompt syntax of other programs: what of it ComfyUI itself does not interpret, and the text without it.
+"""Prompt syntax of other programs, which ComfyUI itself does not interpret, and the text without it.
 
 LoRA tags, BREAK and AND, prompt editing ``[from:to:0.5]``, alternatives ``{a|b}``, wildcards ``__name__``, options
-``--ar 3:2`` and weights ``::2`` reach ComfyUI's text encoder as plain words. They are taken out for reading only: token
-positions always come from the prompt as typed.
+``--ar 3:2`` and weights ``::2`` reach ComfyUI's text encoder as plain words. They are taken out only for finding the
+subjects: token positions always come from the prompt as typed.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _FACE = re.compile(r"(?:(?<=,)|^)[ \t]{0,8}[:;=^>][\w)(^_<]{1,3}[ \t]{0,8}(?=,|$
 _CLOSE_COMMA = re.compile(r",(?=[^\W\d]|\d+\w*[^\W\d])")
 
 
-# What stands in the text for an embedding: a name of equal length.
-EMBEDDING = re.compile(r"Ex{9,}")
-# What stands in the text for a wildcard, which may be anything.
-UNKNOWN = "Xwildcardx"
+# The word that stands in the text for an embedding: a made-up name of equal length.
+EMBEDDING_WORD = re.compile(r"Ex{9,}")
+# The word that stands in the text for a wildcard, which may be anything.
+WILDCARD_WORD = "Xwildcardx"
 
 
 @dataclass(frozen=True)
-class Removed:
+class CleanedText:
     """A text without foreign syntax.
 
-    origin: for each character of text its index in the text as it was; foreign: what ComfyUI itself does not
-    interpret, as typed, in order, each once.
+    origin: for each character of `text` the index of the character it came from. foreign: what was taken out although
+    ComfyUI's text encoder reads it as words; as typed, in order, each once.
     """
 
     text: str
@@ -54,12 +54,11 @@ class Removed:
     foreign: tuple[str, ...]
 
 
-def without_syntax(text: str) -> Removed:
-    """Return the text with foreign syntax taken out and what it stands for left in.
+def remove_foreign_syntax(text: str) -> CleanedText:
+    """Take foreign syntax out of a text and leave in what it stands for.
 
-    Alternatives and prompt editing become "a and b"; BREAK becomes a full stop, AND "and"; a comma without a space
-    behind it gets one; options behind ``--`` and networks become spaces, weights of parts commas,
-    wildcards `UNKNOWN`.
+    Alternatives and prompt editing become "a and b", BREAK a full stop, AND "and", options behind ``--`` and networks
+    spaces, weights of parts commas, wildcards `WILDCARD_WORD`; a comma without a space behind it gets one.
     """
     foreign: list[tuple[int, str]] = []
     characters, origin = list(text), list(range(len(text)))
@@ -70,7 +69,7 @@ def without_syntax(text: str) -> Removed:
         origin[start:end] = [origin[start]] * len(by)
 
     def apply(pattern: re.Pattern[str], by: str, reported: bool = True) -> None:
-        """Replace what matches, from the end on; reported: the user is told that ComfyUI does not interpret it."""
+        """Replace what matches, last match first. reported: the user is told that ComfyUI does not interpret it."""
         for match in reversed(list(pattern.finditer("".join(characters)))):
             if reported:
                 foreign.append((origin[match.start()], match[0].strip()))
@@ -78,7 +77,7 @@ def without_syntax(text: str) -> Removed:
 
     for pattern in (_COMMAND, _SETTINGS, _OPTIONS, _NETWORK, _EMPHASIS):
         apply(pattern, " ")
-    apply(_WILDCARD, UNKNOWN)
+    apply(_WILDCARD, WILDCARD_WORD)
     for pattern, marks in ((_EDIT, _edit_marks), (_BRACKETS, _choice_marks)):
         for match in reversed(list(pattern.finditer("".join(characters)))):
             found = list(marks(match))
@@ -93,7 +92,7 @@ def without_syntax(text: str) -> Removed:
         apply(_AND, " and ")
     for pattern, by in ((_TAG_FIELD, " "), (_HEADING, " "), (_FACE, " "), (_BAR, ", "), (_CLOSE_COMMA, ", ")):
         apply(pattern, by, reported=False)
-    return Removed("".join(characters), tuple(origin), tuple(dict.fromkeys(typed for _, typed in sorted(foreign))))
+    return CleanedText("".join(characters), tuple(origin), tuple(dict.fromkeys(typed for _, typed in sorted(foreign))))
 
 
 def _edit_marks(match: re.Match[str]) -> Iterator[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""Offsets of byte-level tokens laid over a text, as the slow CLIP tokenizer of transformers 4 needs them."""
+"""Characters to token positions, without ComfyUI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,61 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainable_latents.nodes.core.words.offsets import MAX_SLOW_RUN, byte_offsets, check_slow, token_offsets
+from explainable_latents.nodes.core.words.prompt_text import plain_text
+from explainable_latents.nodes.core.words.tokens import (
+    MAX_SLOW_RUN,
+    TokenizedText,
+    TokenSpan,
+    byte_offsets,
+    check_slow,
+    positions_of,
+    token_list,
+    token_offsets,
+    token_spans,
+)
+
+PROMPT = "a (giraffe:1.3) here"
+TEXTS = [
+    TokenizedText("a ", ((0, 1),), (1,)),
+    TokenizedText("giraffe", ((0, 3), (3, 7)), (2, 3)),
+    TokenizedText(" here", ((0, 5),), (4,)),
+]
+SPANS = (TokenSpan(1, 0, 1), TokenSpan(2, 3, 6), TokenSpan(3, 6, 10), TokenSpan(4, 16, 20))
+
+
+def test_tokens_are_given_the_characters_as_typed():
+    assert token_spans(plain_text(PROMPT), TEXTS) == SPANS
+
+
+def test_white_space_may_change_but_nothing_else():
+    plain = plain_text("a dog")
+    assert token_spans(plain, [TokenizedText("a", ((0, 1),), (1,)), TokenizedText("\n dog", ((0, 5),), (2,))])[
+        1
+    ] == TokenSpan(2, 2, 5)
+    for texts in (["a", "cat"], ["a"], ["a", "dog", "x"]):
+        with pytest.raises(ValueError, match="would be a guess"):
+            token_spans(plain, [TokenizedText(text, ((0, len(text)),), (1,)) for text in texts])
+
+
+def test_tokens_of_white_space_and_dropped_tokens_have_no_span():
+    spans = token_spans(plain_text("a b"), [TokenizedText("a b", ((0, 1), (1, 2), (2, 3)), (1, 2, None))])
+    assert spans == (TokenSpan(1, 0, 1),)
+
+
+def test_positions_are_those_of_tokens_that_share_a_character():
+    assert positions_of((3, 10), SPANS) == (2, 3)
+    assert positions_of((5, 6), SPANS) == (2,)
+    assert positions_of((10, 16), SPANS) == ()
+    assert positions_of((0, 20), SPANS) == (1, 2, 3, 4)
+
+
+def test_token_list_for_messages():
+    assert token_list(PROMPT, SPANS) == "1:a 2:gir 3:affe 4:here"
+    assert token_list(PROMPT, SPANS, limit=1) == "1:a … (4 tokens)"
+    assert token_list("", ()) == "(no tokens)"
+
+
+# Byte-level tokens laid over a text, as the slow CLIP tokenizer of transformers 4 needs it.
 
 
 def normalise(text: str) -> str:
@@ -65,10 +119,10 @@ def test_bytes_of_another_text_are_an_error():
 def test_cut_anywhere_the_spans_cover_the_bytes(text, data):
     whole = "".join(normalise(text).split()).encode()
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=8))) if len(whole) > 1 else []
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)] if whole else []
-    offsets = byte_offsets(text, pieces, normalise)
-    for piece, (start, end) in zip(pieces, offsets, strict=True):
-        assert piece in "".join(normalise(text[start:end]).split()).encode()
+    tokens = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)] if whole else []
+    offsets = byte_offsets(text, tokens, normalise)
+    for token, (start, end) in zip(tokens, offsets, strict=True):
+        assert token in "".join(normalise(text[start:end]).split()).encode()
 
 
 def test_slow_tokenizers_are_traced_by_bytes():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import spacy
 
-from explainable_latents.nodes.core.words.english import reading
+from explainable_latents.nodes.core.words.english import pipeline
 from explainable_latents.nodes.core.words.parsing import parse
 
 from .labelled import pasted
@@ -42,7 +42,7 @@ def small_model(tmp_path, monkeypatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     yield "en_core_web_sm"
     sys.modules.pop("en_core_web_sm", None)
-    reading.model_pipeline.cache_clear()
+    pipeline.model_pipeline.cache_clear()
 
 
 @pytest.fixture
@@ -52,27 +52,27 @@ def real_model(tmp_path, monkeypatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     yield name
     sys.modules.pop("en_core_web_sm", None)
-    reading.model_pipeline.cache_clear()
+    pipeline.model_pipeline.cache_clear()
 
 
 @pytest.fixture
 def no_model() -> None:
-    installed = {distribution.name for distribution in metadata.distributions()} & set(reading.MODELS)
+    installed = {distribution.name for distribution in metadata.distributions()} & set(pipeline.MODELS)
     assert not installed, f"this test needs an environment without {installed}"
 
 
 def test_without_a_model_auto_means_rules(no_model):
-    assert reading.installed_model() is None
-    assert reading.read("a dog", "auto")[1] == "rules"
+    assert pipeline.installed_model() is None
+    assert pipeline.tag_text("a dog", "auto")[1] == "rules"
 
 
 def test_without_a_model_spacy_is_an_error_with_the_command(no_model):
     with pytest.raises(ValueError, match=r"python -m spacy download en_core_web_sm.*'auto' or 'rules'"):
-        reading.read("a dog", "spacy")
+        pipeline.tag_text("a dog", "spacy")
 
 
 def test_an_installed_model_is_used_by_auto_and_spacy_but_not_by_rules(small_model):
-    assert reading.installed_model() == small_model
+    assert pipeline.installed_model() == small_model
     for parser in ("auto", "spacy"):
         subjects = parse("a dog zorg on a beach", {}, parser=parser)
         assert subjects.parser == small_model
@@ -97,9 +97,9 @@ def test_auto_leaves_lists_of_tags_to_the_rules(small_model):
 
 
 def test_unknown_parsers_and_extents_are_errors():
-    with pytest.raises(ValueError, match="'best'; allowed: auto, spacy, rules"):
+    with pytest.raises(ValueError, match="parser 'best' is not one of: auto, spacy, rules"):
         parse("a dog", {}, parser="best")
-    with pytest.raises(ValueError, match="'word'; allowed: head noun, whole phrase"):
+    with pytest.raises(ValueError, match="words 'word' is not one of: head noun, whole phrase"):
         parse("a dog", {}, extent="word")
 
 

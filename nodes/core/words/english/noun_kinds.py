@@ -1,67 +1,24 @@
-"""Small word lists, in lower case: what a preposition or "of" does to a phrase, and where prompts use a noun otherwise
-than the texts that WordNet counted (`meaning`)."""
+"""What a noun means: its kinds in WordNet, corrected where prompts use a word otherwise than the texts WordNet counted.
+
+The table is made by `tests/tools/wordnet` and read on first use.
+"""
 
 from __future__ import annotations
 
-from .grammar import words
+import gzip
+from functools import lru_cache
+from pathlib import Path
 
-# Heads of "... of X" that say how many, which part or what kind of picture; X is what is meant.
-COLLECTIVES = words(
-    """
-    group groups pair couple herd flock crowd bunch pile stack row rows line lots lot set series swarm pack school team
-    number dozen dozens caravan hundreds thousands handful variety collection cluster piece slice kind type sort bit
-    litter trio array coil family
-    """
-)
-INTERIORS = words("interior inside exterior outside")
-PARTS = INTERIORS | words(
-    """
-    top side sides middle center centre edge edges front back bottom corner corners heart end base foot foreground
-    background distance left right rest bank banks outskirts entrance depths midst part shade
-    """
-)
-FRAMES = words(
-    """
-    photo photos photograph photographs picture pictures image images painting paintings drawing drawings portrait
-    portraits sketch illustration illustrations canvas render rendering shot view closeup close-up scene artwork art
-    selfie depiction snapshot screenshot poster wallpaper print watercolor watercolour cartoon comic engraving mural
-    video shape form footage frame still photography concept icon sticker logo design diagram blueprint model macro
-    perspective profile collage sheet asset polaroid lithograph woodcut etching linocut fresco tapestry cover page
-    advertisement advert silhouette tattoo badge emblem stencil graffiti diorama cosplay caricature doodle mockup
-    section
-    """
-)
-# "an owl portrait" shows an owl, "wildlife photography" no wildlife.
-GENRES = words("wildlife drone pet fan character hero animal fashion people family street person model artist")
-FAR = words("background distance foreground backdrop")
-# "looks at X": what somebody turns to is no place.
-AIMED = words(
-    """
-    look looks looking looked stare stares staring gaze gazes gazing laugh laughs laughing wave waves waving aim aims
-    aiming point points pointing spell shout shouts shouting talking talks talk howl howls howling bark barks barking
-    smile smiles smiling glare glares
-    """
-)
-# "dressed in X", "covered in X", "made of X": what something wears or is full of is no place.
-CLAD = words("dressed clad covered wrapped bathed drenched coated cloaked decorated engulfed")
-# "kicks up stones": with these, up and down are part of the verb and what follows is no place.
-PARTICLE_VERBS = words(
-    """
-    hold holds holding kick kicks kicking pick picks picking lift lifts lifting light lights lighting put puts putting
-    take takes taking throw throws throwing blow blows blowing pull pulls pulling open opens opening set sets setting
-    """
-)
-# "trending on artstation": what follows is a place on the internet.
-SHOWN = words("trending featured posted published")
-# Verbs whose object is the place.
-PLACE_VERBS = words(
-    """
-    cross crosses crossing enter enters entering leave leaves leaving explore explores exploring overlook overlooks
-    overlooking climb climbs climbing roam roams roaming visit visits visiting inhabit inhabits reach reaches
-    """
-)
-# Kind -> words of which prompts mean something else than the table says, or that it does not have.
-KINDS = {
+from .word_forms import noun_stems
+from .word_lists import words
+
+TABLE = Path(__file__).parent / "data" / "word_kinds.txt.gz"
+# The name of an animal also means what is made of it (otter, chicken, turtle): the picture shows the animal.
+_MADE_OF_ANIMALS = frozenset({"clothing", "substance", "food", "place"})
+# Kinds that no picture shows.
+INVISIBLE = frozenset({"abstract", "medium", "time", "artist"})
+# Kind -> words by which prompts mean something else than the table says, or which it does not have.
+CORRECTIONS = {
     "place": words(
         """
         attic avenue basement cafe café casino cavern cellar cinema circus cityscape cloud club court diner dungeon
@@ -149,11 +106,61 @@ _STYLE_SUFFIXES = ("ism", "core", "punk", "wave", "esque", "lighting", "graphy",
 _NO_STYLES = words("shockwave heatwave")
 
 
-def ends_like_style(word: str) -> bool:
+@lru_cache(maxsize=1)
+def _table() -> dict[str, tuple[str, ...]]:
+    """The kinds of every listed word."""
+    table: dict[str, tuple[str, ...]] = {}
+    with gzip.open(TABLE, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            names, _, found = line.partition(": ")
+            kinds = tuple(names.split())
+            table.update(dict.fromkeys(found.split(), kinds))
+    for kind, found in CORRECTIONS.items():
+        table.update(dict.fromkeys(found, (kind,)))
+    return table
+
+
+@lru_cache(maxsize=1)
+def _corrected_words() -> frozenset[str]:
+    return frozenset().union(*CORRECTIONS.values())
+
+
+@lru_cache(maxsize=4096)
+def noun_kinds(word: str) -> tuple[str, ...]:
+    """Return the kinds of a lower-case noun in singular or plural, the most frequent first; ("thing",) when unknown.
+
+    Kinds: person, animal, thing, vehicle, building, support, place, natural, plant, food, group, body, clothing,
+    weather, substance, artist, medium, time, abstract; see `data/README.md`.
+    """
+    table = _table()
+    corrected = next((table[stem] for stem in (word, *noun_stems(word)) if stem in _corrected_words()), None)
+    found = corrected or next((table[stem] for stem in noun_stems(word) if stem in table), None)
+    if found is None and "-" in word:
+        return noun_kinds(word.rpartition("-")[2])
+    if found in (None, ("thing",), ("group",)) and _ends_like_style(word):
+        return ("medium",)
+    return found or (("place",) if _ends_like_place(word) else ("thing",))
+
+
+@lru_cache(maxsize=4096)
+def pictured_kind(word: str, before: str = "") -> str:
+    """Return the one kind that a lower-case noun has in a picture: the first that can be seen, else its most frequent.
+
+    before: the word in front of it in the phrase, for what the two mean together (traffic light, still life).
+    """
+    found = noun_kinds(word)
+    if before and found[0] in INVISIBLE:
+        together = (_table().get(f"{before}_{stem}") for stem in noun_stems(word))
+        found = next((each for each in together if each), found)
+    seen = next((each for each in found if each not in INVISIBLE), found[0])
+    return "animal" if seen in _MADE_OF_ANIMALS and "animal" in found else seen
+
+
+def _ends_like_style(word: str) -> bool:
     """Return whether a word that is no other kind ends like one for a style (cottagecore, dadaism)."""
     return word.endswith(_STYLE_SUFFIXES) and len(word) > 5 and word not in _NO_STYLES
 
 
-def ends_like_place(word: str) -> bool:
+def _ends_like_place(word: str) -> bool:
     """Return whether a word that no list knows ends like one for a place (skatepark, mistland)."""
     return any(word.endswith(suffix) and len(word) > len(suffix) + 2 for suffix in _PLACE_SUFFIXES)

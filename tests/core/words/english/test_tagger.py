@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from explainable_latents.nodes.core.words.english.reading import rules_pipeline
+from explainable_latents.nodes.core.words.english.pipeline import rules_pipeline
 from explainable_latents.nodes.core.words.english.word_forms import possible_tags
 
 

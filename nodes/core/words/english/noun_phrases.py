@@ -1,4 +1,4 @@
-"""Noun phrases of a tagged prompt, each with its head and the preposition that governs it."""
+"""The noun phrases of a tagged prompt, each with its head noun and the preposition in front of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from . import grammar
+from . import word_lists
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
@@ -16,13 +16,19 @@ _INSIDE = ("DET", "ADJ", "NOUN", "PROPN", "NUM", "PART")
 # 1girl, 6+boys
 COUNTED = re.compile(r"\d+\+?(?:girl|boy|other)s?")
 NOUNS = ("NOUN", "PROPN")
+# "out of", "away from", "next to" … are one preposition.
+_BEFORE_OF_OR_TO = ("out", "inside", "outside", "close", "next", "away")
+_SENTENCE_ENDS = (".", "!", "?", ";")
 
 
 def word_class(token: Token) -> str:
-    """Return the part of speech; what a model tags by form (his: pronoun, burning: verb) by its use in a phrase."""
+    """Return the part of speech that a token has in its phrase.
+
+    A spaCy model tags some words by their form instead ("his" as pronoun, "burning" in "burning house" as verb).
+    """
     if COUNTED.fullmatch(token.lower_):
         return "NOUN"
-    if token.pos_ == "PRON" and token.lower_ in grammar.DETERMINERS:
+    if token.pos_ == "PRON" and token.lower_ in word_lists.DETERMINERS:
         return "DET"
     return (
         "ADJ" if token.pos_ == "VERB" and token.dep_ in ("amod", "compound") and token.i < token.head.i else token.pos_
@@ -33,48 +39,49 @@ def word_class(token: Token) -> str:
 class Phrase:
     """A noun phrase.
 
-    start, head, end: token indices, [start, end). governor: the preposition in front, lower case, "" for none.
-    joined: it continues the phrase before it ("and …", ", …"); comma: by a comma alone. verb: the verb in front (of
-    the preposition, if there is one), lower case, "" for none. finite: an auxiliary stands in front of that verb ("is
-    filled"). detached: a comma or the like stands between it and the phrase before. sentence: the number of its
-    sentence.
+    start, end: its tokens [start, end). head: its head noun's token. preposition: the one in front of it, lower case,
+    "" for none. joined: it continues a list that the phrase before belongs to ("and …", ", …"); comma: by a comma
+    alone. verb: the verb in front (of the preposition, if there is one), lower case, "" for none. has_auxiliary: an
+    auxiliary stands in front of that verb ("is filled"). detached: a comma or the like stands between it and the phrase
+    before. sentence: the number of its sentence, from 0.
     """
 
     start: int
     head: int
     end: int
-    governor: str
+    preposition: str
     joined: bool
     comma: bool
     verb: str
-    finite: bool
+    has_auxiliary: bool
     detached: bool
     sentence: int
 
     @property
     def after_of(self) -> bool:
         """Whether the phrase qualifies the one before it ("a field of lavender")."""
-        return self.governor == "of"
+        return self.preposition == "of"
 
 
 def find_phrases(doc: Doc) -> list[Phrase]:
-    """Return the noun phrases in order; coordinated ones share a governor ("on a hill and a beach")."""
-    spans = _runs(doc)
+    """Return the noun phrases in order; those of a list share a preposition ("on a hill and a beach")."""
+    spans = _word_runs(doc)
     phrases: list[Phrase] = []
     sentence = 0
     end = 0
-    for (start, head, stop), joined in zip(spans, _joined(doc, spans), strict=True):
-        sentence += sum(doc[i].text in (".", "!", "?", ";") for i in range(end, start))
-        phrase = _describe(doc, start, head, stop, sentence, end)
+    for span, joined in zip(spans, _joined(doc, spans), strict=True):
+        sentence += sum(token.text in _SENTENCE_ENDS for token in doc[end : span[0]])
+        phrase = _phrase(doc, span, sentence, end)
         if joined:
-            comma = _separators(doc, end, start) == ","
-            phrase = replace(phrase, joined=True, comma=comma, governor=phrases[-1].governor, verb=phrases[-1].verb)
+            comma = _separators(doc, end, span[0]) == ","
+            last = phrases[-1]
+            phrase = replace(phrase, joined=True, comma=comma, preposition=last.preposition, verb=last.verb)
         phrases.append(phrase)
-        end = stop
+        end = span[2]
     return phrases
 
 
-def _runs(doc: Doc) -> list[tuple[int, int, int]]:
+def _word_runs(doc: Doc) -> list[tuple[int, int, int]]:
     """Return (start, head, end) of the longest runs of words that can stand in one noun phrase."""
     spans: list[tuple[int, int, int]] = []
     chunk_starts = {chunk.start for chunk in doc.noun_chunks} if doc.has_annotation("DEP") else set()
@@ -84,8 +91,9 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
             i += 1
             continue
         start = i
-        while i < len(doc) and (word_class(doc[i]) in _INSIDE or _goes_on(doc, start, i)):
-            if i > start and (_opens(doc[i], doc[i - 1]) or (i in chunk_starts and word_class(doc[i - 1]) in NOUNS)):
+        while i < len(doc) and (word_class(doc[i]) in _INSIDE or _continues(doc, start, i)):
+            begins_chunk = i in chunk_starts and word_class(doc[i - 1]) in NOUNS
+            if i > start and (begins_chunk or _begins_phrase(doc[i], doc[i - 1])):
                 break
             i += 1
         heads = [k for k in range(start, i) if word_class(doc[k]) in NOUNS]
@@ -97,14 +105,14 @@ def _runs(doc: Doc) -> list[tuple[int, int, int]]:
     return spans
 
 
-def _opens(token: Token, before: Token) -> bool:
+def _begins_phrase(token: Token, before: Token) -> bool:
     """Return whether a determiner or number starts a new phrase ("gives the dog a bone")."""
     return (word_class(token) == "DET" and word_class(before) in (*NOUNS, "ADJ")) or (
         word_class(token) == "NUM" and word_class(before) == "NOUN"
     )
 
 
-def _goes_on(doc: Doc, start: int, i: int) -> bool:
+def _continues(doc: Doc, start: int, i: int) -> bool:
     """Return whether doc[i] is the comma of "a dense, misty forest", the adverb of "a very old car" or a bracket."""
     if word_class(doc[start]) != "DET" or i + 1 >= len(doc):
         return False
@@ -117,39 +125,32 @@ def _goes_on(doc: Doc, start: int, i: int) -> bool:
     return doc[i].text == "," and word_class(doc[i - 1]) == "ADJ" and word_class(doc[i + 1]) == "ADJ"
 
 
-def _describe(doc: Doc, start: int, head: int, end: int, sentence: int, earliest: int) -> Phrase:
+def _phrase(doc: Doc, span: tuple[int, int, int], sentence: int, earliest: int) -> Phrase:
+    """Return the phrase of a run (start, head, end), read with what stands in front of it from token `earliest` on."""
+    start, head, end = span
     i = start - 1
-    while (
-        i >= earliest
-        and word_class(doc[i]) in ("ADV", "SPACE", "PUNCT")
-        and doc[i].text not in (",", ".", ";", "!", "?")
-    ):
+    while i >= earliest and word_class(doc[i]) in ("ADV", "SPACE", "PUNCT"):
+        if doc[i].text in (",", *_SENTENCE_ENDS):
+            break
         i -= 1
-    governor = ""
-    if i >= earliest and word_class(doc[i]) in ("ADP", "SCONJ") and doc[i].lower_ in grammar.PREPOSITIONS:
-        governor = doc[i].lower_
+    preposition = ""
+    if i >= earliest and word_class(doc[i]) in ("ADP", "SCONJ") and doc[i].lower_ in word_lists.PREPOSITIONS:
+        preposition = doc[i].lower_
         i -= 1
         while i >= earliest and word_class(doc[i]) in ("ADP", "ADV", "PART"):
-            if governor in ("of", "from", "to") and doc[i].lower_ in (
-                "out",
-                "inside",
-                "outside",
-                "close",
-                "next",
-                "away",
-            ):
-                governor = "from" if doc[i].lower_ in ("out", "away") else "near"
+            if preposition in ("of", "from", "to") and doc[i].lower_ in _BEFORE_OF_OR_TO:
+                preposition = "from" if doc[i].lower_ in ("out", "away") else "near"
             i -= 1
-        if governor in ("of", "to") and i >= earliest and doc[i].lower_ in ("next", "close", "adjacent"):
-            governor = "near"
+        if preposition in ("of", "to") and i >= earliest and doc[i].lower_ in ("next", "close", "adjacent"):
+            preposition = "near"
     if doc[head].dep_ in ("nsubj", "nsubjpass"):
-        governor = ""
-    elif not governor and doc[head].dep_ == "pobj" and doc[head].head.lower_ in grammar.PREPOSITIONS:
-        governor = doc[head].head.lower_
+        preposition = ""
+    elif not preposition and doc[head].dep_ == "pobj" and doc[head].head.lower_ in word_lists.PREPOSITIONS:
+        preposition = doc[head].head.lower_
     verb = doc[i].lower_ if i >= earliest and word_class(doc[i]) in ("VERB", "AUX", "ADJ") else ""
-    finite = bool(verb) and i > earliest and word_class(doc[i - 1]) == "AUX"
+    has_auxiliary = bool(verb) and i > earliest and word_class(doc[i - 1]) == "AUX"
     detached = any(word_class(token) in ("PUNCT", "SCONJ") for token in doc[earliest:start])
-    return Phrase(start, head, end, governor, False, False, verb, finite, detached, sentence)
+    return Phrase(start, head, end, preposition, False, False, verb, has_auxiliary, detached, sentence)
 
 
 def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
@@ -166,16 +167,16 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
         verb = (
             stop < len(doc) and word_class(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith(("ing", "ed"))
         )
-        clause = verb and not _opens_sentence(doc, spans[k - 1][0])
+        clause = verb and not _begins_sentence(doc, spans[k - 1][0])
         joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
         closes = closes if gaps[k] == "," else bool(gaps[k])
     return joined
 
 
-def _opens_sentence(doc: Doc, start: int) -> bool:
+def _begins_sentence(doc: Doc, start: int) -> bool:
     """Return whether no verb or preposition but "of" stands in front of a phrase in its sentence."""
     for token in reversed(doc[:start]):
-        if token.text in (".", "!", "?", ";"):
+        if token.text in _SENTENCE_ENDS:
             break
         if word_class(token) in ("VERB", "AUX", "ADP", "SCONJ") and token.lower_ != "of":
             return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from explainable_latents.nodes.core.words.english.meaning import TABLE, kind, kinds
+from explainable_latents.nodes.core.words.english.noun_kinds import TABLE, noun_kinds, pictured_kind
 from tests.tools.wordnet.__main__ import word_kinds
 
 # Two senses of "bank" (one met 3 times, one 20), a person named Bank who was a painter, and "river bank".
@@ -51,13 +51,13 @@ bank%1:18:00:: 00000007 3 0
     ],
 )
 def test_kinds_of_words(word, expected):
-    assert kind(word) == expected
+    assert pictured_kind(word) == expected
 
 
 def test_two_words_can_mean_what_the_second_alone_does_not():
-    assert kind("light") == "medium"
-    assert kind("light", "traffic") == "thing"
-    assert kinds("table") == ("building",)
+    assert pictured_kind("light") == "medium"
+    assert pictured_kind("light", "traffic") == "thing"
+    assert noun_kinds("table") == ("building",)
 
 
 def test_the_table_is_small_and_says_where_it_is_from():

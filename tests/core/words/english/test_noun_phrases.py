@@ -1,17 +1,17 @@
-"""Noun phrases, their heads and the prepositions that govern them."""
+"""Noun phrases, their heads and the prepositions in front of them."""
 
 from __future__ import annotations
 
 import pytest
 from spacy.tokens import Doc
 
-from explainable_latents.nodes.core.words.english.phrases import find_phrases
-from explainable_latents.nodes.core.words.english.reading import rules_pipeline
+from explainable_latents.nodes.core.words.english.noun_phrases import find_phrases
+from explainable_latents.nodes.core.words.english.pipeline import rules_pipeline
 
 
 def described(text: str) -> list[str]:
     doc = rules_pipeline()(text)
-    return [f"{phrase.governor or '-'} {doc[phrase.start : phrase.end]}" for phrase in find_phrases(doc)]
+    return [f"{phrase.preposition or '-'} {doc[phrase.start : phrase.end]}" for phrase in find_phrases(doc)]
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_phrases(text, phrases):
 def test_what_stands_around_a_phrase():
     doc = rules_pipeline()("A lake is filled with boats. A field covered with snow, and a dog")
     lake, boats, field, snow, dog = find_phrases(doc)
-    assert (boats.verb, boats.finite, boats.sentence) == ("filled", True, 0)
-    assert (snow.verb, snow.finite, snow.sentence) == ("covered", False, 1)
+    assert (boats.verb, boats.has_auxiliary, boats.sentence) == ("filled", True, 0)
+    assert (snow.verb, snow.has_auxiliary, snow.sentence) == ("covered", False, 1)
     assert (lake.detached, field.detached, dog.detached) == (False, True, True)
     assert dog.joined
-    assert dog.governor == "with"
+    assert dog.preposition == "with"
 
 
 def test_a_models_dependencies_overrule_the_order_of_words():
@@ -52,7 +52,7 @@ def test_a_models_dependencies_overrule_the_order_of_words():
     parsed = Doc(vocab, words, pos=tags, heads=[4, 2, 0, 4, 4], deps=["prep", "det", "pobj", "nsubj", "ROOT"])
     assert [str(flat[phrase.start : phrase.end]) for phrase in find_phrases(flat)] == ["a park dogs"]
     phrases = find_phrases(parsed)
-    assert [(str(parsed[p.start : p.end]), p.governor) for p in phrases] == [("a park", "in"), ("dogs", "")]
+    assert [(str(parsed[p.start : p.end]), p.preposition) for p in phrases] == [("a park", "in"), ("dogs", "")]
 
 
 def test_possessives_and_participles_of_a_model_stay_in_their_phrase():
@@ -60,7 +60,7 @@ def test_possessives_and_participles_of_a_model_stay_in_their_phrase():
     tags = ["DET", "NOUN", "ADP", "PRON", "VERB", "NOUN"]
     deps = ["det", "ROOT", "prep", "poss", "amod", "pobj"]
     doc = Doc(rules_pipeline().vocab, words, pos=tags, heads=[1, 1, 1, 5, 5, 2], deps=deps)
-    assert [(str(doc[p.start : p.end]), p.governor) for p in find_phrases(doc)] == [
+    assert [(str(doc[p.start : p.end]), p.preposition) for p in find_phrases(doc)] == [
         ("a man", ""),
         ("his burning horse", "on"),
     ]

@@ -1,4 +1,4 @@
-"""Closed-class words and frequent forms that a prompt uses in one way only, in lower case."""
+"""Word lists, all in lower case: first by part of speech, then by what a word does to the phrases around it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ADVERBS = words(
     """
 )
 # Prepositions that can say where something is, then the others.
-LOCATIVE = words(
+LOCATIVE_PREPOSITIONS = words(
     """
     on in at under near inside across above over behind beside besides below beneath underneath by through throughout
     along alongside around against among amongst amid amidst between beyond outside within onto into atop upon up down
@@ -64,15 +64,15 @@ OTHER_PREPOSITIONS = words(
     out despite since showing wearing depicting
     """
 )
-PREPOSITIONS = LOCATIVE | OTHER_PREPOSITIONS
+PREPOSITIONS = LOCATIVE_PREPOSITIONS | OTHER_PREPOSITIONS
 PLURALS = words(
     """
     people men women children kids sheep deer geese cattle fish mice police teeth feet wolves oxen fishermen
     """
 )
-# Plurals that do qualify another noun (a police officer, a sports car).
+# Plurals that do stand in front of another noun (a police officer, a sports car).
 QUALIFYING_PLURALS = words("police fish sheep deer cattle sports women men clothes glasses")
-# Forms that are nouns in a prompt although a verb is spelled alike.
+# Nouns that are spelled like a verb or an adjective; prompts mean the noun.
 NOUN_FORMS = words(
     """
     fries waves leaves flowers lights plants stars stairs glasses clothes clouds rocks horses dogs birds ducks fish
@@ -126,14 +126,70 @@ COMMON_VERBS = words(
     fish fishes glide glides race races skate skates duel duels
     """
 )
-# Words in which -ing or -ed is no ending.
+# Words that end in -ing or -ed but are no participles.
 BASE_FORMS = words(
     """
     swing sing ring bring fling sling sting string spring wring cling king wing feed need bleed breed speed seed shed
     wed bed shred heed weed reed steed sled
     """
 )
-# Participles that show neither -ed nor -ing.
+# Participles without -ed or -ing.
 PARTICIPLES = words(
     "lit left made seen held built set worn drawn grown thrown torn hung bound cut split spread broken frozen bent"
+)
+
+# Heads of "... of X" that say how many, which part, or what kind of picture: the picture shows X.
+COLLECTIVE_NOUNS = words(
+    """
+    group groups pair couple herd flock crowd bunch pile stack row rows line lots lot set series swarm pack school team
+    number dozen dozens caravan hundreds thousands handful variety collection cluster piece slice kind type sort bit
+    litter trio array coil family
+    """
+)
+INTERIOR_NOUNS = words("interior inside exterior outside")
+PART_NOUNS = INTERIOR_NOUNS | words(
+    """
+    top side sides middle center centre edge edges front back bottom corner corners heart end base foot foreground
+    background distance left right rest bank banks outskirts entrance depths midst part shade
+    """
+)
+PICTURE_NOUNS = words(
+    """
+    photo photos photograph photographs picture pictures image images painting paintings drawing drawings portrait
+    portraits sketch illustration illustrations canvas render rendering shot view closeup close-up scene artwork art
+    selfie depiction snapshot screenshot poster wallpaper print watercolor watercolour cartoon comic engraving mural
+    video shape form footage frame still photography concept icon sticker logo design diagram blueprint model macro
+    perspective profile collage sheet asset polaroid lithograph woodcut etching linocut fresco tapestry cover page
+    advertisement advert silhouette tattoo badge emblem stencil graffiti diorama cosplay caricature doodle mockup
+    section
+    """
+)
+# "an owl portrait" shows an owl, but "wildlife photography" need not show wildlife.
+GENRE_NOUNS = words("wildlife drone pet fan character hero animal fashion people family street person model artist")
+BACKGROUND_NOUNS = words("background distance foreground backdrop")
+# "looks at X": what somebody turns to is no place.
+DIRECTED_VERBS = words(
+    """
+    look looks looking looked stare stares staring gaze gazes gazing laugh laughs laughing wave waves waving aim aims
+    aiming point points pointing spell shout shouts shouting talking talks talk howl howls howling bark barks barking
+    smile smiles smiling glare glares
+    """
+)
+# "dressed in X", "covered in X": what somebody wears or something is full of is no place.
+COVERING_VERBS = words("dressed clad covered wrapped bathed drenched coated cloaked decorated engulfed")
+# "kicks up stones": with these, up and down are part of the verb and what follows is no place.
+PARTICLE_VERBS = words(
+    """
+    hold holds holding kick kicks kicking pick picks picking lift lifts lifting light lights lighting put puts putting
+    take takes taking throw throws throwing blow blows blowing pull pulls pulling open opens opening set sets setting
+    """
+)
+# "trending on artstation": what follows is a place on the internet.
+PUBLISHING_VERBS = words("trending featured posted published")
+# Verbs whose object is the place.
+PLACE_OBJECT_VERBS = words(
+    """
+    cross crosses crossing enter enters entering leave leaves leaving explore explores exploring overlook overlooks
+    overlooking climb climbs climbing roam roams roaming visit visits visiting inhabit inhabits reach reaches
+    """
 )
