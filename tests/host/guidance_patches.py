@@ -194,7 +194,7 @@ def noised_conditionings(model):
         conds = copy.deepcopy(args["conds"])
         for cond in (each for listed in conds if listed is not None for each in listed):
             text = cond["model_conds"]["c_crossattn"]
-            cond["model_conds"]["c_crossattn"] = text._copy_with(0.8 * text.cond + 0.2 * torch.randn_like(text.cond))
+            cond["model_conds"]["c_crossattn"] = type(text)(0.8 * text.cond + 0.2 * torch.randn_like(text.cond))
         return comfy.samplers.calc_cond_batch(args["model"], conds, args["input"], args["sigma"], args["model_options"])
 
     model = model.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,16 +49,16 @@ _KINDS = {
 }
 
 
-def unet_config(kind: str, dtype: torch.dtype = torch.float32) -> dict:
-    """The host's description of a small UNet of this kind."""
+def unet_config(kind: str, dtype: torch.dtype = torch.float32, **changes: Any) -> dict:
+    """The host's description of a small UNet of this kind, with some of its entries changed."""
     options = copy.deepcopy(_COMMON | _KINDS[kind])
     outer, inner = options.pop("depth")
-    return options | {
+    depths = {
         "transformer_depth": [outer, inner],
         "transformer_depth_output": [outer, outer, inner, inner],
         "transformer_depth_middle": inner,
-        "dtype": dtype,
     }
+    return options | depths | {"dtype": dtype} | changes
 
 
 def random_unet(
@@ -67,17 +68,19 @@ def random_unet(
     weights: dict | None = None,
     quantised: bool = False,
     computes_in: torch.dtype | None = None,
+    **changes: Any,
 ):
     """A ModelPatcher of a random network with strong cross-attention, or of the `weights` given.
 
     quantised: the weights come as the host keeps quantised checkpoints, with scales and formats beside some of them.
-    computes_in: the host casts the weights to this precision when they are used.
+    computes_in: the host casts the weights to this precision when they are used. changes: of its `unet_config`.
     """
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = getattr(comfy.supported_models, kind)(unet_config(kind, dtype))
-    config.unet_config |= unet_config(kind, dtype)
+    described = unet_config(kind, dtype, **changes)
+    config = getattr(comfy.supported_models, kind)(copy.deepcopy(described))
+    config.unet_config |= described
     config.manual_cast_dtype = torch.float32 if quantised else computes_in
     config.quant_config = {"mixed_ops": True} if quantised else None
     model = config.get_model({}, "", device="cpu")

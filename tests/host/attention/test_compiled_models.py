@@ -9,7 +9,6 @@ import torch
 
 from explainable_latents.nodes.host.attention.observer import observe
 from tests.core.gradients.tails import relative_error
-from tests.host import unets
 from tests.host.autograd.test_gradients import saliency
 from tests.host.unets import SUBJECTS, noise, random_unet, sample
 
@@ -55,9 +54,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def models(comfy):
     """A model of four transformers, the same one compiled by the host's node, and what that took."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unets, "unet_config", lambda *args, whole=unets.unet_config: whole(*args) | SMALL)
-        model = random_unet("SD15", seed=3)
+    model = random_unet("SD15", seed=3, **SMALL)
     node = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
     compiled = node.execute(model, "eager")[0]
     torch.compiler.reset()

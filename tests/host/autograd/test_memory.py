@@ -56,8 +56,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "channels", "grid", "batch", "sets", "layer", "how"), CASES)
 def test_what_is_asked_for_is_what_it_takes(comfy, monkeypatch, kind, channels, grid, batch, sets, layer, how):
     """At most the estimate beside a plain call, at least half of it in all; and all of it is given back."""
-    monkeypatch.setitem(unets._COMMON, "model_channels", channels)
-    model = random_unet(kind)
+    model = random_unet(kind, model_channels=channels)
     network, layers = model.model.diffusion_model, cross_attention_layers(model)
     start, words = {"samples": noise(batch, grid)}, subjects(*sets)
     monkeypatch.setattr(solving, "exact", a_few_passes)
