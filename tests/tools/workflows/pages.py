@@ -59,13 +59,13 @@ PAGES: dict[str, Page] = {
 The reference picture is noised to **strength 0.7** and denoised with the prompt. This is what the other workflows
 are compared with: much noise loses the picture, little noise ignores the prompt. Change **denoise** to see it.
 
-**Settings** of the source documents: 50 steps, cfg 8, DDPM, strength 0.7 (and 1.0). ComfyUI counts the steps that
-are run: 50 steps at strength 0.7 are **35 steps at denoise 0.7**; `ddim_uniform` spaces them as the documents do.
+**Settings** of the paper: 50 steps, cfg 8, DDPM, strength 0.7 (and 1.0). ComfyUI counts the steps that are run: 50
+steps at strength 0.7 are **35 steps at denoise 0.7**; `ddim_uniform` spaces them as the paper does.
 
-**Compare Images** says how much of the reference is left: PSNR in dB and SSIM over the whole picture.
+**Compare Images** measures how much of the reference is left: PSNR in dB and SSIM over the whole picture.
 
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
+128 × 128 for the toy checkpoint of the tests).
 
 Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
 Manipulation* (baseline).""",
@@ -86,17 +86,17 @@ Manipulation* (baseline).""",
         },
         """## Aggregated attention: keep the reference's surroundings
 
-At steps **5, 18 and 28** the sampler asks where the model's cross-attention looks at the *subject* word. Inside
-that mask the latent stays; outside it is overwritten with the **reference, noised to the same step**. The subject
-changes, its surroundings stay.
+At steps **5, 18 and 28** the sampler finds where the model's cross-attention looks at the *subject* word: the mask.
+Inside the mask the latent stays; outside, it is overwritten with the **reference, noised to the same step**. The
+subject changes, its surroundings stay.
 
-**Settings** of the source documents: strength 0.7, 50 steps (here 35 that are run), cfg 8, DDPM, threshold: the
-map's mean. Put a picture of *something on a scene* in, and prompt *something else on that scene*.
+**Settings** of the paper and its code: strength 0.7, 50 steps (here the 35 that are run), cfg 8, DDPM, threshold: the
+map's mean. Load a picture of *something on a scene*, and prompt *something else on that scene*.
 
 **Try**: `role` all or scene · `rule` otsu · `invert` · other steps in `manipulate_at` · denoise 0.9.
 
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
+128 × 128 for the toy checkpoint of the tests).
 
 Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
 Manipulation*, Experiment 1.""",
@@ -126,20 +126,20 @@ Manipulation*, Experiment 1.""",
         },
         """## Scene-based: keep the reference's subject, draw another scene
 
-At steps **2 and 4** the sampler asks where the model's cross-attention looks at the *scene* word. Inside that mask
-the latent stays, so that the scene is drawn as prompted; outside it, where the subject is, it is overwritten with the
-**reference at the noise of timestep 80**, almost clean. The model is patched, so **any sampler node** does this: here
-the stock KSampler.
+At steps **2 and 4** the sampler finds where the model's cross-attention looks at the *scene* word: the mask. Inside
+the mask the latent stays, so that the scene is drawn as prompted; outside, where the subject is, it is overwritten with
+the **reference at the noise of timestep 80**, almost clean. The model is patched, so this works with **any sampler
+node**: here the stock KSampler.
 
-**Settings** of the source documents: strength 0.7, 50 steps (here 35 that are run), cfg 8, DDPM, threshold: exp(mean
-of the logarithm + λ) with λ = 0.2. Put a picture of *something on a scene* in, and prompt *it on another scene*.
+**Settings** of the paper and its code: strength 0.7, 50 steps (here the 35 that are run), cfg 8, DDPM, threshold:
+exp(mean of the logarithm + λ) with λ = 0.2. Load a picture of *something on a scene*, and prompt *it on another scene*.
 
 **Try**: `rule` mean, `manipulate_at` 5, 18, 28 and `outside` reference, which keep more of the subject on the toy
-checkpoint · `inside` cached reference with `inside_timestep` 680, as in the published code · `value` for a smaller or
-larger scene · denoise 0.9 · another sampler.
+checkpoint · `inside` cached reference with `inside_timestep` 680, as in the paper's code · another `value`: higher
+makes the mask, and so the new scene, smaller · denoise 0.9 · another sampler.
 
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
+128 × 128 for the toy checkpoint of the tests).
 
 Source: Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using Latent Space
 Manipulation*, Experiment 2.""",
@@ -158,21 +158,21 @@ Manipulation*, Experiment 2.""",
             "3 · Which words, and where": (400, 660, 440, 1080),
             **_MASKED_GROUPS,
         },
-        """## Abs-Grad-SAM: the model's own gradients say where the subject is
+        """## Abs-Grad-SAM: masks from the gradients of the model's prediction
 
-At steps **5, 18 and 28** one more model call asks what of its prediction would change if it looked at the *subject*
-word differently: attention times the absolute gradient, for every element of the latent, exact. Smoothed, dilated and
-cut at mean + 0.5 · std it becomes a mask for **each latent channel**. Outside it the latent is overwritten with the
-reference, noised to the same step.
+At steps **5, 18 and 28** one more model call measures which parts of the prediction would change if the model looked
+at the *subject* word differently: attention times the absolute gradient with respect to it, exact, for every element of
+the latent. Smoothed, dilated, and with the threshold mean + 0.5 · std, this becomes a mask for **each latent channel**.
+Outside the mask the latent is overwritten with the reference, noised to the same step.
 
-**Settings** of the paper: strength 0.9, 50 steps (here 45 that are run), cfg 8, DDPM, seed 51828. Connect an *empty
-latent* to the sampler's `latent_image` to start from pure noise, as the published code does.
+**Settings** of the paper and its code: strength 0.9, 50 steps (here the 45 that are run), cfg 8, DDPM, seed 51828.
+Connect an *empty latent* to the sampler's `latent_image` to start from pure noise, as the paper's code does.
 
-**Try**: `polarity` positive (Grad-SAM) · `channels` together · the same picture in workflow 02: attention itself
-costs no model call, and on the toy checkpoint it finds the subject better.
+**Try**: `polarity` positive (Grad-SAM) · `channels` together · the same picture in workflow 02, whose masks cost no
+extra model call, and on the toy checkpoint find the subject better.
 
-**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size the model likes (512 × 512 for SD 1.5).
-The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
+128 × 128 for the toy checkpoint of the tests).
 
 Source: Pathania, *Enhancing Conditional Image Generation with Explainable Latent Space Manipulation*, arXiv
 2408.16232.""",
@@ -189,7 +189,7 @@ Source: Pathania, *Enhancing Conditional Image Generation with Explainable Laten
             "Look at the words": (900, 60, 400, 240),
             "Heat maps": (900, 380, 400, 780),
             "What the words attend to": (1380, 60, 420, 740),
-            "What hangs on the words": (900, 1260, 900, 620),
+            "What depends on the words": (900, 1260, 900, 620),
         },
         {
             "1 · Model and picture": (-20, -20, 380, 840),
@@ -200,17 +200,17 @@ Source: Pathania, *Enhancing Conditional Image Generation with Explainable Laten
         },
         """## Explain a picture: which part belongs to which word
 
-Describe **your own picture** with a prompt. The picture is noised a little and shown to the model once; for each word
-the heat map says where the model's cross-attention looks at it. Nothing is sampled, the picture stays as it is.
+Describe **your own picture** with a prompt. The picture is noised a little and given to the model once. The heat map
+of each word shows where the model's cross-attention looks at it. Nothing is sampled; the picture stays as it is.
 
-Below, **Abs-Grad-SAM** asks another question: which parts of the prediction would change if the model looked at the
-word differently? It needs one model call and its gradients.
+**Abs-Grad-SAM**, below, answers another question: which parts of the prediction would change if the model looked at
+the word differently? It needs one model call and its gradients. For SDXL it needs the solver *exact*, which is slow.
 
-**noise_level**: 0.3 gives sharp maps; more noise asks the model for the composition instead of the details, with
-rounder maps. On the toy checkpoint the subject's map agrees best with the true subject at low levels.
+**noise_level**: 0.3 makes sharp maps. With more noise the model decides on the composition rather than on details, and
+the maps are rounder. On the toy checkpoint the subject's map agrees best with the true subject at low levels.
 
-**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size the model likes. The toy
-checkpoint of the tests wants 128 × 128 pictures.
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size it was trained on (128 × 128 for
+the toy checkpoint of the tests).
 
 Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using
 Latent Space Manipulation*, applied to an existing picture.""",
@@ -258,20 +258,20 @@ Latent Space Manipulation*, applied to an existing picture.""",
         },
         """## Mask on the fly: the prompt's attention as an ordinary MASK
 
-A first pass draws a draft while **Capture Attention** watches where the model looks at the *subject* word; the draft
-stays the same bit for bit. The mean over all steps, smoothed, grown and cut, is an ordinary **MASK** of the place
-where the new subject wants to be. What you do with it is up to you:
+A first pass samples a draft while **Capture Attention** records where the model looks at the *subject* word; the
+draft is the same, bit for bit, as without it. The mean of these maps over all steps, smoothed, grown and with a
+threshold, is an ordinary **MASK** of the place where the model puts the new subject. Three ways to use it:
 
-**A** Set Latent Noise Mask: the reference is drawn again inside the mask only; the rest is not touched at all.
+**A** Set Latent Noise Mask: the reference is sampled again inside the mask only; the rest does not change.
 
-**B** Conditioning (Set Mask): the prompt counts inside, the scene alone outside.
+**B** Conditioning (Set Mask): the prompt applies inside the mask, the scene alone outside.
 
 **C** Mask from Image: as in workflow 02, but with this one mask at every manipulated step.
 
 All settings are those of workflow 02, for comparison.
 
-**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size the model likes (512 × 512 for SD
-1.5). The toy checkpoint of the tests wants 128 × 128 pictures and the same settings.
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size it was trained on (512 × 512 for
+SD 1.5; 128 × 128 for the toy checkpoint of the tests).
 
 Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image Generation via Stable Diffusion Using
 Latent Space Manipulation*, with ComfyUI's own masks.""",
