@@ -1,14 +1,17 @@
 """A capture or report gives what belongs to the very run that made a latent, or an error that says what to do."""
 
+import gc
+
 import pytest
 import torch
 
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
+from explainable_latents.nodes.host.attention.captured import AttentionCapture
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.one_call import probe
-from explainable_latents.nodes.host.sampling import mask_sources, runs
+from explainable_latents.nodes.host.sampling import runs
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.toy_sampling import KEEP, REFERENCE, given
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
@@ -123,20 +126,20 @@ def test_a_sampler_within_a_sampler_has_a_report_and_a_capture_of_its_own(model)
         assert [call.step for call in capture.runs.of(samples).saliencies] == [0, 1, 2]
 
 
-def test_a_mask_keeps_no_maps_of_the_steps_it_was_not_asked_for(model, monkeypatch):
-    made = []
+def captures() -> set[AttentionCapture]:
+    """All that are alive."""
+    return {each for each in gc.get_objects() if type(each) is AttentionCapture}
 
-    def noted(*args, **options):
-        made.append(observe(*args, **options))
-        return made[-1]
 
-    monkeypatch.setattr(mask_sources, "observe", noted)
-    patcher = model.clone()
+def test_a_mask_keeps_no_maps_of_the_steps_it_was_not_asked_for(model):
+    gc.collect()
+    before, patcher = captures(), model.clone()
     MaskedLatent(AttentionMasking(SUBJECTS, Shaping()), noise(seed=4), "1", KEEP, REFERENCE).install(patcher)
+    (capture,) = captures() - before
     held = []
-    sample(patcher, 3, callback=lambda *_: held.append(made[0].runs.current.size()))
+    sample(patcher, 3, callback=lambda *_: held.append(capture.runs.current.size()))
     assert held == [0, 0, 0]
-    assert made[0].runs.kept == []
+    assert capture.runs.kept == []
 
 
 PROBES = {

@@ -1,14 +1,16 @@
 """Run the workflows of an older version on that version and on this one: `make same-pictures`.
 
-Every latent and every picture of every shipped workflow of the older version is made twice, side by side on this
-machine (stored pictures would depend on the processor), and compared bit for bit.
+Every latent, mask, picture and saliency map that a node of the older version's shipped workflows gives is made twice,
+side by side on this machine (stored ones would depend on the processor), and compared bit for bit.
+
+One thing may differ: the sheets that heat maps are laid out on, with their legends. Version 0.2.0 puts the maps of a
+step into a row of their own and thins out steps where there are too many. The maps themselves are compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import subprocess
 import tempfile
@@ -19,7 +21,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
-from ..comfyui.client import ComfyClient, File, Graph, Result
+from ..comfyui.client import ComfyClient, File, Graph
 from ..comfyui.command import run_main
 from ..comfyui.paths import ROOT, toy_checkpoint
 from ..comfyui.server import ComfyServer
@@ -27,6 +29,10 @@ from ..toy_world.cases import keep_the_context, keep_the_subject
 from .graphs import Workflow
 
 OLD = "ec2a0fd"  # 0.1.0
+KINDS = ("LATENT", "MASK", "IMAGE", "EL_SALIENCY")
+SHEETS = {("ELSaliencyOverlay", "sheet"), ("ELGradientSaliency", "preview")}
+SHEET_NOTE = "laid out differently, as is meant"
+EXACT_NUMBERS = Path(__file__).with_name("exact_numbers.py")
 CASES = (keep_the_context()[0], keep_the_subject()[0])
 
 
@@ -45,10 +51,11 @@ def checkout(revision: str) -> Iterator[Path]:
         yield folder
 
 
-def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, dict[str, str]]:
-    """The workflow with toy checkpoint, `picture` and `prompt`, and a node behind every latent that saves it.
+def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, dict[str, tuple[str, bool]]]:
+    """The workflow with toy checkpoint, `picture` and `prompt`; a node behind every output of `KINDS` saves it.
 
-    info: the server's description of its nodes. Returns the graph and the title of every node in it.
+    info: the server's description of its nodes. Returns the graph and, for each node that saves, the title of what it
+    saves and whether that is one of the `SHEETS`.
     """
     nodes = Workflow(graph).graph
     for node in nodes.values():
@@ -58,63 +65,62 @@ def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, 
             "PrimitiveStringMultiline": {"value": prompt},
         }
         node["inputs"] |= values.get(node["class_type"], {})
-    titles = {i: node["_meta"]["title"] for i, node in nodes.items()}
+    saved = {}
     for i, node in list(nodes.items()):
-        for slot, kind in enumerate(info[node["class_type"]]["output"]):
-            if kind == "LATENT":
-                key = f"latent {i}.{slot}"
-                nodes[key] = {"class_type": "SaveLatent", "inputs": {"samples": [i, slot], "filename_prefix": "same"}}
-                titles[key] = f"{titles[i]}, latent"
-    return nodes, titles
-
-
-def numeric(result: Result) -> dict[str, list[File]]:
-    """The latents and pictures of every node that made some."""
-    kept = {node: [f for f in files if f.kind in ("latents", "images")] for node, files in result.files.items()}
-    return {node: files for node, files in kept.items() if files}
+        described = info[node["class_type"]]
+        for slot, (kind, name) in enumerate(zip(described["output"], described["output_name"], strict=True)):
+            if kind in KINDS:
+                numbers, key, source = f"numbers {i}.{slot}", f"saved {i}.{slot}", [i, slot]
+                if kind != "LATENT":
+                    nodes[numbers] = {"class_type": "TestExactNumbers", "inputs": {"value": source}}
+                    source = [numbers, 0]
+                nodes[key] = {"class_type": "SaveLatent", "inputs": {"samples": source, "filename_prefix": "same"}}
+                saved[key] = f"{node['_meta']['title']}: {name}", (node["class_type"], name) in SHEETS
+    return nodes, saved
 
 
 def difference(old: File, new: File) -> float:
-    """Largest difference between two saved latents or pictures (0 to 255); infinite when their sizes differ."""
-    one, other = _numbers(old), _numbers(new)
+    """Largest difference between two saved latents; infinite when their sizes differ, NaN where one is."""
+    one, other = (load(file.data)["latent_tensor"].astype(np.float64) for file in (old, new))
     if one.shape != other.shape:
         return float("inf")
-    return float(np.abs(one - other).max())
+    return float(np.abs(one - other).max(initial=0.0))
 
 
-def _numbers(file: File) -> np.ndarray:
-    if file.kind == "latents":
-        return load(file.data)["latent_tensor"].astype(np.float64)
-    return np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB"), dtype=np.float64)
+def verdict(worst: float, sheet: bool) -> str:
+    """What is said of an output whose largest difference this is."""
+    if worst == 0:
+        return "the same"
+    return SHEET_NOTE if sheet else f"DIFFER by {worst:g}"
 
 
 def main() -> int:
-    """Print a row per latent and picture; 1 when any differs."""
+    """Print a row per output; 1 when any differs, but for sheets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", default=OLD, help="the older version, a git revision (default: %(default)s, 0.1.0)")
     args = parser.parse_args()
-    different = 0
+    count = different = 0
     with contextlib.ExitStack() as stack:
         old_pack = stack.enter_context(checkout(args.old))
-        servers = [stack.enter_context(ComfyServer(pack=pack)) for pack in (old_pack, ROOT)]
+        servers = [stack.enter_context(ComfyServer(pack=p, custom_nodes=[EXACT_NUMBERS])) for p in (old_pack, ROOT)]
         clients = [stack.enter_context(ComfyClient(server)) for server in servers]
         info = clients[0].object_info()
-        print(f"| workflow of {args.old} | node | old and new |\n|---|---|---|")
+        print(f"| workflow of {args.old} | output | old and new |\n|---|---|---|")
         for path in sorted((old_pack / "workflows" / "api").glob("*.json")):
             case = CASES[path.stem == "03_scene_based"]
             picture = Image.fromarray(case.picture().image)
             shipped = json.loads(path.read_text(encoding="utf-8"))
-            graph, titles = filled(shipped, info, "reference.png", case.prompt)
+            graph, saved = filled(shipped, info, "reference.png", case.prompt)
             results = []
             for client in clients:
                 client.upload_image(picture, "reference.png")
                 results.append(client.run(graph))
-            old, new = (numeric(result) for result in results)
-            for node in sorted(old.keys() | new.keys()):
-                pairs = zip(old.get(node, ()), new.get(node, ()), strict=True)
-                worst = max(difference(*pair) for pair in pairs)
-                different += worst > 0
-                print(f"| {path.stem} | {titles[node]} | {'the same' if worst == 0 else f'differ by {worst:g}'} |")
+            for key, (title, sheet) in saved.items():
+                worst = difference(*(result.files[key][0] for result in results))
+                count += 1
+                different += worst != 0 and not sheet
+                print(f"| {path.stem} | {title} | {verdict(worst, sheet)} |", flush=True)
+    print(f"\n{count} outputs, {different} of them differ")
     return int(different > 0)
 
 
