@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .core.attention.aggregate import RESIZE_MODES
-from .core.maps.masks import COMBINATIONS, FILTERED, FLAT_MAPS, RULES, Shaping
+from .core.maps.masks import COMBINATIONS, FILTER_ORDERS, Shaping
+from .core.maps.thresholds import FLAT_MAPS, RULES
 from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
 from .host.attention.observer import SHARES
 from .sockets import Masking
@@ -72,7 +73,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
     return [
         io.Float.Input(
             "smooth_sigma",
-            default=defaults.sigma,
+            default=defaults.smooth_sigma,
             min=0.0,
             max=64.0,
             step=0.1,
@@ -82,7 +83,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
         ),
         io.Int.Input(
             "smooth_size",
-            default=defaults.size,
+            default=defaults.smooth_size,
             min=1,
             max=63,
             step=2,
@@ -91,7 +92,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
         ),
         io.Int.Input(
             "dilate_size",
-            default=defaults.dilation,
+            default=defaults.dilate_size,
             min=1,
             max=63,
             step=2,
@@ -100,7 +101,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
         ),
         io.Int.Input(
             "dilate_iterations",
-            default=defaults.iterations,
+            default=defaults.dilate_iterations,
             min=0,
             max=64,
             tooltip="How often to dilate. 0 is off; the paper uses 3. More makes a larger mask.",
@@ -113,8 +114,8 @@ def order_input() -> io.Input:
     """Whether maps are smoothed and dilated, or masks. It came later, so it stands behind all other inputs."""
     return io.Combo.Input(
         "smooth_and_dilate",
-        options=list(FILTERED),
-        default=FILTERED[0],
+        options=list(FILTER_ORDERS),
+        default=FILTER_ORDERS[0],
         tooltip="Smooth and dilate the maps before the threshold divides them, or the mask that comes out of it, as "
         "the paper describes it; the mask then has a soft edge.",
         optional=True,

@@ -6,8 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.maps.masks import COMBINATIONS, FLAT_MAPS, Shaping, gaussian_smooth
-from .core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from .core.maps.filters import OPERATIONS, apply_filter, gaussian_smooth
+from .core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
+from .core.maps.thresholds import FLAT_MAPS
 from .host.ui.heat_maps import picture_pixels
 from .inputs import flat_map_input, threshold_inputs
 from .sockets import CATEGORY, Saliency
@@ -61,7 +62,7 @@ class ELSmoothSaliency(io.ComfyNode):
     @classmethod
     def execute(cls, maps: Any, sigma: float, size: int) -> io.NodeOutput:
         """Smooth every map."""
-        return io.NodeOutput(filtered(maps, lambda values: gaussian_smooth(values, sigma, size)))
+        return io.NodeOutput(apply_filter(maps, lambda values: gaussian_smooth(values, sigma, size)))
 
 
 class ELDilateSaliency(io.ComfyNode):
@@ -113,7 +114,7 @@ class ELDilateSaliency(io.ComfyNode):
     @classmethod
     def execute(cls, maps: Any, operation: str, size: int, iterations: int) -> io.NodeOutput:
         """Grow or shrink every map."""
-        return io.NodeOutput(filtered(maps, lambda values: OPERATIONS[operation](values, size, iterations)))
+        return io.NodeOutput(apply_filter(maps, lambda values: OPERATIONS[operation](values, size, iterations)))
 
 
 class ELSaliencyToMask(io.ComfyNode):

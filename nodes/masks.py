@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core.gradients.definition import POLARITIES
-from .core.maps.masks import FILTERED, FLAT_MAPS, Shaping
+from .core.maps.masks import FILTER_ORDERS, Shaping
+from .core.maps.thresholds import FLAT_MAPS
 from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
 from .host.autograd.solvers import SOLVERS
 from .inputs import flat_map_input, order_input, prompt_input, shaping_inputs
@@ -16,7 +17,7 @@ from .sockets import CATEGORY, Masking, Subjects
 _USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
 
 # How Abs-Grad-SAM was published.
-PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
+PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", smooth_sigma=6.0, dilate_iterations=3)
 
 
 class ELMaskFromAttention(io.ComfyNode):
@@ -74,12 +75,14 @@ class ELMaskFromAttention(io.ComfyNode):
         layers: str,
         positive: Any = None,
         over_steps: str = CALLS[0],
-        smooth_and_dilate: str = FILTERED[0],
+        smooth_and_dilate: str = FILTER_ORDERS[0],
         flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
+        shaping = Shaping(
+            rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
+        )
         return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
 
 
@@ -157,12 +160,14 @@ class ELMaskFromGradient(io.ComfyNode):
         solver: str,
         layer: str,
         positive: Any = None,
-        smooth_and_dilate: str = FILTERED[0],
+        smooth_and_dilate: str = FILTER_ORDERS[0],
         flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(rule, value, combine, invert, *filters, filtered=smooth_and_dilate, flat=flat_map)
+        shaping = Shaping(
+            rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
+        )
         how = channels, polarity, solver, layer, positive
         return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 

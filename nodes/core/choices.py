@@ -1,4 +1,4 @@
-"""Choices that a user makes by name."""
+"""Choices that a user makes by name, such as a threshold rule or a colour map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise ValueError that states `name`, the value and what is allowed, unless the value is allowed."""
+    """Check a choice. Raises ValueError that states its name, the value and what is allowed, unless it is allowed.
+
+    name: as the user knows it, the id of the node's input where there is one.
+    """
     allowed = tuple(allowed)
     if value not in allowed:
         raise ValueError(f"{name} {value!r} is not one of: {', '.join(allowed)}")

@@ -31,7 +31,7 @@ def maskings() -> dict[str, Any]:
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 
     subjects = Subjects("a dog on the beach", (Subject("dog", "subject", (2, 5), {"l": (2,)}),), "rules")
-    paper = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=3)
+    paper = Shaping("mean + k·std", 0.5, "union", smooth_sigma=6.0, dilate_iterations=3)
     return {
         "aggregated attention": AttentionMasking(subjects, Shaping()),
         "Abs-Grad-SAM": GradientMasking(subjects, paper),

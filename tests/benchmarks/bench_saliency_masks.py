@@ -68,7 +68,7 @@ def main() -> None:
         "mean": Shaping("mean"),
         "mean + 0.5 std": Shaping("mean + k·std", 0.5),
         "otsu": Shaping("otsu"),
-        "as published": Shaping("mean + k·std", 0.5, sigma=6.0, iterations=3),
+        "as published": Shaping("mean + k·std", 0.5, smooth_sigma=6.0, dilate_iterations=3),
     }
     toy, found = Toy(), defaultdict(list)
     with torch.inference_mode():

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from explainable_latents.nodes.core.maps.masks import RULES, dilate, gaussian_smooth
+from explainable_latents.nodes.core.maps.filters import dilate, gaussian_smooth
+from explainable_latents.nodes.core.maps.thresholds import RULES
 
 
 class WithoutFloat64(TorchDispatchMode):

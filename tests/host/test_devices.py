@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from explainable_latents.nodes.core.maps.masks import COMBINATIONS, RULES, Shaping
+from explainable_latents.nodes.core.maps.filters import OPERATIONS, apply_filter
+from explainable_latents.nodes.core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
 from explainable_latents.nodes.core.maps.measures import compare
 from explainable_latents.nodes.core.maps.saliency import Saliency
-from explainable_latents.nodes.core.maps.shaping import CHANNELS_TO_MASK, OPERATIONS, filtered, saliency_masks
+from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.host.attention.observer import observe
@@ -89,7 +90,7 @@ def test_capturing(offloaded, way, dtype):
 
 
 MASKINGS = {
-    "attention": AttentionMasking(DOG, Shaping("mean", sigma=1.0, iterations=1)),
+    "attention": AttentionMasking(DOG, Shaping("mean", smooth_sigma=1.0, dilate_iterations=1)),
     "structured": GradientMasking(DOG, Shaping("mean + k·std", 0.5)),
     "exact": GradientMasking(DOG, Shaping("otsu"), "together", solver="exact"),
     "image": ImageMasking(torch.linspace(0, 1, 48).view(1, *GRID)),
@@ -168,9 +169,9 @@ def test_growing_maps_that_are_on_the_device(operation):
     def change(x):
         return OPERATIONS[operation](x, 3, 2)
 
-    expected = filtered(maps(torch.device("cpu")), change).maps
+    expected = apply_filter(maps(torch.device("cpu")), change).maps
     with pretended_gpu():
-        assert_same(filtered(maps(GPU), change).maps, expected)
+        assert_same(apply_filter(maps(GPU), change).maps, expected)
 
 
 def test_pictures_that_are_on_the_device():

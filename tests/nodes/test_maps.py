@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from explainable_latents.nodes.core.maps.masks import dilate, erode, gaussian_smooth
+from explainable_latents.nodes.core.maps.filters import dilate, erode, gaussian_smooth
 from explainable_latents.nodes.core.maps.saliency import Saliency
 
 

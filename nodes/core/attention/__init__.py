@@ -1,0 +1,7 @@
+"""Where words look: the cross-attention of a layer, read for the tokens of each subject.
+
+Reading order:
+    probabilities   softmax(q k^T) at the subjects' tokens: the one softmax of the pack
+    aggregate       maps of several layers and conditionings put together into one
+    rearranged      attention that another program rearranged: which keys hold the text, how rows were mixed
+"""

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..choices import one_of
+
 RESIZE_MODES = ("nearest", "bilinear")
 
 
 def resize(maps: Tensor, grid: tuple[int, int], mode: str = "nearest") -> Tensor:
     """Maps [S,B,h',w'] on another grid: [S,B,*grid]. mode: nearest (as published) or bilinear (half-pixel centres)."""
-    if mode not in RESIZE_MODES:
-        raise ValueError(f"resize mode {mode!r} is not one of {', '.join(RESIZE_MODES)}")
+    one_of("resize", mode, RESIZE_MODES)
     if maps.shape[-2:] == torch.Size(grid):
         return maps
     return F.interpolate(maps, size=tuple(grid), mode=mode)

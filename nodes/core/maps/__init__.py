@@ -1,0 +1,12 @@
+"""Maps over the latent grid: from saliency to masks, and to something that can be looked at.
+
+Reading order:
+    saliency     the maps of several subjects: the value that crosses nodes
+    filters      Gaussian smoothing, dilation, erosion
+    thresholds   where a map is separated into inside and outside
+    masks        filters, thresholds and the combination of several maps put together
+    colours      colour maps for heat maps
+    sheet        which heat maps a sheet shows, and where
+    packing      maps in one small file, for the viewer in the browser
+    measures     how alike two pictures are: PSNR and SSIM
+"""

@@ -1,6 +1,6 @@
-"""Colours for heat maps: curves of even steps and rising lightness in the Oklab colour space.
+"""Colour maps for heat maps: curves of equal steps and rising lightness in the Oklab colour space.
 
-Even steps of a value look evenly far apart, and because the lightness rises all the way, the order of the colours
+Equal steps of a value look equally large, and because the lightness rises all the way, the order of the colours
 survives every kind of colour blindness and a black and white print.
 Source: B. Ottosson, "A perceptual color space for image processing" (Oklab), 2020; the curves are our own.
 """
@@ -13,9 +13,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-SIZE = 256
-_SAMPLES = 4096
-_PIECE = 1 << 17
+from ..choices import one_of
+
+SIZE = 256  # colours in a colour map
+_SAMPLES = 4096  # points of a curve from which they are chosen
+_AT_ONCE = 1 << 17  # values coloured at once: 7 MB of memory beside the result
 
 # linear sRGB -> cone responses -> (cube root) -> Oklab
 _CONES = (
@@ -46,7 +48,7 @@ def srgb_to_oklab(rgb: Tensor) -> Tensor:
 
 
 def oklab_to_srgb(lab: Tensor) -> Tensor:
-    """Inverse of `srgb_to_oklab`, cut to 0..1."""
+    """Inverse of `srgb_to_oklab`, clipped to 0..1: [...,3] -> [...,3], float64."""
     cones = (lab.double() @ torch.linalg.inv(_matrix(_LAB)).T) ** 3
     linear = (cones @ torch.linalg.inv(_matrix(_CONES)).T).clamp(0, 1)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -56,10 +58,9 @@ def oklab_to_srgb(lab: Tensor) -> Tensor:
 def colormap(name: str) -> Tensor:
     """The colours of a colour map from low to high: float32 sRGB [256,3] in 0..1.
 
-    A Bézier curve in Oklab, sampled at equal arc length. Raises ValueError for an unknown name.
+    name: one of `COLORMAPS`, a Bézier curve in Oklab, sampled at equal arc length. Raises ValueError for another name.
     """
-    if name not in _CURVES:
-        raise ValueError(f"colour map {name!r} is not one of {', '.join(COLORMAPS)}")
+    one_of("colour map", name, COLORMAPS)
     points = torch.tensor(
         [(L, c * math.cos(math.radians(h)), c * math.sin(math.radians(h))) for L, c, h in _CURVES[name]],
         dtype=torch.float64,
@@ -74,13 +75,13 @@ def colormap(name: str) -> Tensor:
 
 
 def colourise(values: Tensor, name: str) -> Tensor:
-    """Colours of values in 0..1 (cut to that range), interpolated between neighbours: [...] -> float32 [...,3].
+    """Colours of values in 0..1 (clipped to it), between neighbours interpolated: [...] -> float32 sRGB [...,3].
 
-    Computed in pieces: beside the result it takes 7 MB of memory at most.
+    name: one of `COLORMAPS`. Raises ValueError as `colormap` does.
     """
     table = colormap(name).to(values.device)
     colours = torch.empty((*values.shape, 3), device=values.device)
-    for given, out in zip(values.reshape(-1).split(_PIECE), colours.view(-1, 3).split(_PIECE), strict=True):
+    for given, out in zip(values.reshape(-1).split(_AT_ONCE), colours.view(-1, 3).split(_AT_ONCE), strict=True):
         position = given.float().clamp(0, 1) * (SIZE - 1)
         low = position.floor().long().clamp_max(SIZE - 2)
         out.copy_(torch.lerp(table[low], table[low + 1], (position - low).unsqueeze(-1)))

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of pictures against references, over the whole picture or a region of it."""
+"""Measures of how alike two pictures are, PSNR and SSIM, over the whole picture or a region of it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Comparison:
 def compare(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Comparison:
     """PSNR and SSIM of `image` [B,H,W,C] against `reference` [B,H,W,C], values in [0,1], any floating dtype.
 
-    mask: [B,H,W]; only where it is above 0.5 counts. A batch of one is compared with each of the other's; an alpha
-    channel is left out. Raises ValueError when sizes, channels or batches do not belong together, a value is not
-    finite or the mask is empty.
+    mask: [B,H,W]; only places where it is above 0.5 count. A batch of one is compared with each picture of the other;
+    an alpha channel is left out. Raises ValueError when sizes, channels or batches do not match, a value is not finite
+    or the mask is empty.
     """
     image, reference = (_pixels(name, x) for name, x in (("image", image), ("reference", reference)))
     if image.shape[1] != reference.shape[1]:
@@ -89,9 +89,9 @@ def ssim(image: Tensor, reference: Tensor, region: Tensor | None = None) -> Tens
 
 
 def ssim_map(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity around each pixel, mean of the channels: [B,H-10,W-10].
+    """Structural similarity around each pixel, mean of the channels: [B,C,H,W] to [B,H-10,W-10].
 
-    11 × 11 Gaussian window of σ 1.5, values in [0,1], covariances divided by N, K1 0.01, K2 0.03, as in the paper; only
+    As in the paper: 11 × 11 Gaussian window of σ 1.5, values in [0,1], covariances divided by N, K1 0.01, K2 0.03; only
     windows that lie inside the picture. Raises ValueError when there is none.
     """
     height, width = image.shape[-2:]
@@ -124,7 +124,7 @@ def _mean_over(values: Tensor, region: Tensor | None, empty: str) -> Tensor:
 
 
 def _pixels(name: str, x: Tensor) -> Tensor:
-    """[B,H,W,C] as float32 [B,C,H,W] without alpha."""
+    """A picture [B,H,W,C] as float32 [B,C,H,W] without alpha. Raises ValueError for another shape, NaN or infinity."""
     if x.ndim != 4:
         raise ValueError(f"{name} has the shape [batch, height, width, channels], got {tuple(x.shape)}")
     x = (x[..., :3] if x.shape[-1] == 4 else x).float().movedim(-1, 1)
@@ -136,15 +136,15 @@ def _pixels(name: str, x: Tensor) -> Tensor:
 def _check_sizes(shapes: dict[str, torch.Size]) -> None:
     sizes = {name: tuple(shape[-2:]) for name, shape in shapes.items()}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {width}×{height}" for name, (height, width) in sizes.items())
-        raise ValueError(f"different sizes (width×height): {told}. Scale or crop them to one size first")
+        listed = ", ".join(f"{name} {width}×{height}" for name, (height, width) in sizes.items())
+        raise ValueError(f"different sizes (width×height): {listed}. Scale or crop them to one size first")
 
 
 def _common_batch(counts: dict[str, int]) -> int:
     several = {count for count in counts.values() if count != 1}
     if len(several) > 1 or 0 in several:
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise ValueError(f"batches that do not match: {told}. Each must be 1 or one common number")
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"batches that do not match: {listed}. Each must be 1 or one common number")
     return max(counts.values())
 
 

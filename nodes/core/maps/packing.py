@@ -20,11 +20,12 @@ LEVELS = 255
 def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes] = ()) -> bytes:
     """The maps, quantised to 256 levels, with all that is needed to show them.
 
-    colors: colour map, see `colormap`. shared: one colour scale for all maps. pictures: encoded pictures under the
-    maps, one per latent of the batch, or fewer, which repeat. Returns 4 bytes: length of the header, little endian;
-    the header: JSON, UTF-8; the maps [S,B,h,w], one byte per value; the pictures, one after another. A value is
-    byte/255 · peak, in multiples of its map's mean, off by peak/510 at most. Maps of more than 16 million values in all
-    are reduced by a whole factor. Raises ValueError as `intensity` and `colormap` do.
+    colors: one of `COLORMAPS`. shared: one colour scale for all maps. pictures: encoded pictures to show under the
+    maps, one per latent of the batch, or fewer, which repeat.
+    Returns 4 bytes with the length of the header, little endian; the header, JSON in UTF-8; the maps [S,B,h,w], one
+    byte per value; the pictures, one after another. A value is byte / 255 · peak in multiples of its map's mean, with
+    an error of peak / 510 at most. Maps of more than 16 million values in all are made smaller by a whole factor.
+    Raises ValueError as `intensity` and `colormap` do.
     """
     values = _reduced(intensity(saliency).cpu())
     peaks = values.amax(dim=(-2, -1))
@@ -48,7 +49,7 @@ def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes
 
 
 def _reduced(values: Tensor) -> Tensor:
-    """The maps, averaged over squares until they are at most MOST_VALUES values."""
+    """The maps averaged over the smallest squares with which they are at most MOST_VALUES values."""
     factor = 1
     while values.numel() // factor**2 > MOST_VALUES and factor < min(values.shape[-2:]):
         factor += 1

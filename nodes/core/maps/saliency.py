@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..choices import one_of
+
 OVER_STEPS = ("mean", "last", "each", "sum")
 
 
 @dataclass(frozen=True)
 class Saliency:
-    """One map per subject, on the grid of the latent it belongs to.
+    """One map per subject, on the grid of the latent that it belongs to.
 
     maps: float32, [S,B,h,w] (S subjects, B latents of the batch) or, for Abs-Grad-SAM, [S,B,C,h,w]; larger is more
     salient.
@@ -54,9 +56,9 @@ class Saliency:
         return replace(self, maps=self.maps[list(indices)], labels=tuple(self.labels[i] for i in indices))
 
     def of_words(self, words: str) -> Saliency:
-        """Only the maps of `words`, separated by commas, whatever their step or layer; all of them when it is empty.
+        """Only the maps of `words`, separated by commas, whatever their step or layer; all maps when it is empty.
 
-        Upper and lower case are the same. Raises ValueError listing the words there are when one is missing.
+        Upper and lower case are the same. Raises ValueError that lists the words there are when one is missing.
         """
         wanted = [word.strip().lower() for word in words.split(",") if word.strip()]
         found = [label.split(", ")[0].lower() for label in self.labels]
@@ -68,10 +70,10 @@ class Saliency:
 
 @dataclass(frozen=True)
 class Table:
-    """The maps of a saliency as a table: one column per word, one row per frame.
+    """The maps of a saliency as a table: one column per word, one row per frame (a step or a layer).
 
-    frames: `step 5`, `input.4 (8x8)`, or one without a name. maps: per frame the index of each word's map, None where
-    there is none.
+    frames: their names, `step 5` or `input.4 (8x8)`; "" for the only one of maps that have none. maps: per frame the
+    index of each word's map, None where there is none.
     """
 
     words: tuple[str, ...]
@@ -96,22 +98,23 @@ def tabulate(labels: Sequence[str]) -> Table:
 
 
 def intensity(saliency: Saliency) -> Tensor:
-    """Maps of latent channels averaged, in multiples of each map's own mean (1 everywhere: no preference): [S,B,h,w].
+    """Maps in multiples of each map's own mean, so that 1 is the average place: [S,B,h,w], all values 0 or above.
 
-    A map that is zero everywhere stays zero. Raises ValueError when a map is not finite or has negative values.
+    Latent channels are averaged first. A map that is zero everywhere stays zero. Raises ValueError when a map is not
+    finite or has negative values.
     """
     maps = saliency.maps if saliency.maps.ndim == 4 else saliency.maps.mean(dim=2)
     if not torch.isfinite(maps).all() or maps.min() < 0:
         raise ValueError(
             f"saliency of {', '.join(saliency.labels)} has negative or infinite values: the model's output was broken "
-            "(a half precision overflow?); try another precision"
+            "(did half precision overflow?). Run the model in another precision, such as bfloat16 or float32."
         )
     mean = maps.mean(dim=(-2, -1), keepdim=True)
     return torch.where(mean > 0, maps / mean, torch.zeros_like(maps))
 
 
 def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [S,B,h,w] at picture size (height, width) by bicubic interpolation, cut to the range of each map."""
+    """Maps [S,B,h,w] at a picture size (height, width) by bicubic interpolation, clipped to the range of each map."""
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp_(low, high)
 
@@ -119,13 +122,12 @@ def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Saliency:
     """The maps of several model calls as one saliency.
 
-    mean: the mean of the calls' maps (each sums to 1, so every step counts alike); last: the last call's; each: all of
-    them, call after call, labelled `word, step j`; sum: `total` [S,B,h,w], the calls' maps added up before they were
-    normalised, so that a step counts as much as attention went to the word in it (as in DAAM, Tang et al. 2023).
-    Raises ValueError for another word or when there is no call.
+    how: `mean` is the mean of the calls' maps (each sums to 1, so every step counts alike); `last` the last call's;
+    `each` all of them, call after call, labelled `word, step j`; `sum` is `total` [S,B,h,w], the calls' maps added up
+    before they were normalised, so that a step counts in proportion to the attention that the word got in it (as in
+    DAAM, Tang et al. 2023). Raises ValueError for an unknown choice or when there is no call.
     """
-    if how not in OVER_STEPS:
-        raise ValueError(f"over_steps {how!r} is not one of {', '.join(OVER_STEPS)}")
+    one_of("over_steps", how, OVER_STEPS)
     if not saliencies:
         raise ValueError("no model call was captured")
     last = saliencies[-1]

@@ -1,4 +1,4 @@
-"""A sheet of heat maps: which maps it shows, and where each one stands."""
+"""A sheet of heat maps: which maps it shows, and where on it each one stands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .saliency import tabulate
 
 MOST_TILES = 100
-# A page that is more times longer than wide (or wider than long) is a strip that nobody can look at as a whole.
+# A page this many times longer than wide (or wider than long) is a strip that nobody can look at as a whole.
 STRIP = 4.0
 _SHAPE = 4 / 3  # width : height of a page that fills a screen
 
@@ -18,8 +18,8 @@ _SHAPE = 4 / 3  # width : height of a page that fills a screen
 class Sheet:
     """The maps of a sheet, block by block: one block per frame (step or layer).
 
-    blocks: per frame (map, latent) of each of its tiles, in reading order. left_out: what the sheet does not show, in
-    words; empty when it shows everything.
+    blocks: per frame its tiles in reading order, each the indices (map, latent). left_out: what the sheet does not
+    show, in words; empty when it shows everything.
     """
 
     blocks: tuple[tuple[tuple[int, int], ...], ...]
@@ -27,10 +27,10 @@ class Sheet:
 
 
 def sheet_of(labels: Sequence[str], batch: int, most: int = MOST_TILES) -> Sheet:
-    """The sheet of maps with these `labels`, each for `batch` latents: `most` tiles at most.
+    """The sheet of the maps with these `labels`, each for `batch` latents: `most` tiles at most.
 
-    Where there are more, the frames are thinned out evenly, first and last kept; where one frame has more, the latents
-    of the batch and then the words are cut off at the end.
+    Where there are more, it shows evenly spaced frames with the first and the last among them; where one frame has
+    more, the last latents of the batch and then the last words are left out.
     """
     table = tabulate(labels)
     words = min(len(table.words), most)
@@ -52,8 +52,8 @@ def sheet_of(labels: Sequence[str], batch: int, most: int = MOST_TILES) -> Sheet
 def arrange(sheet: Sheet, tile: tuple[int, int]) -> list[list[tuple[int, int] | None]]:
     """The sheet's tiles in rows, None where a place stays empty. tile: width and height of one, in any unit.
 
-    A frame stays in one row and as many frames stand beside each other as make the page most like a screen. Where that
-    cannot but be a strip, the tiles of a frame are wrapped, too.
+    A frame stays in one row, with as many frames beside each other as bring the page closest to the shape of a screen.
+    Where every such page is a strip, the tiles of a frame are wrapped, too.
     """
     size = max(len(block) for block in sheet.blocks)
     whole = [(size, beside) for beside in range(1, len(sheet.blocks) + 1)]
@@ -75,15 +75,14 @@ def arrange(sheet: Sheet, tile: tuple[int, int]) -> list[list[tuple[int, int] | 
 
 
 def _stretch(sheet: Sheet, shape: tuple[int, int], tile: tuple[int, int]) -> float:
-    """Width divided by height of a page whose frames are `shape[0]` tiles wide and stand `shape[1]` beside each
-    other."""
+    """Width divided by height of a page whose frames are `shape[0]` tiles wide, `shape[1]` of them side by side."""
     width, beside = shape
     height = math.ceil(max(len(block) for block in sheet.blocks) / width)
     return width * beside * tile[0] / (height * math.ceil(len(sheet.blocks) / beside) * tile[1])
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly spaced, with the first and the last; the last, if one."""
+    """At most `most` of the numbers below `count`, evenly spaced, with the first and the last; only the last for 1."""
     if count <= most:
         return list(range(count))
     if most == 1:

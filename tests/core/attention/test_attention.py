@@ -98,7 +98,7 @@ def test_nearest_takes_the_covering_cell_and_bilinear_keeps_a_ramp():
     ramp = torch.arange(4.0).reshape(1, 1, 1, 4)
     assert resize(ramp, (1, 8)).flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert resize(ramp, (1, 8), "bilinear").flatten().tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
-    with pytest.raises(ValueError, match="'area' is not one of nearest, bilinear"):
+    with pytest.raises(ValueError, match="'area' is not one of: nearest, bilinear"):
         resize(ramp, (1, 8), "area")
 
 

@@ -50,5 +50,5 @@ def test_values_are_cut_and_interpolated():
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="'jet' is not one of fire, sea, grey"):
+    with pytest.raises(ValueError, match="'jet' is not one of: fire, sea, grey"):
         colormap("jet")

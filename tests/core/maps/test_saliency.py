@@ -37,7 +37,7 @@ def test_mean_last_each_and_sum_over_steps():
     assert each.maps[2, 0, 0, 0] == 5
     summed = over_steps(calls, "sum", total)
     assert (summed.maps is total, summed.step, summed.sigma) == (True, None, 2.0)
-    with pytest.raises(ValueError, match="'all' is not one of mean, last, each, sum"):
+    with pytest.raises(ValueError, match="'all' is not one of: mean, last, each, sum"):
         over_steps(calls, "all", total)
     with pytest.raises(ValueError, match="no model call"):
         over_steps([], "mean", total)

@@ -196,7 +196,7 @@ def test_a_probe_reads_a_region(model):
 @pytest.mark.parametrize("at", ["0", "1"])
 def test_a_masked_latent_keeps_the_subject_of_a_region_in_any_order(model, kind, at):
     couple = Couple([REST, LEFT], [text(REGION)])
-    masking = kind(SUBJECTS.with_role("subject"), Shaping("quantile", 0.8, sigma=0.0), positive=REGION)
+    masking = kind(SUBJECTS.with_role("subject"), Shaping("quantile", 0.8, smooth_sigma=0.0), positive=REGION)
     made = []
     for first, second in ((couple.install, None), (None, couple.install)):
         patched = (first or (lambda m: m))(model).clone()

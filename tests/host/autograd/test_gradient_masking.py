@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from explainable_latents.nodes.core.maps.masks import Shaping, dilate, gaussian_smooth, shape_mask
+from explainable_latents.nodes.core.maps.filters import dilate, gaussian_smooth
+from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
@@ -18,7 +19,7 @@ from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 KEEP, REFERENCE = Policy("keep"), Policy("reference")
 STEPS = 6
-PAPER = Shaping("mean + k·std", 0.5, "union", sigma=6.0, iterations=1)
+PAPER = Shaping("mean + k·std", 0.5, "union", smooth_sigma=6.0, dilate_iterations=1)
 
 
 @pytest.fixture
@@ -136,10 +137,12 @@ def test_the_masks_of_several_layers_intersect(model):
 
 def test_a_mask_that_is_smoothed_behind_the_threshold_mixes_at_its_edge(model):
     """The saliency is divided as it is; the mask has values between, and so has what is replaced."""
-    order = replace(PAPER, filtered="after the threshold")
+    order = replace(PAPER, smooth_and_dilate="after the threshold")
     out, masks, saliency = run(model, GradientMasking(SUBJECTS, order), at=str(STEPS))
-    divided = shape_mask(saliency.maps, replace(PAPER, sigma=0.0, iterations=0), ("dog", "beach"))
-    expected = dilate(gaussian_smooth(divided, PAPER.sigma, PAPER.size), PAPER.dilation, PAPER.iterations)
+    divided = shape_mask(saliency.maps, replace(PAPER, smooth_sigma=0.0, dilate_iterations=0), ("dog", "beach"))
+    expected = dilate(
+        gaussian_smooth(divided, PAPER.smooth_sigma, PAPER.smooth_size), PAPER.dilate_size, PAPER.dilate_iterations
+    )
     assert ((expected > 0.01) & (expected < 0.99)).any()
     torch.testing.assert_close(masks[:, ::8, ::8], expected.mean(1))
     kept = run(model, GradientMasking(SUBJECTS, PAPER), at="")[0]["samples"]

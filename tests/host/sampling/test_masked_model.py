@@ -317,7 +317,7 @@ def test_a_word_without_effect_is_told_after_the_first_step_not_at_the_manipulat
     with pytest.raises(ValueError, match="'dog' has the same value everywhere"):
         sample(masked, 4, positive=same)
     assert len(set(map(float, calls))) == 1  # one noise level
-    shaping = Shaping(flat="all in")
+    shaping = Shaping(flat_map="all in")
     masked, report = patched(model, AttentionMasking(SUBJECTS.with_role("subject"), shaping), "3")
     made = sample(masked, 4, positive=same)
     assert torch.equal(made, sample(model, 4, positive=same))
