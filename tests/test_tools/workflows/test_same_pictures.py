@@ -41,6 +41,8 @@ def test_every_output_with_numbers_is_saved_and_only_heat_map_sheets_are_sheets(
         str(i): {"class_type": kind, "inputs": {"image": "shipped.png"}, "_meta": {"title": kind}}
         for i, kind in enumerate(info)
     }
+    workflow["1"]["inputs"]["saliency"] = ["0", 0]
+    workflow["unused"] = {**workflow["0"], "inputs": {}}
     graph, saved = filled(workflow, info, "other.png", "a prompt")
     assert graph["3"]["inputs"] == {"image": "other.png"}
     assert saved == {

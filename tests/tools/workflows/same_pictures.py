@@ -54,6 +54,7 @@ def checkout(revision: str) -> Iterator[Path]:
 def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, dict[str, tuple[str, bool]]]:
     """The workflow with toy checkpoint, `picture` and `prompt`; a node behind every output of `KINDS` saves it.
 
+    Saliency that the workflow does not use is left out: where a mask was given there is none, and asking is an error.
     info: the server's description of its nodes. Returns the graph and, for each node that saves, the title of what it
     saves and whether that is one of the `SHEETS`.
     """
@@ -65,11 +66,12 @@ def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, 
             "PrimitiveStringMultiline": {"value": prompt},
         }
         node["inputs"] |= values.get(node["class_type"], {})
+    used = {tuple(value) for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)}
     saved = {}
     for i, node in list(nodes.items()):
         described = info[node["class_type"]]
         for slot, (kind, name) in enumerate(zip(described["output"], described["output_name"], strict=True)):
-            if kind in KINDS:
+            if kind in KINDS and (kind != "EL_SALIENCY" or (i, slot) in used):
                 numbers, key, source = f"numbers {i}.{slot}", f"saved {i}.{slot}", [i, slot]
                 if kind != "LATENT":
                     nodes[numbers] = {"class_type": "TestExactNumbers", "inputs": {"value": source}}
