@@ -36,13 +36,14 @@ def test_every_output_with_numbers_is_saved_and_only_heat_map_sheets_are_sheets(
         "ELParseSubjects": {"output": ["EL_SUBJECTS", "STRING"], "output_name": ["subjects", "subject text"]},
         "LoadImage": {"output": ["IMAGE"], "output_name": ["IMAGE"]},
         "VAEEncode": {"output": ["LATENT"], "output_name": ["LATENT"]},
+        "ELMaskedLatentReport": {"output": ["EL_SALIENCY"], "output_name": ["saliency"]},
     }
     workflow = {
         str(i): {"class_type": kind, "inputs": {"image": "shipped.png"}, "_meta": {"title": kind}}
         for i, kind in enumerate(info)
     }
-    workflow["1"]["inputs"]["saliency"] = ["0", 0]
-    workflow["unused"] = {**workflow["0"], "inputs": {}}
+    workflow["1"]["inputs"]["saliency"] = ["5", 0]
+    workflow["6"] = workflow["5"]
     graph, saved = filled(workflow, info, "other.png", "a prompt")
     assert graph["3"]["inputs"] == {"image": "other.png"}
     assert saved == {
@@ -52,6 +53,7 @@ def test_every_output_with_numbers_is_saved_and_only_heat_map_sheets_are_sheets(
         "saved 1.2": ("ELSaliencyOverlay: maps", False),
         "saved 3.0": ("LoadImage: IMAGE", False),
         "saved 4.0": ("VAEEncode: LATENT", False),
+        "saved 5.0": ("ELMaskedLatentReport: saliency", False),
     }
     assert graph["saved 4.0"]["inputs"]["samples"] == ["4", 0]
     assert graph[graph["saved 1.2"]["inputs"]["samples"][0]]["inputs"] == {"value": ["1", 2]}

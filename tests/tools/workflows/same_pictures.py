@@ -32,6 +32,7 @@ OLD = "ec2a0fd"  # 0.1.0
 KINDS = ("LATENT", "MASK", "IMAGE", "EL_SALIENCY")
 SHEETS = {("ELSaliencyOverlay", "sheet"), ("ELGradientSaliency", "preview")}
 SHEET_NOTE = "laid out differently, as is meant"
+MAY_BE_NONE = {("ELMaskedLatentKSampler", "saliency"), ("ELMaskedLatentReport", "saliency")}
 EXACT_NUMBERS = Path(__file__).with_name("exact_numbers.py")
 CASES = (keep_the_context()[0], keep_the_subject()[0])
 
@@ -54,7 +55,8 @@ def checkout(revision: str) -> Iterator[Path]:
 def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, dict[str, tuple[str, bool]]]:
     """The workflow with toy checkpoint, `picture` and `prompt`; a node behind every output of `KINDS` saves it.
 
-    Saliency that the workflow does not use is left out: where a mask was given there is none, and asking is an error.
+    Saliency of a sampler is left out where the workflow does not use it: where its mask was given there is none, and
+    asking is an error.
     info: the server's description of its nodes. Returns the graph and, for each node that saves, the title of what it
     saves and whether that is one of the `SHEETS`.
     """
@@ -71,7 +73,8 @@ def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, 
     for i, node in list(nodes.items()):
         described = info[node["class_type"]]
         for slot, (kind, name) in enumerate(zip(described["output"], described["output_name"], strict=True)):
-            if kind in KINDS and (kind != "EL_SALIENCY" or (i, slot) in used):
+            asked = (node["class_type"], name) not in MAY_BE_NONE or (i, slot) in used
+            if kind in KINDS and asked:
                 numbers, key, source = f"numbers {i}.{slot}", f"saved {i}.{slot}", [i, slot]
                 if kind != "LATENT":
                     nodes[numbers] = {"class_type": "TestExactNumbers", "inputs": {"value": source}}
