@@ -21,7 +21,7 @@ def extra_node(module, name, *args):
 
 def blocks_of(model):
     """(part, number, depth) of every block with cross-attention, as patches are addressed."""
-    from explainable_latents.nodes.host.families.unet import cross_attention_layers
+    from explainable_latents.nodes.host.families.family import cross_attention_layers
 
     names = [name.split(".") for name in cross_attention_layers(model)]
     return [(part, int(number), int(depth)) for part, number, depth in names]

@@ -7,15 +7,16 @@ made from, both by comparing what comes out of the other nodes' patches with wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...core.attention.rearranged import is_alike, key_positions
-from .patch_names import of_other_nodes, patch_names
-from .rows import Rows, Text
+from ..families.sites import Inputs
+from .named_tokens import NamedTokens
+from .rows import Rows
 
 
 class UnreadableError(ValueError):
@@ -49,57 +50,64 @@ class Arrangement:
     carriers: list[Tensor] | None
 
 
-class Arranger:
-    """Compares what goes into the other nodes' attn2 patches with what comes out of them.
+@dataclass(frozen=True)
+class _Text:
+    """A prompt. context: [B or 1,T,d]. columns: [T,S], 1 where a token belongs to a subject. words: [T] or None."""
 
-    rows: the conditionings that are looked for. patches: the other nodes' functions. names: what to call these.
+    context: Tensor
+    columns: Tensor
+    words: Tensor | None
+
+
+class Arranger:
+    """Finds conditionings in a model call's cross-attentions, wherever other nodes put their rows and keys.
+
+    rows: the conditionings. named: the tokens of their prompt that count. Raises ValueError as `NamedTokens.columns`.
     """
 
-    def __init__(self, rows: list[Rows], patches: Iterable[Callable]) -> None:
+    def __init__(self, rows: Sequence[Rows], named: NamedTokens) -> None:
         self._rows = rows
-        self.names = patch_names(of_other_nodes(patches)) or "another node"
-        self._before: tuple[Tensor, Tensor] | None = None
-        self._behind: tuple[Tensor, Tensor] | None = None
+        self._texts = [
+            [
+                _Text(each, *named.columns(each.shape[1], row.length if row.own else each.shape[1], each.device))
+                for each in row.contexts
+            ]
+            for row in rows
+        ]
         self._plain: Arrangement | None = None
 
-    def enter(self, n: Tensor, context: Tensor) -> None:
-        """Before the other nodes' patches: queries are made from n [R,Q,d], keys from the context [R,T,d]."""
-        self._before = n, context
-
-    def leave(self, n: Tensor, context: Tensor) -> None:
-        """Behind the other nodes' patches, whose n and context may have other shapes."""
-        self._behind = n, context
-
-    def arrangement(self) -> Arrangement:
-        """How the cross-attention was left that comes next. Raises UnreadableError when the prompt is not found."""
-        n, context = self._behind
-        if self._before is None:
+    def arrangement(self, inputs: Inputs) -> Arrangement:
+        """How a cross-attention that is made from `inputs` is left. Raises UnreadableError when the prompt is not
+        found in it."""
+        n, context = inputs.behind
+        if inputs.before is None:
             return self._untouched((n.shape[0], context.shape[1]))
-        before_n, before_context = self._before
+        before_n, before_context = inputs.before
         if context.shape[0] != n.shape[0]:
             raise UnreadableError(
-                f"there are {n.shape[0]} rows of queries and {context.shape[0]} of keys, changed by {self.names}"
+                f"there are {n.shape[0]} rows of queries and {context.shape[0]} of keys, changed by {inputs.changed_by}"
             )
         kept = n.shape[0] == before_n.shape[0]
         carriers = [_carriers(row, n, None if kept else before_n[row.rows]) for row in self._rows]
         if any(rows is None for rows in carriers):
-            raise UnreadableError(f"its rows and queries are no longer the picture's, changed by {self.names}")
+            raise UnreadableError(f"its rows and queries are no longer the picture's, changed by {inputs.changed_by}")
         changed = not kept or context is not before_context
-        places = [self._places(row, rows, context, changed) for row, rows in zip(self._rows, carriers, strict=True)]
+        places = [self._places(i, rows, context, changed, inputs.changed_by) for i, rows in enumerate(carriers)]
         return Arrangement((n.shape[0], context.shape[1]), places, None if kept else carriers)
 
     def _untouched(self, shape: tuple[int, int]) -> Arrangement:
         """Where no other node has a patch: in every layer the same."""
         if self._plain is None:
-            self._plain = Arrangement(shape, [[_in_place(row, shape[1])] for row in self._rows], None)
+            self._plain = Arrangement(shape, [[self._in_place(i, shape[1])] for i in range(len(self._rows))], None)
         return self._plain
 
-    def _places(self, row: Rows, carriers: Tensor, context: Tensor, changed: bool) -> list[Place]:
-        """Where the keys hold one of the conditioning's texts."""
+    def _places(self, i: int, carriers: Tensor, context: Tensor, changed: bool, by: str) -> list[Place]:
+        """Where the keys hold one of the i-th conditioning's texts."""
+        row, texts = self._rows[i], self._texts[i]
         if row.own and not changed:
-            return [_in_place(row, context.shape[1])]
+            return [self._in_place(i, context.shape[1])]
         places: dict[int, Place] = {}
-        for text in row.texts:
+        for text in texts:
             expected = text.context.expand(carriers.shape[1], -1, -1).repeat(len(carriers), 1, 1)
             found = key_positions(context[carriers.flatten()], expected).unflatten(0, carriers.shape)
             held = (found >= 0).any(-1).all(-1) & (found == found[:, :1]).flatten(1).all(-1)
@@ -107,13 +115,19 @@ class Arranger:
                 places.setdefault(k, Place(carriers[k], *_of_keys(text, found[k, 0]), carrier=k))
         if places:
             return list(places.values())
-        if row.own and len(carriers) == 1 and context.shape[1] >= row.length:
-            text = row.texts[0]
-            if is_alike(context[row.rows], text.context, text.columns):
-                return [_in_place(row, context.shape[1])]
+        whole = row.own and len(carriers) == 1 and context.shape[1] >= row.length
+        if whole and is_alike(context[row.rows], texts[0].context, texts[0].columns):
+            return [self._in_place(i, context.shape[1])]
         if row.own:
-            raise UnreadableError(f"its keys are no longer the prompt's, changed by {self.names}")
-        raise UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {self.names}")
+            raise UnreadableError(f"its keys are no longer the prompt's, changed by {by}")
+        raise UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {by}")
+
+    def _in_place(self, i: int, length: int) -> Place:
+        """The conditioning's rows as they were; keys that another node put behind the text belong to nothing."""
+        row, text = self._rows[i], self._texts[i][0]
+        positions = torch.arange(length, device=text.columns.device)
+        positions = torch.where(positions < row.length, positions % text.columns.shape[0], -1)
+        return Place(row.rows, *_of_keys(text, positions))
 
 
 def _carriers(row: Rows, n: Tensor, before: Tensor | None) -> Tensor | None:
@@ -132,15 +146,7 @@ def _carriers(row: Rows, n: Tensor, before: Tensor | None) -> Tensor | None:
     return torch.stack(found, dim=1)
 
 
-def _in_place(row: Rows, length: int) -> Place:
-    """The conditioning's rows as they were; keys that another node put behind the text belong to nothing."""
-    tokens = row.texts[0].columns.shape[0]
-    positions = torch.arange(length, device=row.texts[0].columns.device)
-    positions = torch.where(positions < row.length, positions % tokens, -1)
-    return Place(row.rows, *_of_keys(row.texts[0], positions))
-
-
-def _of_keys(text: Text, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+def _of_keys(text: _Text, positions: Tensor) -> tuple[Tensor, Tensor | None]:
     """Which keys, made from the tokens at `positions` [T'], belong to the subjects and to the prompt."""
     inside = (positions >= 0).to(text.columns)
     at = positions.clamp_min(0)

@@ -5,7 +5,7 @@ Everything is installed through the host's wrappers, at the moment the model is 
   OUTER_SAMPLE     one sampler run begins and ends
   PREDICT_NOISE    one model call of the sampler: its positive conditionings, latent grid and noise level
   CALC_COND_BATCH  the host's evaluation of it; further evaluations (guidance by perturbed copies) are not captured
-  DIFFUSION_MODEL  the network itself: `recorder.Recorder` looks on beside its attention
+  APPLY_MODEL      the network itself: a `recorder.Recorder` looks on at its cross-attention
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from torch import Tensor
 from ...core.attention.aggregate import RESIZE_MODES, aggregate
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
-from ..compiled import hidden_by_compilation, uncompiled
-from ..families.unet import cross_attention_layers
+from ..compiled import as_written, hidden_by_compilation, uncompiled
+from ..families.family import Family, cross_attention_layers, family_of
 from ..same_prompt import require_same_prompt
 from ..sampling.runs import Runs
 from .captured import AttentionCapture, CapturedRun
 from .layer_choice import LayerSelection, select_layers
 from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
+from .named_tokens import NamedTokens
+from .override import processing
 from .recorder import Recorder
 from .rows import Positives, contexts_of
 
@@ -42,17 +44,14 @@ SHARES = ("all tokens", "prompt words")
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What to watch.
+class Settings:
+    """What to capture.
 
-    tokens: per subject, its positions in the prompt's context. words: positions of all the prompt's own tokens when
-    probabilities are renormalised over them, else None. prompt: contexts [1,T,d] the positions belong to, None for
-    the first positive conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see
-    `core.attention.resize`.
+    tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
+    conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `core.attention.resize`.
     """
 
-    tokens: tuple[tuple[int, ...], ...]
-    words: tuple[int, ...] | None
+    tokens: NamedTokens
     prompt: list[Tensor] | None
     layers: LayerSelection
     start: float
@@ -61,17 +60,19 @@ class Watch:
 
 
 class Observer:
-    """What is installed on an observed model. runs: what was seen; `subjects`: whose attention; `resize`: see `Watch`.
+    """What is installed on an observed model.
 
+    runs: what was seen. subjects: whose attention. resize: see `Settings`.
     The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
     """
 
-    def __init__(self, subjects: Subjects, watch: Watch, keep: bool, add_up: bool) -> None:
+    def __init__(self, subjects: Subjects, family: Family, settings: Settings, keep: bool, add_up: bool) -> None:
         self.subjects = subjects
         self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
         self._adds = keep or add_up
-        self.resize = watch.resize
-        self._watch = watch
+        self.resize = settings.resize
+        self._family = family
+        self._settings = settings
         self._call: ModelCall | None = None
         self._asking = False
         self._answer: Saliency | None = None
@@ -129,28 +130,27 @@ class Observer:
             with uncompiled() if captured else nullcontext():
                 return executor(model, conds, *args, **kwargs)
 
-    def around_network(
+    def around_model(
         self,
         executor: WrapperExecutor,
         x: Tensor,
-        timesteps: Tensor,
-        context: Tensor,
-        y: Tensor | None,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
         control: dict | None,
         transformer_options: dict,
-        **kwargs: Any,
+        **conds: Any,
     ) -> Tensor:
-        """DIFFUSION_MODEL wrapper: put a recorder beside the attention where rows of this call are the prompt's."""
-        call, watch, rows = self._call, self._watch, []
+        """APPLY_MODEL wrapper: look on at the attention where rows of this call are the prompt's."""
+        call, settings, rows = self._call, self._settings, []
         if call is not None and call.index is not None:
-            rows = call.positives.rows(
-                x, context, transformer_options, call.index, call.batch, call.grid, watch.tokens, watch.words
-            )
+            rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)
         if not rows:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        recorder = Recorder(rows, watch.layers, self._warn, chosen=watch.prompt is not None)
-        out = executor(x, timesteps, context, y, control, recorder.install(transformer_options), **kwargs)
-        recorder.finish(executor.class_obj)
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, chosen=settings.prompt is not None)
+        with processing(transformer_options, self._family, [recorder]) as options:
+            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+        recorder.finish(as_written(executor.class_obj.diffusion_model))
         for name, maps in recorder.maps.items():
             call.pieces.setdefault(name, []).extend(zip(maps, rows, strict=True))
         return out
@@ -159,11 +159,13 @@ class Observer:
         """The model call at this noise level, None when it is not to be captured."""
         sigma = float(timestep.flatten()[0])
         sampling = guider.inner_model.model_sampling
-        start, end = (float(sampling.percent_to_sigma(percent)) for percent in (self._watch.start, self._watch.end))
+        start, end = (
+            float(sampling.percent_to_sigma(percent)) for percent in (self._settings.start, self._settings.end)
+        )
         if not end <= sigma <= start:
             return None
         listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
-        positives = Positives(listed, self._watch.prompt, self._warn, wrapper)
+        positives = Positives(listed, self._settings.prompt, self._warn, wrapper)
         if not positives:
             return None
         if TORCH_COMPILE_KWARGS in model_options:
@@ -216,13 +218,13 @@ def observe(
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    watch = Watch(tokens, words, prompt, selection, start_percent, end_percent, resize)
-    observer = Observer(subjects, watch, keep, add_up)
+    settings = Settings(NamedTokens(tokens, words), prompt, selection, start_percent, end_percent, resize)
+    observer = Observer(subjects, family_of(patcher), settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
         (WrappersMP.PREDICT_NOISE, observer.around_step),
         (WrappersMP.CALC_COND_BATCH, observer.around_batch),
-        (WrappersMP.DIFFUSION_MODEL, observer.around_network),
+        (WrappersMP.APPLY_MODEL, observer.around_model),
     ):
         patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
     require_same_prompt(patcher, subjects, positive, log.warning)

@@ -1,4 +1,4 @@
-"""Which rows of a model call belong to the prompt whose words are observed, and where in the frame they lie."""
+"""Which rows of a model call belong to the prompt whose words are meant, and where in the frame they lie."""
 
 from __future__ import annotations
 
@@ -9,32 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.attention.probabilities import token_columns
-from .patch_names import of_other_nodes, patch_name
-
-
-@dataclass(frozen=True)
-class Text:
-    """A prompt that subjects come from. context: [B or 1,T,d]. columns: [T,S], the subjects' positions in it. words:
-    [T], its own tokens, or None."""
-
-    context: Tensor
-    columns: Tensor
-    words: Tensor | None
+from ..patch_names import of_other_nodes, patch_name
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of the network's batch that one positive conditioning fills.
+    """Where one positive conditioning is: in the network's batch, and in the frame.
 
-    rows: where. texts: what their keys may be made from. own: whether the first text is the conditioning's own; else
-    only another node can put one of them there. length: tokens of the context in this call, where a text may be
-    repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it counts there, a number or
-    [B or 1,a,b].
+    rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
+    these is the conditioning's own; else only another node can put one of them there. length: tokens of the context in
+    this call, where a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it
+    counts there, a number or [B or 1,a,b].
     """
 
     rows: slice
-    texts: tuple[Text, ...]
+    contexts: tuple[Tensor, ...]
     own: bool
     length: int
     size: tuple[int, int]
@@ -93,21 +82,12 @@ class Positives:
         return next((i for i, each in enumerate(lists) if each is self.listed), next(copies, None))
 
     def rows(
-        self,
-        x: Tensor,
-        context: Tensor,
-        options: dict,
-        index: int,
-        batch: int,
-        grid: tuple[int, int],
-        tokens: Sequence[Sequence[int]],
-        words: Sequence[int] | None,
+        self, x: Tensor, context: Tensor, options: dict, index: int, batch: int, grid: tuple[int, int]
     ) -> list[Rows]:
-        """Where the chosen conditionings lie in a call of the network with input `x` [rows,C,h,w].
+        """Where the chosen conditionings lie in a call of the model with input `x` [rows,C,h,w].
 
         context: [rows,T,d], what the network attends to in this call. options: the host's transformer options. index:
-        of the positive list among the lists it evaluates. batch, grid: of the latent. tokens, words: positions in the
-        prompt's own context.
+        of the positive list among the lists it evaluates. batch, grid: of the latent.
         """
         kinds, uuids = options["cond_or_uncond"], options["uuids"]
         if self._elsewhere and not of_other_nodes(options.get("patches", {}).get("attn2_patch", [])):
@@ -132,32 +112,15 @@ class Positives:
                 )
                 continue
             rows, length = slice(j * batch, (j + 1) * batch), context.shape[1]
-            if self._elsewhere:
-                texts = tuple(_text(each, each.shape[1], tokens, words, x.device) for each in self._elsewhere)
-            else:
-                own = context[rows, : _context(cond).shape[1]]
-                texts = (_text(own, length, tokens, words, x.device),)
+            own = context[rows, : _context(cond).shape[1]]
+            contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            found.append(Rows(rows, texts, not self._elsewhere, length, size, offset, weight))
+            found.append(Rows(rows, contexts, not self._elsewhere, length, size, offset, weight))
         return found
 
 
 def _context(cond: dict) -> Tensor:
     return cond["model_conds"]["c_crossattn"].cond
-
-
-def _text(
-    context: Tensor,
-    length: int,
-    tokens: Sequence[Sequence[int]],
-    words: Sequence[int] | None,
-    device: torch.device,
-) -> Text:
-    """The text [B or 1,T,d] that stands in a context of `length` tokens, repeated where that is longer."""
-    own = context.shape[1]
-    columns = token_columns(tokens, length, own)[:own].to(device)
-    real = None if words is None else token_columns([words], own, own)[:, 0].to(device)
-    return Text(context.to(device), columns, real)
 
 
 def _equal(context: Tensor, other: Tensor) -> bool:

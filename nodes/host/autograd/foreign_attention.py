@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention.patch_names import patch_name, patch_names
+from ..patch_names import patch_name, patch_names
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 

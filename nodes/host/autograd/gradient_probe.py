@@ -26,12 +26,14 @@ from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..attention.layer_choice import single_layers
 from ..attention.model_call import OURS, step_of
-from ..attention.patch_names import replaced_parts
+from ..attention.named_tokens import NamedTokens
+from ..attention.override import processing
 from ..attention.rows import Positives, Rows, contexts_of
 from ..compiled import as_written, uncompiled
-from ..families.unet import cross_attention_layers
+from ..families.family import cross_attention_layers, family_of
 from ..families.unet_gradients import is_last
 from ..one_call import call_once, without_ours
+from ..patch_names import replaced_parts
 from ..same_prompt import require_same_prompt
 from ..ui.running_node import progress_bar
 from .float32_layers import Tail
@@ -76,13 +78,14 @@ class GradientProbe:
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
         self._subjects = subjects
-        self._tokens = tuple(subjects.positions(i) for i in range(len(subjects.items)))
-        if not self._tokens:
+        self._named = NamedTokens(tuple(subjects.positions(i) for i in range(len(subjects.items))))
+        if not self._named.tokens:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
         self._prompt = None if prompt is None else contexts_of(prompt)
         self._polarity = polarity
         self._solver = solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
+        self._family = family_of(patcher)
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else single_layers(layers, layer)
         self._aggregated = definition == AGGREGATED
@@ -139,7 +142,7 @@ class GradientProbe:
         room = room_behind(network, self._layers[0], tuple(size[-2:]))
         for layer in self._layers[1 : self.layers]:
             room = replace(room, attention=room.attention + room_behind(network, layer, tuple(size[-2:])).attention)
-        tokens = len(set().union(*self._tokens))
+        tokens = len(set().union(*self._named.tokens))
         if self._solver == STRUCTURED and not self._aggregated:
             needed = room.structured(latents, tokens)
         else:
@@ -186,17 +189,18 @@ class GradientProbe:
         """
         call, network, rows = self._call, executor.class_obj, []
         if call is not None:
-            rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid, self._tokens, None)
+            rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid)
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        leaf = Leaf(rows, self._layers)
+        leaf = Leaf(rows, self._named, self._layers)
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             full_float32(),
             Tail(network, self._layers[0], x.device) as tail,
+            processing(transformer_options, self._family, [leaf]) as options,
         ):
-            out = executor(x, timesteps, context, y, control, leaf.install(transformer_options), **kwargs)
+            out = executor(x, timesteps, context, y, control, options, **kwargs)
             if unseen := [layer for layer in self._layers if layer not in leaf.words]:
                 raise ValueError(
                     f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "

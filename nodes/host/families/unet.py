@@ -1,45 +1,142 @@
-"""SD 1.x, SD 2.x and SDXL: ComfyUI's UNet."""
+"""SD 1.x, SD 2.x and SDXL: ComfyUI's UNet, whose transformer blocks have a self- and a cross-attention each."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING
+
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
 
-from ..compiled import as_written
+from ..patch_names import of_other_nodes, patch_names
+from .sites import CROSS, SELF, Inputs, Site, site_name
 
-SUPPORTED = "SD 1.x, SD 2.x and SDXL"
-
-
-def layer_name(options: dict) -> str:
-    """Name of the transformer block being run, from the host's transformer options: `output.3.0` is block ("output",
-    3), depth 0."""
-    block = options["block"]
-    return f"{block[0]}.{block[1]}.{options.get('block_index', 0)}"
+if TYPE_CHECKING:
+    from .family import Listener
 
 
-def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
-    """Names of the model's cross-attention layers in the order in which the network runs them.
+class UNet:
+    """See `family.Family`."""
 
-    Raises ValueError that names the model when it has none that can be read.
-    """
-    network = as_written(patcher.get_model_object("diffusion_model"))
-    names: list[str] = []
-    if isinstance(network, UNetModel):
+    name = "SD 1.x, SD 2.x and SDXL (a UNet with cross-attention layers)"
+
+    def site_names(self, network: nn.Module, kind: str) -> tuple[str, ...]:
+        """See `Family`."""
+        if not isinstance(network, UNetModel):
+            return ()
+        names: list[str] = []
         middle = [] if network.middle_block is None else [network.middle_block]
-        for kind, blocks in (("input", network.input_blocks), ("middle", middle), ("output", network.output_blocks)):
+        for part, blocks in (("input", network.input_blocks), ("middle", middle), ("output", network.output_blocks)):
             for number, block in enumerate(blocks):
                 for module in block.modules():
                     if isinstance(module, SpatialTransformer) and not isinstance(module, SpatialVideoTransformer):
-                        depths = range(len(module.transformer_blocks))
-                        names += [
-                            f"{kind}.{number}.{i}" for i in depths if module.transformer_blocks[i].attn2 is not None
-                        ]
-    if not names:
-        model = type(patcher.model).__name__
-        raise ValueError(
-            f"attention of the model {model} ({type(network).__name__}) cannot be read: supported are {SUPPORTED}, "
-            f"whose UNet has "
-            "cross-attention layers. Load one of these."
-        )
-    return tuple(names)
+                        for depth, each in enumerate(module.transformer_blocks):
+                            there = each.attn2 is not None if kind == CROSS else not each.disable_self_attn
+                            names += [site_name((part, number), depth)] if there else []
+        return tuple(names)
+
+    def finder(self) -> UNetSites:
+        """See `Family`."""
+        return UNetSites()
+
+
+class UNetSites:
+    """See `family.SiteFinder`.
+
+    The host runs a patch of ours before each attention. Shapes could not tell cross- from self-attention: 77 query
+    positions exist as well as 77 tokens, and other nodes change the number of either.
+    """
+
+    def __init__(self) -> None:
+        # The attention that comes next: its kind, and the transformer options that the host gave to the patches.
+        self._next: tuple[str, dict] | None = None
+        self._before: tuple[Tensor, Tensor] | None = None
+        self._behind: tuple[Tensor, Tensor] | None = None
+        self._changed_by = ""
+        self._wrapped: list[Callable] = []
+
+    def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
+        """See `SiteFinder`."""
+        patches = dict(options.get("patches", {}))
+        others = [each for each in patches.get("attn2_patch", []) if each not in (self._enter, self._announce_cross)]
+        outputs = patches.get("attn2_output_patch", [])
+        self._changed_by = patch_names(of_other_nodes([*others, *outputs])) or "another node"
+        patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce_cross]
+        if outputs:
+            patches["attn2_output_patch"] = [self._once(each, self._mixing(each, listener)) for each in outputs]
+        if SELF in kinds:
+            others = [each for each in patches.get("attn1_patch", []) if each != self._announce_self]
+            patches["attn1_patch"] = [*others, self._announce_self]
+        options = {**options, "patches": patches}
+        replaced = options.get("patches_replace", {})
+        around = {
+            key: {block: self._once(each, listener.around(each)) for block, each in replaced[key].items()}
+            for key in ("attn1", "attn2")
+            if replaced.get(key)
+        }
+        return {**options, "patches_replace": {**replaced, **around}} if around else options
+
+    def take(self, options: dict) -> tuple[Site, Inputs | None] | None:
+        """See `SiteFinder`."""
+        announced, self._next = self._next, None
+        # A block whose attention module another node replaced never computes what was announced: the next block's
+        # attention comes instead.
+        if announced is None or _place(announced[1]) != _place(options):
+            return None
+        kind, options = announced
+        block, depth = _place(options)
+        h, w = options["activations_shape"][-2:]
+        queries = keys = slice(0, h * w)
+        inputs = None
+        if kind == CROSS:
+            keys = slice(0, self._behind[1].shape[1])
+            inputs = Inputs(self._before, self._behind, self._changed_by)
+        return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys), inputs
+
+    def forget(self) -> None:
+        """See `SiteFinder`."""
+        self._next = self._before = self._behind = None
+
+    def _enter(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """The first attn2 patch, in front of other nodes'."""
+        self._before = n, context
+        return n, context, value
+
+    def _announce_cross(
+        self, n: Tensor, context: Tensor, value: Tensor, options: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The last attn2 patch: this block's cross-attention comes next."""
+        self._behind = n, context
+        self._next = CROSS, options
+        return n, context, value
+
+    def _announce_self(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """The last attn1 patch: this block's self-attention comes next."""
+        self._next = SELF, options
+        return n, context, value
+
+    @staticmethod
+    def _mixing(patch: Callable, listener: Listener) -> Callable:
+        """Another node's attn2 output patch; tells where it makes fewer rows of many."""
+
+        def mixing(out: Tensor, options: dict) -> Tensor:
+            mixed = patch(out, options)
+            if mixed.shape[0] != out.shape[0]:
+                listener.mixed(site_name(*_place(options)), out, mixed)
+            return mixed
+
+        return functools.update_wrapper(mixing, patch, assigned=(), updated=())
+
+    def _once(self, patch: Callable, wrapped: Callable) -> Callable:
+        """`wrapped`, which stands around a patch; the patch itself where it is that already."""
+        if any(patch is each for each in self._wrapped):
+            return patch
+        self._wrapped.append(wrapped)
+        return wrapped
+
+
+def _place(options: dict) -> tuple[tuple[str, int], int]:
+    """The transformer block that runs: its part of the network and its depth there."""
+    return options["block"], options.get("block_index", 0)

@@ -9,7 +9,7 @@ import torch
 
 from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 from explainable_latents.nodes.host.attention.observer import WRAPPER_KEY, observe
-from explainable_latents.nodes.host.families.unet import cross_attention_layers
+from explainable_latents.nodes.host.families.family import cross_attention_layers
 from tests.host.unets import SUBJECTS, conditioning, random_unet, sample
 
 

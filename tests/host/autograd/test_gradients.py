@@ -10,7 +10,7 @@ import torch
 from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 from explainable_latents.nodes.host.attention.layer_choice import one_layer
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-from explainable_latents.nodes.host.families.unet import cross_attention_layers
+from explainable_latents.nodes.host.families.family import cross_attention_layers
 from explainable_latents.nodes.host.one_call import call_once, noise_sigma
 from tests.core.gradients.tails import relative_error
 from tests.host import unets
@@ -472,9 +472,9 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
 
     import comfy.model_management
 
+    from explainable_latents.nodes.host.attention import attention_call
     from explainable_latents.nodes.host.autograd import float32_layers as tail
     from explainable_latents.nodes.host.autograd import solvers as solving
-    from explainable_latents.nodes.host.autograd import word_variable as leaf
 
     model = random_unet("SD15", seed=8)
     with torch.inference_mode():
@@ -489,7 +489,7 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
         monkeypatch.setattr(solving, "brute_force", out_of_memory)
         monkeypatch.setattr(solving, "query_scores", out_of_memory)
     if ending == "out of memory early":
-        monkeypatch.setattr(leaf, "token_probabilities", out_of_memory)
+        monkeypatch.setattr(attention_call, "token_probabilities", out_of_memory)
     if ending == "out of memory for the weights":
         monkeypatch.setattr(tail, "stand_in", after(2, tail.stand_in, out_of_memory))
     if ending == "done":

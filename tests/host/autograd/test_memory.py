@@ -14,7 +14,7 @@ from explainable_latents.nodes.core.methods.masking import GradientMasking
 from explainable_latents.nodes.host.autograd import solvers as solving
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.autograd.memory import room_behind
-from explainable_latents.nodes.host.families.unet import cross_attention_layers
+from explainable_latents.nodes.host.families.family import cross_attention_layers
 from explainable_latents.nodes.host.one_call import call_once
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent

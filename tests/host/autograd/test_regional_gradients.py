@@ -10,7 +10,7 @@ import torch
 
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-from explainable_latents.nodes.host.families.unet import cross_attention_layers
+from explainable_latents.nodes.host.families.family import cross_attention_layers
 from explainable_latents.nodes.host.one_call import call_once, noise_sigma
 from explainable_latents.nodes.host.same_prompt import ParsedPrompt
 from explainable_latents.nodes.host.tokens import tokenize

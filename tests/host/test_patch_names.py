@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from explainable_latents.nodes.host.attention.patch_names import patch_name, patch_names
+from explainable_latents.nodes.host.patch_names import patch_name, patch_names
 
 
 def function_of(module: str, name: str):
@@ -24,7 +24,7 @@ class Proxy:
         """A patch that is bound."""
 
 
-HERE = "tests.host.attention.test_patch_names"
+HERE = "tests.host.test_patch_names"
 
 
 @pytest.mark.parametrize(

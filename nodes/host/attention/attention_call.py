@@ -1,0 +1,145 @@
+"""One attention as the network computes it, and what may stand there: to look on or to edit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ...core.attention.probabilities import token_probabilities
+from ..families.sites import CROSS, Inputs, Site
+
+# Attention as the user's backend computes it: (q, k, v) and a mask to its output [R,Q,H*d].
+Attend = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class EditedRow:
+    """What an editor put in place of one row's own: [1,L,H*d] each, mask [1,1 or H,Q,K]; None where it left its own."""
+
+    q: Tensor | None = None
+    k: Tensor | None = None
+    v: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change [B,H,Q,N] of the probabilities of `tokens` [N], in these rows."""
+
+    rows: Tensor
+    tokens: Tensor
+    amount: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One attention of one model call. Its tensors are the network's own and must not be changed in place.
+
+    q: [R,Q,H*d]. k, v: [R,K,H*d]. mask: added to the scores (bool: True is kept), or None. scale: None for d^-1/2.
+    inputs: what q and k were made from, at cross-attention. attend: the user's attention backend: `attend(q, k, v,
+    mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
+    where another node computes attention itself. edits, changes: what the editors want.
+    """
+
+    site: Site
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None = None
+    scale: float | None = None
+    inputs: Inputs | None = None
+    attend: Attend | None = None
+    edits: Mapping[int, EditedRow] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+
+    def of_rows(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """q, k, v and mask of these rows, as edited so far; edited rows must have equal shapes."""
+        numbers = self.numbers(rows)
+        if not self.edits.keys() & set(numbers.tolist()):
+            return self.q[rows], self.k[rows], self.v[rows], _of_rows(self.mask, rows)
+        each = [self._row(row) for row in numbers.tolist()]
+        q, k, v = (torch.cat([row[i] for row in each]) for i in range(3))
+        return q, k, v, None if each[0][3] is None else torch.cat([row[3] for row in each])
+
+    def probabilities(self, rows: slice | Tensor | Sequence[int], tokens: Tensor) -> Tensor:
+        """P of `tokens` [N] in these rows, float32 [B,H,Q,N], over all keys."""
+        q, k, _, mask = self.of_rows(rows)
+        return token_probabilities(q, k, self.site.heads, tokens, mask=mask, scale=self.scale)
+
+    def with_rows(
+        self,
+        rows: slice | Tensor | Sequence[int],
+        *,
+        q: Tensor | None = None,
+        k: Tensor | None = None,
+        v: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> AttentionCall:
+        """The call with other queries, keys, values [len(rows),L,H*d] or mask [len(rows),1 or H,Q,K] in these rows.
+
+        Keys and values may be more or fewer than the call's own. All other rows keep their output bit for bit.
+        """
+        edits = dict(self.edits)
+        for i, row in enumerate(self.numbers(rows).tolist()):
+            given = {name: each[i : i + 1] for name, each in zip("qkv", (q, k, v), strict=True) if each is not None}
+            given |= {} if mask is None else {"mask": mask[i : i + 1]}
+            edits[row] = replace(edits.get(row, EditedRow()), **given)
+        return replace(self, edits=edits)
+
+    def with_change(self, rows: slice | Tensor | Sequence[int], tokens: Tensor, amount: Tensor) -> AttentionCall:
+        """The call with `amount` [B,H,Q,N] added to the probabilities of `tokens` [N] in these rows."""
+        return replace(self, changes=(*self.changes, Change(self.numbers(rows), tokens, amount)))
+
+    def numbers(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
+        """The rows one by one: int64 [B]."""
+        every = torch.arange(len(self.q), device=self.q.device)
+        return every[rows if isinstance(rows, (slice, Tensor)) else list(rows)]
+
+    def _row(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        edit, at = self.edits.get(row, EditedRow()), slice(row, row + 1)
+        q, k, v = (
+            own[at] if new is None else new for own, new in ((self.q, edit.q), (self.k, edit.k), (self.v, edit.v))
+        )
+        mask = self.mask
+        if mask is not None and mask.ndim < 4:
+            mask = mask[None, None] if mask.ndim == 2 else mask.unsqueeze(1)
+        return q, k, v, _of_rows(mask, at) if edit.mask is None else edit.mask
+
+
+def _of_rows(mask: Tensor | None, rows: slice | Tensor | Sequence[int]) -> Tensor | None:
+    """An attention mask [Q,K], [R or 1,Q,K] or [R or 1,1 or H,Q,K] of these rows."""
+    return mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[rows]
+
+
+class Processor:
+    """Stands at a network's attention sites during one model call: looks on, or edits. This one does neither.
+
+    kinds: of the sites it is asked about.
+    """
+
+    kinds: tuple[str, ...] = (CROSS,)
+
+    def wants(self, site: Site) -> bool:
+        """Whether it sees and edits the attention at this site."""
+        return True
+
+    def edit(self, call: AttentionCall) -> AttentionCall:
+        """The call as it shall be computed, see `AttentionCall.with_rows` and `with_change`; unchanged, nothing is."""
+        return call
+
+    def see(self, call: AttentionCall, out: Tensor) -> None:
+        """Look at the call as the network made it, before any edit, and at its output [R,Q,H*d], behind all edits."""
+
+    def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
+        """Look at what another node made of the output of a cross-attention, where it made fewer rows of many."""
+
+    def backend(self, attention: Callable) -> Callable:
+        """What computes every attention of the network in place of the user's backend `attention`."""
+        return attention
+
+    def foreign(self, patch: Callable, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """What runs in place of `compute(q, k, v)`, by which another node's `patch` computes attention."""
+        return compute

@@ -1,0 +1,196 @@
+"""The one override that stands at a network's attention during one model call, whatever else is installed there.
+
+Several captures, maskings and gradients on one model share it: each adds its processors. Other nodes' overrides and
+replacements of attention are called from inside it, and call it in turn where they were installed later.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.gradients.definition import attention_change
+from ..families.family import Family, SiteFinder
+from ..patch_names import patch_name
+from .attention_call import AttentionCall, Processor
+from .model_call import OURS
+
+# In transformer_options: the override of this model call, for the next one who wants to add processors.
+_SHARED = OURS + "override"
+
+_HOSTS = "optimized_attention_override"
+
+
+@contextmanager
+def processing(options: dict, family: Family, processors: Sequence[Processor]) -> Iterator[dict]:
+    """Give transformer options with which one model call has these processors at its attention sites.
+
+    Observers see every call as the network made it; editors edit one after the other, in the order in which they were
+    added, which is that of the nodes. options: the model call's own, which stay as they are.
+    """
+    override = options.get(_SHARED) or AttentionOverride(family.finder())
+    override.processors += processors
+    try:
+        yield override.install(options)
+    finally:
+        override.leave(processors)
+
+
+class AttentionOverride:
+    """See `processing`."""
+
+    def __init__(self, finder: SiteFinder) -> None:
+        self.processors: list[Processor] = []
+        self._finder = finder
+        self._installed: list[Callable] = []
+
+    def install(self, options: dict) -> dict:
+        """A copy of the transformer options with the override outermost; what is installed there stays in effect."""
+        kinds = {kind for each in self.processors for kind in each.kinds}
+        options = {**self._finder.install(options, kinds, self), _SHARED: self}
+        previous = options.get(_HOSTS)
+        if not any(previous is each for each in self._installed):
+            options[_HOSTS] = _around(self._override(previous), previous)
+            self._installed.append(options[_HOSTS])
+        return options
+
+    def leave(self, processors: Sequence[Processor]) -> None:
+        """Take processors away; with the last one everything that the model call left goes."""
+        self.processors = [each for each in self.processors if not any(each is gone for gone in processors)]
+        if not self.processors:
+            self._finder.forget()
+
+    def around(self, replacement: Callable) -> Callable:
+        """See `Listener`."""
+
+        def replaced(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, *args: Any, **kwargs: Any) -> Tensor:
+            # What the replacement itself computes through the host's attention is not processed a second time.
+            found = self._finder.take(extra_options)
+
+            def compute(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                return replacement(q, k, v, extra_options, *args, **kwargs)
+
+            compute = self._foreign(replacement, compute)
+            if found is None:
+                return compute(q, k, v)
+            site, inputs = found
+            return self._processed(AttentionCall(site, q, k, v, inputs=inputs), compute, replacement)
+
+        return _around(replaced, replacement)
+
+    def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
+        """See `Listener`."""
+        for each in self.processors:
+            each.mixed(name, out, mixed)
+
+    def _override(self, previous: Callable | None) -> Callable:
+        def override(attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            for each in self.processors:
+                attention = each.backend(attention)
+            own = args[1] if len(args) > 1 else kwargs.get("mask")
+
+            def with_mask(compute: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+                if mask is own:
+                    return compute(q, k, v, *args, **kwargs)
+                if len(args) > 1:
+                    return compute(q, k, v, args[0], mask, *args[2:], **kwargs)
+                return compute(q, k, v, *args, **{**kwargs, "mask": mask})
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+                return with_mask(attention, q, k, v, mask)
+
+            def compute(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = own) -> Tensor:
+                if previous is None:
+                    return attend(q, k, v, mask)
+                theirs = functools.partial(previous, attention)
+                return self._foreign(previous, lambda q, k, v: with_mask(theirs, q, k, v, mask))(q, k, v)
+
+            found = self._finder.take(kwargs["transformer_options"])
+            if found is None:
+                return compute(q, k, v)
+            site, inputs = found
+            call = AttentionCall(site, q, k, v, own, kwargs.get("scale"), inputs, attend)
+            return self._processed(call, compute, previous)
+
+        return override
+
+    def _foreign(self, patch: Callable, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        for each in self.processors:
+            compute = each.foreign(patch, compute)
+        return compute
+
+    def _processed(self, call: AttentionCall, compute: Callable[..., Tensor], patch: Callable | None) -> Tensor:
+        """The output of a call with the edits that the processors want; they look on.
+
+        patch: of another node that `compute` runs, None where it runs the user's backend alone.
+        """
+        wanted = [each for each in self.processors if call.site.kind in each.kinds and each.wants(call.site)]
+        edited = call
+        for each in wanted:
+            edited = each.edit(edited)
+        # another node may compute in place, and q and k are looked at afterwards
+        out = _computed(edited, _on_copies(compute) if wanted and patch is not None else compute, patch)
+        for each in wanted:
+            each.see(call, out)
+        return out
+
+
+def _on_copies(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda q, k, v, *mask: compute(q.clone(), k.clone(), v.clone(), *mask)
+
+
+def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callable | None) -> Tensor:
+    """The output of an edited call: without edits, that of `compute` itself.
+
+    The first computation is of all rows in their original shapes, so that rows which are not edited keep their bits;
+    rows that need other shapes are computed once more, by themselves.
+    """
+    same, others = {}, defaultdict(list)
+    for row, edit in call.edits.items():
+        shapes = tuple(None if each is None else each.shape[1:] for each in (edit.q, edit.k, edit.v, edit.mask))
+        fits = edit.mask is None and all(
+            shape in (None, own.shape[1:]) for shape, own in zip(shapes, (call.q, call.k, call.v), strict=False)
+        )
+        if fits:
+            same[row] = edit
+        else:
+            others[shapes].append(row)
+    if others and call.attend is None:
+        raise ValueError(
+            f"the attention {call.site.name} is computed by {patch_name(patch)}, which cannot compute some of "
+            "its rows with other keys than the rest: connect the model without it"
+        )
+    own = (
+        _exchanged(tensor, {row: getattr(edit, name) for row, edit in same.items()})
+        for name, tensor in (("q", call.q), ("k", call.k), ("v", call.v))
+    )
+    out = compute(*own)
+    for rows in others.values():
+        part = compute(*call.of_rows(rows))
+        out = out.index_copy(0, call.numbers(rows), part.to(out))
+    for change in call.changes:
+        values = call.of_rows(change.rows)[2][:, change.tokens].float()
+        summed = out.float().index_add(0, change.rows, attention_change(change.amount, values))
+        # what depends on a variable stays as precise as its derivative is
+        out = summed if change.amount.requires_grad else summed.to(out)
+    return out
+
+
+def _exchanged(tensor: Tensor, rows: dict[int, Tensor | None]) -> Tensor:
+    """The tensor with these rows in it; itself where there are none."""
+    rows = {row: each for row, each in rows.items() if each is not None}
+    if not rows:
+        return tensor
+    numbers = torch.tensor(list(rows), device=tensor.device)
+    return tensor.index_copy(0, numbers, torch.cat(list(rows.values())).to(tensor))
+
+
+def _around(ours: Callable, theirs: Callable | None) -> Callable:
+    """`ours`, from which `inspect.unwrap` gets to another node's patch, so that a message can name it."""
+    return ours if theirs is None else functools.update_wrapper(ours, theirs, assigned=(), updated=())

@@ -1,0 +1,83 @@
+"""What differs between model families: which attention sites a network has, and how they are found while it runs.
+
+A new family is one file beside `unet.py`, one line in `FAMILIES` and one entry in tests/host/families.
+
+For every family ComfyUI calls the model as `apply_model(x, t, c_concat, c_crossattn, control, transformer_options,
+**conds)`, so what surrounds a call of the network is an APPLY_MODEL wrapper; the network's own wrappers have other
+arguments in each family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Protocol
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ..compiled import as_written
+from .sites import CROSS, Inputs, Site
+from .unet import UNet
+
+
+class Listener(Protocol):
+    """Who wants to know what other nodes do at attention sites."""
+
+    def around(self, replacement: Callable) -> Callable:
+        """What to run in place of another node's function (q, k, v, extra_options) that replaces an attention."""
+
+    def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
+        """Another node made `mixed`, with fewer rows, of the cross-attention's output `out`."""
+
+
+class SiteFinder(Protocol):
+    """Tells during one model call at which site the attention is that the network computes now."""
+
+    def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
+        """A copy of the transformer options with what finds sites of these kinds; it may be installed once more."""
+
+    def take(self, options: dict) -> tuple[Site, Inputs | None] | None:
+        """The site of the attention that is computed now with these transformer options, None for any other attention.
+
+        Inputs are known of CROSS only.
+        """
+
+    def forget(self) -> None:
+        """Let go of the call's tensors."""
+
+
+class Family(Protocol):
+    """A family of models. name: of its models, for messages."""
+
+    name: str
+
+    def site_names(self, network: nn.Module, kind: str) -> tuple[str, ...]:
+        """Names of the network's attention sites of this kind, in running order; none if it is not of this family."""
+
+    def finder(self) -> SiteFinder:
+        """For one model call."""
+
+
+FAMILIES: tuple[Family, ...] = (UNet(),)
+
+
+def family_of(patcher: ModelPatcher) -> Family:
+    """The family that knows the model. Raises ValueError, naming the model and all families, when none does."""
+    network = network_of(patcher)
+    for family in FAMILIES:
+        if family.site_names(network, CROSS):
+            return family
+    raise ValueError(
+        f"attention of the model {type(patcher.model).__name__} ({type(network).__name__}) cannot be read: supported "
+        f"are {', '.join(family.name for family in FAMILIES)}. Load one of these."
+    )
+
+
+def network_of(patcher: ModelPatcher) -> nn.Module:
+    """The model's network, as it was before it was compiled."""
+    return as_written(patcher.get_model_object("diffusion_model"))
+
+
+def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
+    """Names of the model's cross-attention sites in running order. Raises ValueError as `family_of` does."""
+    return family_of(patcher).site_names(network_of(patcher), CROSS)
