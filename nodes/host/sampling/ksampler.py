@@ -27,8 +27,8 @@ def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tupl
     """Run the host's own KSampler on a copy of `model` with the plan installed.
 
     stock: (seed, steps, cfg, sampler name, scheduler, positive, negative, latent, denoise) as the KSampler takes them.
-    Returns LATENT and, as `Report.outputs`, MASK and the saliency of all manipulated steps. What is to be said of how
-    the sampler was changed is shown on the node.
+    Returns LATENT and, as `Report.outputs`, MASK and the saliency of all manipulated steps. How the sampler had to be
+    treated so that its state could be changed is shown on the node.
     """
     patcher = model.clone()
     report = plan.install(patcher)
@@ -43,10 +43,10 @@ def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tupl
 def steps_problem(
     manipulate_at: str | None, steps: int | None = None, denoise: float | None = None, scheduler: str | None = None
 ) -> str:
-    """What is wrong with the steps to manipulate or the run they are counted in, before anything is loaded; or nothing.
+    """Say what is wrong with the steps to manipulate or with the run that they are counted in; empty if nothing is.
 
-    Each is None where it comes from another node and is not known yet. The host leaves the ranges of what a node checks
-    itself to the node, so they are checked here.
+    Each argument is None where it comes from another node and is not known yet. The host does not check the ranges of
+    inputs that a node validates itself, so they are checked here.
     """
     if steps is not None and not 1 <= steps <= 10000:
         return f"steps {steps} must lie between 1 and 10000"
@@ -57,7 +57,7 @@ def steps_problem(
     try:
         if manipulate_at is not None:
             check_steps(manipulate_at)
-            # A whole schedule may have a few steps more than it was asked for: what a model has decides there.
+            # ddim_uniform may make a few steps more than it was asked for, unless denoise cuts its beginning.
             if None not in (steps, denoise, scheduler) and (denoise <= 0.9999 or scheduler != "ddim_uniform"):
                 parse_steps(manipulate_at, steps)
     except ValueError as problem:

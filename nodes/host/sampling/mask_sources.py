@@ -1,4 +1,4 @@
-"""Evaluate an EL_MASKING at a manipulated step of a running sampler."""
+"""Find the mask that an EL_MASKING describes, at a manipulated step of a running sampler."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ..ui.running_node import stop_when_cancelled
 
 
 class MaskSource(Protocol):
-    """Gives the mask of one step."""
+    """Finds the masks of a model's sampler runs."""
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
-        """Return the mask [B or 1,h,w] or [B,C,h,w] for state `x` [B,C,h,w] and what it was made from.
+        """Return the mask [B or 1,h,w] or [B,C,h,w] for state `x` [B,C,h,w], and the maps that it was made from.
 
-        `predict` evaluates the model there.
+        predict: calls the model on that state.
         """
         ...
 
     def check(self) -> None:
-        """After the first step of a run: raise the ValueError that a manipulated step is bound to raise."""
+        """After the first step of a run: raise the ValueError that a manipulated step is bound to raise, if known."""
         ...
 
 
 class AttentionSource:
-    """The shaped attention of the sampler's model call before the step, or of all its calls up to the step.
+    """Makes the mask from the attention in the sampler's model call before the step, or in all its calls so far.
 
-    Where there is none a call is made for it: before the first step, and where the subjects' prompt took no part in the
-    call before (a timestep range).
+    Where these show none, the model is called once more for it: before the first step, and where the subjects' prompt
+    took no part in the call before (a timestep range).
     """
 
     def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
@@ -68,17 +68,14 @@ class AttentionSource:
 
 
 class GradientSource:
-    """The shaped Abs-Grad-SAM of a model call of its own."""
+    """Makes the mask from the Abs-Grad-SAM of one more model call."""
 
     def __init__(self, masking: GradientMasking, probe: GradientProbe) -> None:
         self._masking = masking
         self._probe = probe
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
-        """See `MaskSource`; the mask is [B,C,h,w] where each channel has its own. Raises as `GradientProbe.measure`.
-
-        The masks of several layers intersect.
-        """
+        """See `MaskSource`; the masks of several layers intersect. Raises ValueError as `GradientProbe.measure`."""
         saliency = self._probe.measure(predict, stop_when_cancelled)
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
         return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
@@ -88,7 +85,7 @@ class GradientSource:
 
 
 class ImageSource:
-    """A given mask, brought to the latent's size."""
+    """Brings a ready-made mask to the latent's size."""
 
     def __init__(self, masking: ImageMasking) -> None:
         self._mask = masking.mask
@@ -110,7 +107,7 @@ class ImageSource:
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
-    """Return the source for `masking`; what it needs to watch the model goes on `patcher` (in place: pass a clone)."""
+    """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
         cumulative = masking.calls == CUMULATIVE
         options = {"layers": masking.layers, "positive": masking.positive, "add_up": cumulative}

@@ -1,35 +1,36 @@
-"""Masked-latent sampling: make any sampler replace part of its state at chosen steps (method section 7)."""
+"""Masked-latent sampling: at chosen steps, replace part of the sampler's state by the noised reference (method 7)."""
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+import comfy.sample
+import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...core.methods.masked_latent import Policy, check_reference, parse_steps
+from ...core.methods.masked_latent import CURRENT, KEEP, Policy, blend, check_reference, fit_reference, parse_steps
 from ...core.methods.masking import Masking
 from ..attention.model_call import OURS
-from .changed_steps import ChangedSteps
+from .changes import Change, SamplerInputs, change_steps
 from .mask_sources import MaskSource, mask_source
-from .replacing import Replacement
-from .report import ManipulatedRun, Report
-from .runs import Runs
+from .report import ManipulatedRun, Manipulation, Report
+
+log = logging.getLogger("explainable_latents")
 
 WRAPPER_KEY = OURS + "masked_latent"
 
 
 @dataclass(frozen=True)
 class MaskedLatent:
-    """What to do while a sampler runs.
+    """What to replace while a sampler runs.
 
-    masking: where. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at: see
-    `parse_steps`; steps count in the schedule that the sampler is given. inside, outside: what fills the mask and the
-    rest. Raises ValueError as `check_reference` does.
+    masking: how the mask is found. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at:
+    see `parse_steps`; steps are counted in the schedule that the sampler is given. inside, outside: what fills the mask
+    and the rest. Raises ValueError as `check_reference` does.
     """
 
     masking: Masking
@@ -44,64 +45,78 @@ class MaskedLatent:
     def install(self, patcher: ModelPatcher) -> Report:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) replace its latent.
 
-        Several plans may be installed on one model; they act beside each other. The samplers raise ValueError as
-        `parse_steps` and `fit_reference` do, and for a sampler that chooses its own steps.
+        Several of them may be installed on one model; each has its own report. The samplers raise ValueError as
+        `parse_steps` and `fit_reference` do, and where their state cannot be changed.
         """
         source = mask_source(self.masking, patcher)
         report = Report(patcher.get_model_object("latent_format").spacial_downscale_ratio)
 
         runs = report.runs  # the patched model lives longer than the handle and must not keep it
 
-        def wrapper(executor: WrapperExecutor, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return self._run(source, runs, executor, guider, sigmas, *args, **kwargs)
+        def begin(inputs: SamplerInputs) -> Replacement:
+            return Replacement(self, source, runs.current, inputs)
 
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, runs.around)
-        patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, WRAPPER_KEY, wrapper)
+        change_steps(patcher, WRAPPER_KEY, begin)
         return report
 
-    def _run(
-        self,
-        source: MaskSource,
-        runs: Runs[ManipulatedRun],
-        executor: WrapperExecutor,
-        guider: Any,
-        sigmas: Tensor,
-        extra_args: dict,
-        callback: Callable | None,
-        noise: Tensor,
-        latent_image: Tensor,
-        denoise_mask: Tensor | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        """SAMPLER_SAMPLE wrapper: run the same sampler with a function that has its state changed."""
-        sampler = executor.class_obj
-        if not hasattr(sampler, "sampler_function"):
-            raise ValueError(
-                f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be replaced at "
-                f"step {self.manipulate_at}. Choose a sampler that follows the scheduler: euler, ddpm, dpmpp_2m, ..."
-            )
-        steps = parse_steps(self.manipulate_at, len(sigmas) - 1)
-        policies, seed = (self.inside, self.outside), extra_args.get("seed")
-        change = Replacement(
-            policies, source, runs.current, self.reference, guider, seed, noise, latent_image, denoise_mask
-        )
-        changed = copy.copy(sampler)
-        changed.sampler_function = ChangedSteps.around(sampler.sampler_function, steps, change)
-        following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
-        watched = _first_step(source.check, callback) if steps else callback
-        return following.execute(
-            guider, sigmas, extra_args, watched, noise, latent_image, denoise_mask, *args, **kwargs
-        )
 
+class Replacement(Change):
+    """Fills each side of the mask with what its policy says.
 
-def _first_step(check: Callable[[], None], callback: Callable | None) -> Callable[..., None]:
-    """The host's sampler callback that also calls `check` after the first step."""
+    plan: what to replace. source: finds the mask. run: takes in what happened. inputs: the host's, of this run; where
+    their `denoise_mask` protects the latent, the state stays as it is. Raises ValueError as `parse_steps` and
+    `fit_reference` do.
+    """
 
-    def after(step: int, *args: Any) -> None:
-        if step == 0:
-            check()
-        if callback is not None:
-            callback(step, *args)
+    def __init__(self, plan: MaskedLatent, source: MaskSource, run: ManipulatedRun, inputs: SamplerInputs) -> None:
+        super().__init__(parse_steps(plan.manipulate_at, inputs.steps))
+        model = inputs.guider.inner_model
+        self._policies = plan.inside, plan.outside
+        self._source = source
+        self._run = run
+        self._sampling = model.model_sampling
+        self._reference = fit_reference(model.process_latent_in(plan.reference.to(inputs.noise)), inputs.noise)
+        self._free = inputs.denoise_mask
+        self._noise = inputs.noise
+        if torch.count_nonzero(inputs.noise) == 0:
+            # A run that continues another one adds no noise of its own, but the reference still has to reach the
+            # state's noise level.
+            fresh = comfy.sample.prepare_noise(torch.empty_like(inputs.latent_image, device="cpu"), inputs.seed or 0)
+            self._noise = fresh.to(inputs.noise)
 
-    return after
+    def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
+        """Find the mask, fill both sides of it, and report it; see `Change`. Raises ValueError as the source does."""
+        mask, saliency = self._source(x, predict)
+        self._run.add(Manipulation(step, float(sigma), mask, saliency))
+        log.debug("step %d, sigma %.4f: %.1f %% inside the mask", step, float(sigma), 100 * float(mask.mean()))
+        inside, outside = (self._fill(policy, x, sigma) for policy in self._policies)
+        if mask.ndim < x.ndim:
+            mask = mask.view(mask.shape[0], *[1] * (x.ndim - 3), *mask.shape[-2:])
+        replaced = blend(mask, inside, outside)
+        return replaced if self._free is None else blend(self._free, replaced, x)
+
+    def after_first_step(self) -> None:
+        """Raise the ValueError of a mask that cannot be made, see `MaskSource.check`."""
+        self._source.check()
+
+    def note(self, text: str) -> None:
+        """Put the text into the report, too."""
+        super().note(text)
+        self._run.notes.append(text)
+
+    def _fill(self, policy: Policy, x: Tensor, sigma: Tensor) -> Tensor:
+        if policy.kind == KEEP:
+            return x
+        if policy.kind == CURRENT:
+            return self._noised(sigma)
+        # As published, the model is shown the reference of the fixed timestep: what the host feeds its network at that
+        # noise level is scaled back from what it will feed at this one.
+        cached = sigma.new_tensor(self._sampling.percent_to_sigma(1 - policy.timestep / 999))
+        one = torch.ones_like(sigma)
+        scale = self._sampling.calculate_input(cached, one) / self._sampling.calculate_input(sigma, one)
+        return self._noised(cached) * scale
+
+    def _noised(self, sigma: Tensor) -> Tensor:
+        """q(z_ref, σ): the reference at noise level σ with the run's own noise."""
+        return self._sampling.noise_scaling(sigma, self._noise, self._reference)

@@ -1,4 +1,4 @@
-"""Noise sources as the host's samplers make them for themselves, for a run that is made in several pieces."""
+"""Noise sources as the host's samplers make them for themselves, for a run that is made in several segments."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from comfy.k_diffusion import sampling as k_diffusion
 from torch import Tensor
 
 NoiseSource = Callable[[Tensor, Tensor], Tensor]
-# Makes a source for the states [B,C,...] and the noise levels of a whole run from its seed.
+# Makes a noise source from the states [B,C,...], the noise levels of a whole run, and its seed.
 MakeNoise = Callable[[Tensor, Tensor, Any], NoiseSource]
 
 
 def independent_noise(x: Tensor, sigmas: Tensor, seed: Any) -> NoiseSource:
-    """Independent draws for states [B,C,...] at any of `sigmas`."""
+    """A source of independent draws for states [B,C,...], whatever the noise levels."""
     return k_diffusion.default_noise_sampler(x, seed=seed)
 
 
 def _brownian(x: Tensor, sigmas: Tensor, seed: Any) -> NoiseSource:
-    """Increments of one Brownian path over the range of `sigmas`."""
+    """A source of the increments of one Brownian path over the range of `sigmas`."""
     return k_diffusion.BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=True)
 
 
@@ -32,6 +32,6 @@ def makes_noise(sampler_function: Callable) -> bool:
 def noise_makers(sampler_function: Callable) -> tuple[MakeNoise | None, ...]:
     """What may make the noise of `sampler_function`, to be tried in this order; None leaves it to the function.
 
-    A function that is called once per piece of a run would restart its own source each time and repeat its noise.
+    A function that is called once per segment would make a new source of its own each time and repeat its noise.
     """
     return (independent_noise, _brownian, None) if makes_noise(sampler_function) else (None,)

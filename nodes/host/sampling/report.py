@@ -16,7 +16,10 @@ from .runs import Runs, SamplerRun
 
 @dataclass(frozen=True)
 class Manipulation:
-    """What happened at one manipulated step: number, σ, mask [B or 1,h,w] or [B,C,h,w], the saliency it came from."""
+    """What happened at one manipulated step.
+
+    mask: [B or 1,h,w] or [B,C,h,w], 1 inside. saliency: the maps that the mask was made from; None for a given mask.
+    """
 
     step: int
     sigma: float
@@ -26,13 +29,13 @@ class Manipulation:
 
 @dataclass
 class ManipulatedRun(SamplerRun):
-    """The manipulations of one sampler run, in their order, and what is to be said of how they were made."""
+    """The manipulations of one sampler run, in their order. notes: how the sampler had to be treated for them."""
 
     manipulations: list[Manipulation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, manipulation: Manipulation) -> None:
-        """Take in one manipulated step."""
+        """Add one manipulated step."""
         self.manipulations.append(manipulation)
 
     def content(self) -> list[Tensor]:
@@ -46,7 +49,7 @@ class ManipulatedRun(SamplerRun):
 
 
 class Report:
-    """Handle of a model with masked-latent sampling (EL_REPORT): filled while samplers run it, read afterwards.
+    """Handle of a model with masked-latent sampling (EL_REPORT): samplers that run the model fill it.
 
     spatial_scale: picture pixels per latent pixel.
     """
@@ -63,13 +66,14 @@ class Report:
         return self.runs.of(samples).manipulations
 
     def notes(self, samples: Tensor) -> list[str]:
-        """What is to be said of how the sampler was changed. Raises ValueError as `Runs.of`."""
+        """How the sampler had to be treated so that its state could be changed. Raises ValueError as `Runs.of`."""
         return self.runs.of(samples).notes
 
     def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
-        """MASK [N·B,H,W] in picture pixels of the N manipulated steps, one after the other, their saliency, and a text.
+        """Return the outputs of a report's node: MASK [N·B,H,W] of N manipulated steps, their saliency, and a text.
 
-        An output that the run does not have blocks the nodes behind it with a message. Raises as `manipulations`.
+        Masks are in picture pixels, step after step. An output that the run does not have blocks the nodes behind it
+        with a message. Raises ValueError as `Runs.of`.
         """
         found = self.manipulations(samples)
         text = "\n".join([described(found), *self.notes(samples)])
@@ -77,9 +81,9 @@ class Report:
 
 
 def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor | ExecutionBlocker:
-    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` picture pixels.
+    """The masks of all manipulated steps as MASK, every latent pixel a square of `scale` × `scale` picture pixels.
 
-    Where each latent channel has a mask of its own, their mean.
+    Where each latent channel has a mask of its own, their mean is taken.
     """
     if not manipulations:
         return ExecutionBlocker(
@@ -91,7 +95,7 @@ def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor |
 
 
 def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | ExecutionBlocker:
-    """The maps of all manipulated steps in one saliency, labelled `word, step j`."""
+    """The maps of all manipulated steps as one saliency, labelled `word, step j`."""
     found = [entry for entry in manipulations if entry.saliency is not None]
     if not found:
         return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")

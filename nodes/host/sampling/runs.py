@@ -1,4 +1,7 @@
-"""Which sampler run a latent came from: what runs leave behind is found again by the latent that they made."""
+"""Sampler runs and what they leave behind: find the run that produced a latent.
+
+Captures and reports hold one `Runs` each. A run is recognised by a digest of the latents that it gave.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +14,36 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
-# What a model's runs leave behind may take this much memory; beyond it the oldest ones are forgotten.
+# The memory that the runs of one model may take; beyond it the oldest ones are forgotten.
 KEPT_BYTES = 512 * 1024**2
 
-# A latent may be brought to one of these on its way from the sampler to its reader.
+# A latent may be converted to one of these on its way from the sampler to the node that reads the run.
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-# Where the host's sampling hands over the callback that its nodes take the denoised latent from.
+# Position of the sampler's callback among the arguments of an OUTER_SAMPLE wrapper.
 _CALLBACK = 5
 
 
 @dataclass
 class SamplerRun:
-    """One run of a sampler. marks: digests of the latents it gave, none until it has ended."""
+    """One run of a sampler. marks: digests of the latents that it gave; none until it has ended."""
 
     marks: frozenset[bytes] = frozenset()
 
     def content(self) -> list[Tensor]:
-        """What the run leaves behind."""
+        """The tensors that the run leaves behind."""
         raise NotImplementedError
 
     def to_cpu(self) -> None:
-        """Leave the compute device."""
+        """Move them to the CPU."""
         raise NotImplementedError
 
     def size(self) -> int:
-        """Bytes that the run keeps."""
+        """Bytes of those tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.content())
 
     def repeats(self, other: SamplerRun) -> bool:
-        """Whether both runs left the same behind; a device that adds in any order may differ in the last digits."""
+        """Whether both runs left the same behind, except for the last digits: a GPU does not add in a fixed order."""
         mine, theirs = self.content(), other.content()
         return len(mine) == len(theirs) and all(
             a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-8, equal_nan=True)
@@ -52,16 +55,16 @@ Kept = TypeVar("Kept", bound=SamplerRun)
 
 
 class Runs(Generic[Kept]):
-    """The runs of one patched model, newest last: several samplers, or one with several seeds, may use it.
+    """The runs of one patched model, newest last: several samplers, or one with several seeds, may use the model.
 
-    current: the run that goes on now. kept: those that have ended. lost: whether a latent was asked for whose run could
-    not be told.
+    current: the run that goes on now. kept: those that have ended. lost: whether the run of some latent was asked for
+    and could not be found.
     """
 
     def __init__(self, start: Callable[[], Kept], name: str, giver: str, keep: bool = True) -> None:
-        """Begin every run with `start`. name: what is kept. giver: display name of the node that patched the model.
+        """Make an empty run with `start`. keep: whether runs are read after they have ended.
 
-        keep: whether what a run leaves behind is read after it has ended.
+        For messages: name says what the runs are kept in, giver is the display name of the node that patched the model.
         """
         self._start = start
         self._name = name
@@ -73,7 +76,7 @@ class Runs(Generic[Kept]):
         self._ambiguous: frozenset[bytes] = frozenset()
 
     def around(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
-        """OUTER_SAMPLE wrapper. A run that fails or is cancelled leaves nothing behind; runs may nest."""
+        """OUTER_SAMPLE wrapper. A run that fails or is cancelled is not kept; one run may take place within another."""
         run, outer = self._start(), self.current
         self.current, denoised = run, []
         if len(args) > _CALLBACK and args[_CALLBACK] is not None:
@@ -93,28 +96,28 @@ class Runs(Generic[Kept]):
         return samples
 
     def latest(self) -> Kept | None:
-        """The run that goes on now, else the one that ended last."""
+        """The run that goes on now, else the one that ended last; None before the first."""
         return self.current or (self.kept[-1] if self.kept else None)
 
     def of(self, samples: Tensor) -> Kept:
-        """The run that made the latent `samples`.
+        """Find the run that produced `samples`.
 
-        Raises ValueError, with what to do, when none of those that are kept made it or when it cannot be told which.
+        Raises ValueError, with what to do, when no run that is kept produced them, or several different ones did.
         """
         mark = _mark(samples)
         if mark in self._ambiguous:
             self.lost = True
             raise ValueError(
                 f"several runs of the model of {self._giver} made exactly this latent, each in its own way: give each "
-                f"sampler a {self._giver} of its own. If there is one sampler only, queue the workflow once more and "
-                f"it runs again"
+                f"sampler a {self._giver} of its own. If there is one sampler only, queue the workflow once more: it "
+                f"then runs again"
             )
         made = [run for run in self.kept if mark in run.marks]
         if not made:
             self.lost = True
             reason = (
                 f"none of the {len(self.kept)} runs in the {self._name} made this latent: connect the latent output of "
-                f"the sampler itself, since a latent that another node changed no longer tells its run"
+                f"the sampler itself, since the run of a latent that another node has changed cannot be found"
                 if self.kept
                 else f"the {self._name} is empty: connect the model output of {self._giver} to the sampler whose "
                 f"latent is connected here"
@@ -126,7 +129,7 @@ class Runs(Generic[Kept]):
         return made[0]
 
     def _keep(self, run: Kept) -> None:
-        """Remember `run` in place of one that it repeats; forget the oldest ones where they take too much memory."""
+        """Keep `run` in place of one that it repeats; forget the oldest ones where all take too much memory."""
         run.to_cpu()
         runs = [*(old for old in self.kept if not (old.marks & run.marks and old.repeats(run))), run]
         self._ambiguous = self._ambiguous.union(*(old.marks & run.marks for old in runs[:-1]))
@@ -136,7 +139,7 @@ class Runs(Generic[Kept]):
 
 
 def _noting(callback: Callable, denoised: list[Tensor]) -> Callable:
-    """The sampler's callback; keeps its latest denoised latent in `denoised`."""
+    """The sampler's callback, which also keeps the latest denoised latent in the list `denoised`."""
 
     def noting(step: int, x0: Any, *args: Any, **kwargs: Any) -> Any:
         denoised[:] = [x0] if isinstance(x0, Tensor) else []
@@ -146,11 +149,12 @@ def _noting(callback: Callable, denoised: list[Tensor]) -> Callable:
 
 
 def _marks(samples: Tensor) -> frozenset[bytes]:
+    """The digests of a latent in every type that it may be converted to."""
     return frozenset(_mark(samples.detach().to("cpu", dtype)) for dtype in _DTYPES)
 
 
 def _mark(samples: Tensor) -> bytes:
-    """Digest of a latent's numbers, shape and type."""
+    """The digest of a latent's numbers, shape and type."""
     digest = hashlib.blake2b(f"{samples.dtype} {tuple(samples.shape)}".encode(), digest_size=16)
     digest.update(samples.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.digest()

@@ -122,7 +122,7 @@ def test_a_mask_of_ones_changes_nothing_bit_for_bit(comfy, function, options):
     expected = run(model, function, options)
     out, text = replaced(model, given(1.0, 1, 8, 8), "0, 2-3, 5", function, options)
     assert torch.equal(out, expected)
-    assert "begun anew" not in text
+    assert "restarted" not in text
     half = torch.zeros(1, 8, 8)
     half[..., :4] = 1
     assert not torch.equal(replaced(model, ImageMasking(half), "2-3", function, options)[0], expected)
@@ -144,17 +144,19 @@ def test_a_run_that_is_replaced_wholly_is_a_run_from_the_reference(comfy, functi
     assert torch.equal(out, expected)
 
 
-def test_a_sampler_that_hides_its_state_is_begun_anew_on_the_same_noise(comfy):
+def test_a_sampler_that_hides_its_state_is_restarted_on_the_same_noise(comfy):
     """It remembers nothing, so a mask of ones still gives its own result bit for bit, and the report tells."""
     model = random_unet()
     expected = run(model, hidden_brownian)
     out, text = replaced(model, given(1.0, 1, 8, 8), "2-3, 5", hidden_brownian)
     assert torch.equal(out, expected)
-    assert "hidden_brownian keeps its state to itself, so it was begun anew at step 2, 3, 5" in text
+    assert "hidden_brownian keeps its state to itself, so it was restarted at step 2, 3, 5" in text
 
 
 def test_a_sampler_that_can_be_changed_in_no_way_is_refused(comfy):
-    with pytest.raises(ValueError, match="hidden_with_noise_of_its_own keeps its state to itself and cannot be begun"):
+    with pytest.raises(
+        ValueError, match="hidden_with_noise_of_its_own keeps its state to itself and cannot be restarted"
+    ):
         replaced(random_unet(), given(1.0, 1, 8, 8), "2", hidden_with_noise_of_its_own)
 
 

@@ -238,7 +238,7 @@ def test_a_report_of_several_runs_needs_the_latent_that_is_meant(toy):
 def test_a_capture_beside_it_sees_each_step_once(comfy, sampler, at, kind, first):
     """The model call that is made for a mask is no step of the sampler, whichever node comes first.
 
-    Nor is any step sampled twice, whether its state is changed in place or the sampler is begun anew there.
+    Nor is any step sampled twice, whether its state is changed in place or the sampler is restarted there.
     """
     model = random_unet().clone()
     capture = observe(model, SUBJECTS) if first else None
@@ -287,7 +287,7 @@ def test_a_prompt_that_has_just_become_active_is_asked_at_the_manipulated_step(c
 @pytest.mark.parametrize("kind", [AttentionMasking, GradientMasking])
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_cfg_pp", "dpmpp_3m_sde", "uni_pc", "sa_solver"])
 def test_masks_of_the_model_at_adjacent_steps_and_the_last_one(comfy, sampler, kind):
-    """Samplers that call the model twice, remember steps, hook into guidance, or are begun anew."""
+    """Samplers that call the model twice, remember steps, hook into guidance, or are restarted."""
     masked, report = patched(
         random_unet(), kind(SUBJECTS.with_role("subject"), Shaping()), "1-2, 4", {"samples": noise(seed=4)}
     )

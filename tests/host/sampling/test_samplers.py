@@ -13,7 +13,7 @@ from tests.host.unets import random_unet, sample
 
 OWN_STEPS = ("dpm_fast", "dpm_adaptive")
 # Predictor-correctors that show the model a prediction and keep their state to themselves.
-BEGUN_ANEW = ("uni_pc", "uni_pc_bh2", "sa_solver")
+RESTARTED = ("uni_pc", "uni_pc_bh2", "sa_solver")
 
 
 def stock_samplers() -> list[str]:
@@ -29,7 +29,7 @@ def schedulers() -> list[str]:
 
 
 WORKING = [name for name in stock_samplers() if name not in OWN_STEPS]
-UNCUT = [name for name in WORKING if name not in BEGUN_ANEW]
+UNCUT = [name for name in WORKING if name not in RESTARTED]
 # A scheduler for each sampler, all of them in turn.
 SAMPLED = [(name, schedulers()[i % len(schedulers())]) for i, name in enumerate(WORKING)]
 EVERY = [(name, scheduler) for name in WORKING for scheduler in schedulers() if (name, scheduler) not in SAMPLED]
@@ -97,7 +97,7 @@ def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(comfy, sampler):
     assert 0 < difference(on_small_unet(model, sampler, 0.9999, "0, 2-3, 5"), stock) < 0.02
 
 
-@pytest.mark.parametrize("sampler", BEGUN_ANEW)
+@pytest.mark.parametrize("sampler", RESTARTED)
 @pytest.mark.parametrize("at", ["2, 4", "2-4", "0-11", "11"])
 def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_so(toy, sampler, at):
     """At most 15 % away from the stock result; the nearly done last step of uni_pc is denoised, too."""
@@ -110,11 +110,11 @@ def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_
     _, _, text = report.outputs(out)
     if torch.equal(out, stock):  # sa_solver corrects nothing at the last step: there its state is what it shows
         assert (sampler, at) == ("sa_solver", "11")
-        assert "begun anew" not in text
+        assert "restarted" not in text
     else:
         steps = {"2-4": "2, 3, 4", "0-11": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"}.get(at, at)
         name = sampler.replace("uni_pc", "unipc")  # as the function is called
-        assert f"{name} keeps its state to itself, so it was begun anew at step {steps} and has forgotten" in text
+        assert f"{name} keeps its state to itself, so it was restarted at step {steps} and has forgotten" in text
         assert ("Euler's method made it" in text) == (sampler.startswith("uni_pc") and at.endswith("11"))
 
 
@@ -127,7 +127,7 @@ def test_every_sampler_under_a_mask_of_ones_as_published(toy, sampler, at):
     settings = toy.settings(start, sampler, **how)
     masked, _, _ = masked_run(toy.model, settings, given(1.0), start, at, KEEP, REFERENCE)
     away = difference(masked["samples"], toy.stock(start, sampler, **how))
-    assert away < 0.15 if sampler in BEGUN_ANEW else away == 0
+    assert away < 0.15 if sampler in RESTARTED else away == 0
 
 
 @pytest.mark.parametrize("sampler", WORKING)

@@ -1,0 +1,127 @@
+"""Changes of a sampler's state between its steps: how to write one, and how to install it on a model.
+
+A new one is a module beside `masked_latent`: a `Change`, and a function that installs it with `change_steps`. It works
+with every sampler and sampler node: how the state of the sampler at hand can be changed is found by `ChangedSampler`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from .changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler, listed
+
+log = logging.getLogger("explainable_latents")
+
+
+@dataclass(frozen=True)
+class SamplerInputs:
+    """What the host gives a sampler for one run.
+
+    guider: the host's guider; its `inner_model` is the model that is sampled. sigmas: the noise levels [steps + 1] that
+    are sampled. noise [B,C,h,w]: zeros where the run continues another one. latent_image: what the noise is added to,
+    in the model's own scale. denoise_mask: 1 where the latent may change, 0 where it is kept, or None.
+    """
+
+    guider: Any
+    sigmas: Tensor
+    seed: int | None
+    noise: Tensor
+    latent_image: Tensor
+    denoise_mask: Tensor | None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that the sampler makes."""
+        return len(self.sigmas) - 1
+
+
+class Change:
+    """Changes the sampler's state as it enters chosen steps; made for one sampler run.
+
+    steps: ascending, from 0 to the number of steps, which stands for the finished latent.
+    """
+
+    def __init__(self, steps: tuple[int, ...]) -> None:
+        self.steps = steps
+
+    def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
+        """Return the state that enters `step` in place of `x` [B,C,h,w], of the same shape and noise level `sigma`.
+
+        predict: one more call of the model on `x`, which no other node counts as a step of the sampler. It may be
+        called or not.
+        """
+        raise NotImplementedError
+
+    def before_call(self, last: bool, more: bool) -> None:
+        """Prepare for a model call of the sampler, for instance to capture its attention or to leave it alone.
+
+        last: whether the next of the change's steps comes right after it; at the end of a run this may be said of more
+        than one call, since only the finished latent shows which one was the last. more: whether any of the change's
+        steps is still to come.
+        """
+
+    def after_first_step(self) -> None:
+        """Raise the ValueError that a later step is bound to raise, where it is known by now."""
+
+    def note(self, text: str) -> None:
+        """Tell the user how the sampler had to be treated so that its state could be changed."""
+        log.info(text)
+
+
+def change_steps(patcher: ModelPatcher, key: str, begin: Callable[[SamplerInputs], Change]) -> None:
+    """Make every sampler that runs `patcher` (changed in place: pass a clone) change its state between its steps.
+
+    key: name of the wrapper that is installed. begin: makes the change for one sampler run. Where several changes are
+    installed, those that fall on the same step act in the order in which they were installed. The samplers raise
+    ValueError as `begin` does, and where their state cannot be changed.
+    """
+
+    def wrapper(
+        executor: WrapperExecutor,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Callable | None,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """SAMPLER_SAMPLE wrapper: run the same sampler with a function that has its state changed."""
+        change = begin(SamplerInputs(guider, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask))
+        if not change.steps:
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+        sampler = executor.class_obj
+        if not hasattr(sampler, "sampler_function"):
+            raise ValueError(
+                f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be changed at "
+                f"step {listed(change.steps)}. {FOLLOW_THE_SCHEDULER}"
+            )
+        changed = copy.copy(sampler)
+        changed.sampler_function = ChangedSampler.around(sampler.sampler_function, change)
+        following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
+        after = _after_first_step(change.after_first_step, callback)
+        return following.execute(guider, sigmas, extra_args, after, noise, latent_image, denoise_mask, *args, **kwargs)
+
+    patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
+
+
+def _after_first_step(check: Callable[[], None], callback: Callable | None) -> Callable[..., None]:
+    """Return the host's sampler callback, which also calls `check` after the first step."""
+
+    def after(step: int, *args: Any) -> None:
+        if step == 0:
+            check()
+        if callback is not None:
+            callback(step, *args)
+
+    return after
