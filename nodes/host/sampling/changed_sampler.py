@@ -68,7 +68,7 @@ class ChangedSampler:
             found = trial.segments(before_the_end)
             if found is None:
                 raise ValueError(
-                    f"the sampler {self._sampler} keeps its state to itself and cannot be restarted from another "
+                    f"the sampler {self._sampler} gives no access to its state and cannot be restarted from another "
                     f"one, so the latent cannot be changed at step {listed(before_the_end)}. {FOLLOW_THE_SCHEDULER}"
                 )
             x = self._sample_in_segments(run, x, *found)
@@ -128,7 +128,7 @@ class ChangedSampler:
         notes = []
         if restarts := [segment.start for segment in segments if segment.start]:
             notes.append(
-                f"{self._sampler} keeps its state to itself, so it was restarted at step {listed(restarts)} and has "
+                f"{self._sampler} gives no access to its state, so it was restarted at step {listed(restarts)} and has "
                 "forgotten the steps before: even a mask that keeps everything changes its result, by up to 15 %"
             )
         if euler := [segment.start for segment in segments if segment.by_euler]:

@@ -150,12 +150,12 @@ def test_a_sampler_that_hides_its_state_is_restarted_on_the_same_noise(comfy):
     expected = run(model, hidden_brownian)
     out, text = replaced(model, given(1.0, 1, 8, 8), "2-3, 5", hidden_brownian)
     assert torch.equal(out, expected)
-    assert "hidden_brownian keeps its state to itself, so it was restarted at step 2, 3, 5" in text
+    assert "hidden_brownian gives no access to its state, so it was restarted at step 2, 3, 5" in text
 
 
 def test_a_sampler_that_can_be_changed_in_no_way_is_refused(comfy):
     with pytest.raises(
-        ValueError, match="hidden_with_noise_of_its_own keeps its state to itself and cannot be restarted"
+        ValueError, match="hidden_with_noise_of_its_own gives no access to its state and cannot be restarted"
     ):
         replaced(random_unet(), given(1.0, 1, 8, 8), "2", hidden_with_noise_of_its_own)
 

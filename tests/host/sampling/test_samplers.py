@@ -12,7 +12,7 @@ from tests.host.toy_sampling import KEEP, REFERENCE, given, latent, masked_run
 from tests.host.unets import random_unet, sample
 
 OWN_STEPS = ("dpm_fast", "dpm_adaptive")
-# Predictor-correctors that show the model a prediction and keep their state to themselves.
+# Predictor-correctors: they show the model a prediction and give no access to their state.
 RESTARTED = ("uni_pc", "uni_pc_bh2", "sa_solver")
 
 
@@ -114,7 +114,7 @@ def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_
     else:
         steps = {"2-4": "2, 3, 4", "0-11": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"}.get(at, at)
         name = sampler.replace("uni_pc", "unipc")  # as the function is called
-        assert f"{name} keeps its state to itself, so it was restarted at step {steps} and has forgotten" in text
+        assert f"{name} gives no access to its state, so it was restarted at step {steps} and has forgotten" in text
         assert ("Euler's method made it" in text) == (sampler.startswith("uni_pc") and at.endswith("11"))
 
 
