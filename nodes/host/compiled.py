@@ -1,4 +1,4 @@
-"""Models that are compiled (TorchCompileModel, or torch.compile in any other place)."""
+"""Compiled models (by TorchCompileModel or by torch.compile in any other place)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def hidden_by_compilation() -> str:
-    """What to tell of a compiled model whose attention is captured."""
+    """What to tell the user of a compiled model whose attention is captured."""
     if hasattr(torch.compiler, "set_stance"):
         return "the model is compiled: the steps that are captured run uncompiled, as compiled code hides them"
     return (
@@ -22,13 +22,13 @@ def hidden_by_compilation() -> str:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside the block compiled functions run as they are written; what was compiled of them stays for later.
+    """Inside the block compiled functions run as they are written; the compiled code stays for later.
 
-    Compiled code cannot be looked into: the host's own node has it reused whatever wrappers and patches the model has
-    by then, so that they are passed over, or an earlier run's are called; and autograd's record does not reach through
-    it. To compile a copy for the few calls that are looked into would take longer than they do.
+    Attention inside compiled code cannot be captured: the host's own node reuses the code whatever wrappers and patches
+    the model has by now, so these are skipped, or those of an earlier run are called. Nor does autograd record what
+    happens inside it. Compiling a second version for the few captured calls would take longer than the calls do.
     """
-    # Nothing is compiled before this module is imported, which takes seconds. PyTorch before 2.6 has no such switch.
+    # Without this module nothing is compiled, and importing it takes seconds. PyTorch before 2.6 has no such switch.
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         yield
         return
@@ -37,5 +37,5 @@ def uncompiled() -> Iterator[None]:
 
 
 def as_written(network: nn.Module) -> nn.Module:
-    """The module itself where `torch.compile` has put another in front of it."""
+    """The network itself where `torch.compile` has wrapped it in another module."""
     return getattr(network, "_orig_mod", network)

@@ -19,7 +19,7 @@ Graph = Mapping[str, Mapping[str, Any]]
 class Running:
     """A node that the host executes or fingerprints, and the workflow that was queued.
 
-    A node that another one made while running is not in the workflow.
+    A node that another node added while it ran is not in the workflow.
     """
 
     prompt_id: str
@@ -28,7 +28,7 @@ class Running:
 
 
 def running() -> Running | None:
-    """What the host executes now, None outside its execution."""
+    """The node that the host executes or fingerprints now; None outside its execution."""
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     queue = getattr(server, "prompt_queue", None)
     if context is None or queue is None:
@@ -38,9 +38,9 @@ def running() -> Running | None:
 
 
 def identity(graph: Graph, node_id: str) -> str | None:
-    """Digest of a node with its values and everything before it; None for a node that is not in the graph.
+    """A digest of a node, its values and everything before it; None for a node that is not in the graph.
 
-    Two nodes that the host gives the same result share it, whatever their ids.
+    Two nodes have the same digest where the host gives them one result from its cache, whatever their ids.
     """
     known: dict[str, str | None] = {}
     waiting = [node_id]

@@ -1,4 +1,4 @@
-"""Saliency of an existing picture: its latent is noised to one level and the model is called once."""
+"""Saliency of an existing picture: its latent is noised to one noise level and the model is called once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..core.words.subjects import Subjects
 from .attention.model_call import OURS
 from .attention.observer import observe
 
-# Guidance changes what is done with a prediction; a probe asks for one prediction only.
+# Guidance by other nodes: it may call the model again or expect a negative prompt, and a probe is one positive call.
 _GUIDANCE = (
     "sampler_cfg_function",
     "sampler_post_cfg_function",
@@ -39,9 +39,9 @@ def noise_sigma(model: ModelPatcher, noise_level: float) -> float:
 
 
 def without_ours(model: ModelPatcher) -> ModelPatcher:
-    """A clone of `model` without what this pack's nodes installed on it: a probe is no run of a sampler.
+    """A clone of `model` without what this pack's nodes installed on it.
 
-    Its captures and reports would take the probe for one, and masked latents would look for their steps in it.
+    Captures and reports would take the probe for a sampler run, and masked latents would look for their steps in it.
     """
     patcher = model.clone()
     for keys in patcher.wrappers.values():
@@ -60,12 +60,12 @@ def probe(
     region: list | None = None,
     **options: Any,
 ) -> Saliency:
-    """Maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`; step is None.
+    """Attention maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
-    One call of the model on the positive conditioning; LoRA, ControlNet, hooks and attention patches take part,
+    The model is called once on the positive conditioning. LoRA, ControlNet, hooks and attention patches take part,
     guidance and this pack's other patches do not. region: the CONDITIONING of the subjects' prompt where another node
-    gives it to a part of the picture. options: as of `observer.observe`. Raises ValueError as `observe` and
-    `noise_sigma` do, and when the conditioning was not active at this noise level.
+    applies it to a part of the picture. options: those of `observe`. The maps belong to no step. Raises ValueError as
+    `observe` and `noise_sigma` do, and when the conditioning was not active at this noise level.
     """
     patcher = without_ours(model)
     capture = observe(patcher, subjects, positive=region, **options)
@@ -83,7 +83,7 @@ def probe(
 
 
 def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:
-    """Call the model once, on the positive conditioning alone and without guidance (taken off `patcher`: pass a clone).
+    """Call the model once, on the positive conditioning alone; guidance is removed from `patcher` (pass a clone).
 
     The latents of a LATENT are noised with the seed's noise to `noise_level`. Raises ValueError as `noise_sigma` does.
     """

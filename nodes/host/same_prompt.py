@@ -1,9 +1,9 @@
-"""Are the subjects' words those of the prompt that is sampled? Told from the encoded prompts, before a model is loaded.
+"""Check, before a model is loaded, that the subjects' words come from the prompt that is sampled.
 
-An encoded prompt does not say its text. What Parse Subjects' own text gives with its CLIP is compared with what the
-sampler gets. Where that differs, a text encoder in the workflow whose text gives just what the sampler gets proves that
-another text is sampled: an error. Where none does (averaged prompts, another encoder, LoRA or clip skip than Parse
-Subjects has) nothing is proved: a warning, and not even that where the subjects' text is encoded in the workflow.
+An encoded prompt does not show its text. So the text of Parse Subjects is encoded with its CLIP and compared with what
+the sampler gets. Where they differ and another text of the workflow, encoded likewise, is what the sampler gets,
+another text is sampled for certain: an error. Where no text is (averaged prompts; another encoder, LoRA or clip skip
+than at Parse Subjects) nothing is certain: a warning, and not even that where the workflow encodes the subjects' text.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .ui.running_node import show_on_running_node
 
 WRAPPER_KEY = OURS + "prompt"
 
-# Half precision differs by less, another word in a text by about as much as its own length.
+# Relative distance between two vectors of the same token: half precision makes less, another word in the text about 1.
 _TOLERANCE = 0.02
 
-_SHOWN = 400  # characters of each text
+_SHOWN = 400  # characters of each text in a message
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as an encoder gives it. contexts: each [1,T,d], on the CPU. ids: its tokens, by encoder."""
+    """An encoded text. contexts: [1,T,d] each, on the CPU. ids: its tokens, by encoder."""
 
     contexts: tuple[Tensor, ...]
     ids: Mapping[str, list]
@@ -55,9 +55,9 @@ class Encoded:
 
 
 class ParsedPrompt:
-    """The text that Parse Subjects read, to be encoded by its CLIP when a sampler's prompt is first compared with it.
+    """The text that Parse Subjects read; its CLIP encodes it when a sampler's prompt is first compared with it.
 
-    Until then it keeps the CLIP; afterwards the host alone does.
+    The CLIP is kept until then and no longer.
     """
 
     def __init__(self, clip: Any, text: str) -> None:
@@ -67,7 +67,7 @@ class ParsedPrompt:
 
     @cached_property
     def encoded(self) -> Encoded | None:
-        """None for encoders that make no context of a UNet."""
+        """The encoded text; None where the encoders are not those of a UNet."""
         of_unet = set(self._kept.tokenize("")) <= set(CONTEXT_ENCODERS)
         made = Encoded.by(self._kept, self._text) if of_unet else None
         self._kept = None
@@ -77,10 +77,10 @@ class ParsedPrompt:
 def require_same_prompt(
     patcher: ModelPatcher, subjects: Subjects, positive: list | None, warn: Callable[[str], None]
 ) -> None:
-    """Make samplers that run `patcher` (in place: pass a clone) compare their prompt with the subjects'.
+    """Make samplers that run `patcher` (changed in place: pass a clone) compare their prompt with the subjects'.
 
-    positive: the CONDITIONING of the subjects' prompt; None for the first positive one. The samplers raise ValueError
-    that shows both texts when another one is sampled, and `warn` when it cannot be known.
+    positive: the CONDITIONING of the subjects' prompt; None for the first positive one. When another text is sampled,
+    the samplers raise a ValueError that shows both; when this cannot be known, they call `warn`.
     """
     if subjects.source is None:
         return
@@ -96,11 +96,12 @@ def require_same_prompt(
 
 
 def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str], None]) -> None:
+    """Compare the subjects' prompt with the encoded prompts that are sampled; see `require_same_prompt`."""
     clip, own, now = subjects.source.clip(), subjects.source.encoded, running()
     if own is None or not contexts or any(own.is_in(context) for context in contexts):
         return
     texts = encoded_texts(now.graph, now.node_id) if now is not None else []
-    # What is longer than Parse Subjects takes is not encoded: it could last.
+    # Texts longer than Parse Subjects accepts are not encoded: that could take long.
     tried = [text for text in texts if text != subjects.prompt and len(text) <= MAX_CHARACTERS]
     others = {} if clip is None else {text: Encoded.by(clip, text) for text in tried}
     sampled = [[text for text, other in others.items() if other.is_in(context)] for context in contexts]
@@ -116,15 +117,15 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
         )
     if not same and subjects.prompt not in texts:
         message = (
-            f"it cannot be told whether the subjects {words} come from the prompt that is sampled: its encoding is not "
-            f"what the CLIP of Parse Subjects makes of any text here. Check that '{parsed}' is what is sampled"
+            f"it is not certain that the subjects {words} come from the prompt that is sampled: the CLIP of Parse "
+            f"Subjects encodes no text of this workflow to what is sampled. Check that '{parsed}' is what is sampled"
         )
         warn(message)
         show_on_running_node(message)
 
 
 def encoded_texts(graph: Graph, node_id: str) -> list[str]:
-    """The texts that nodes before this one, which give a CONDITIONING, have as values or get from nodes with text."""
+    """The texts of the nodes before this one that give a CONDITIONING: their own and those of nodes linked to them."""
     texts: dict[str, None] = {}
     seen: set[str] = set()
     waiting = [node_id]
@@ -141,7 +142,7 @@ def encoded_texts(graph: Graph, node_id: str) -> list[str]:
 
 
 def _strings(graph: Graph, node: Mapping[str, Any]) -> list[str]:
-    """The texts among a node's values, and among those of the nodes that it gets text from."""
+    """The texts among a node's values, and among the values of nodes that it gets text from."""
     found = []
     for value in node["inputs"].values():
         if isinstance(value, str):
@@ -163,7 +164,7 @@ def _begins_with(context: Tensor, own: Tensor) -> bool:
 
 
 def _ids(tokens: Mapping[str, list]) -> dict[str, list]:
-    """The tokens without their weights; of an embedding's vectors their numbers."""
+    """The tokens without their weights; embedding vectors as lists of numbers."""
     return {
         key: [token if isinstance(token, int) else token.tolist() for chunk in chunks for token, *_ in chunk]
         for key, chunks in tokens.items()

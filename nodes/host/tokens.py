@@ -1,7 +1,7 @@
-"""The prompt as the connected CLIP tokenizes it: every emitted token with the characters it was made of.
+"""Tokenize the prompt as the connected CLIP does, and find the characters that every token was made of.
 
-The host's tokenizer is asked, not imitated: a shallow copy of it runs on the prompt while the calls it makes to the
-encoder's own tokenizer and to the embedding folder are noted. The host's object is never changed.
+The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and what it asks of the encoder's own
+tokenizer and of the embedding folder is recorded. The host's object is never changed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..core.words.subjects import CONTEXT_ENCODERS
 from ..core.words.tokens import TokenizedText, TokenSpan, check_slow, token_offsets, token_spans
 
 
-class _Recorder:
-    """Stands in for an encoder's tokenizer and notes the texts it is called with."""
+class _RecordedTokenizer:
+    """Stands in for an encoder's own tokenizer and records the texts that it is called with."""
 
     def __init__(self, tokenizer: Any, calls: list[tuple[str, str]]) -> None:
         self._tokenizer = tokenizer
@@ -31,10 +31,10 @@ class _Recorder:
 
 
 def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
-    """Return the tokens of the prompt per encoder of a connected CLIP, each with its span of characters.
+    """Return the tokens of the prompt for each encoder of a connected CLIP, each with its span of characters.
 
     clip: the host's CLIP object. Keys are the host's ("l", "g", "h", "t5xxl"). Raises ValueError for a prompt that is
-    too long or nested too deep, and for an encoder whose positions cannot be derived exactly.
+    too long or nested too deep, and for an encoder whose token positions cannot be found exactly.
     """
     check_prompt(prompt)
     plain = plain_text(prompt)
@@ -46,13 +46,13 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
             key = name.removeprefix("clip_")
             check_slow(encoder.tokenizer, prompt)
             inner[key], calls[key] = encoder, []
-            setattr(outer, name, _recording(encoder, calls[key]))
+            setattr(outer, name, _recorded(encoder, calls[key]))
     options = getattr(clip, "tokenizer_options", None)
     batches = outer.tokenize_with_weights(prompt, True, **({"tokenizer_options": options} if options else {}))
     if set(batches) != set(inner):
         raise ValueError(
-            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}; its token "
-            "positions cannot be derived. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
+            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}, so the positions "
+            "of the words' tokens cannot be found. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
         )
     spans = {
         key: token_spans(plain, _tokenized_texts(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))
@@ -61,15 +61,17 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
     return _cut_to_common_length(spans, batches)
 
 
-def _recording(encoder: Any, calls: list[tuple[str, str]]) -> Any:
+def _recorded(encoder: Any, calls: list[tuple[str, str]]) -> Any:
+    """Return a copy of the encoder that appends to `calls` what it looks up: ("text", ...), ("embedding", ...) or
+    ("missing", ...)."""
     twin = copy.copy(encoder)
-    twin.tokenizer = _Recorder(encoder.tokenizer, calls)
+    twin.tokenizer = _RecordedTokenizer(encoder.tokenizer, calls)
 
     def try_get_embedding(name: str) -> Any:
         if not name.strip():
             raise ValueError("The prompt has 'embedding:' without a name behind it; write embedding:name or remove it.")
         result = encoder._try_get_embedding(name)
-        # What follows the name is given to the tokenizer next; what is left is the embedding's part of the prompt.
+        # The text after the name is passed to the tokenizer next; the rest is what the embedding takes of the prompt.
         rest = "".join(result[-1].split())
         typed = "".join(name.split())
         calls.append(
@@ -101,14 +103,17 @@ def _tokenized_texts(
             offsets = token_offsets(encoder.tokenizer, text, [token for token, _ in tokens])
         texts.append(TokenizedText(text, offsets, positions))
     if groups and max(groups) > word:
-        raise ValueError("The host's tokenizer emitted tokens of unknown origin; their positions cannot be derived.")
+        raise ValueError(
+            "The tokenizer of the connected CLIP made tokens that belong to no text of the prompt, so the positions of "
+            "the words' tokens cannot be found."
+        )
     return texts
 
 
 def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:
-    """Return word id -> its tokens and their positions in the emitted sequence.
+    """Return the host's word number -> the word's tokens and their positions in the whole sequence.
 
-    The host drops embedding vectors of another width when it encodes; what follows in the chunk then moves up.
+    The host drops embedding vectors of another width when it encodes; the tokens behind them in the chunk move up.
     """
     groups: dict[int, list[tuple[Any, int | None]]] = {}
     base = 0

@@ -12,7 +12,7 @@ from tests.tools.comfyui.server import ComfyServer
 
 DOG, CAT = "a dog on the beach", "a photo of a cat in the forest"
 LONG = f"{DOG}, {', '.join(f'number {n}' for n in range(40))}"
-UNKNOWN = "it cannot be told whether the subjects"
+UNKNOWN = "it is not certain that the subjects"
 
 Graph = dict[str, dict[str, Any]]
 

@@ -11,6 +11,7 @@ from comfy.model_management import intermediate_device
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ...core.choices import one_of
 from ...core.maps.colours import colourise
 from ...core.maps.masks import enlarge
 from ...core.maps.saliency import Saliency, intensity, smooth_upsample
@@ -18,7 +19,7 @@ from ...core.maps.sheet import arrange, sheet_of
 from .running_node import progress_bar, show_on_running_node
 
 SCALES = ("each map", "shared")
-# Pixels of float32 colours, 12 bytes each: the overlays together take at most 3.2 GB, a sheet 100 MB.
+# Limits in pixels of float32 colours, 12 bytes each: the overlays together take at most 3.2 GB, a sheet 100 MB.
 OVERLAYS_PIXELS = 1 << 28
 SHEET_PIXELS = 1 << 23
 _TILE = 256
@@ -27,12 +28,12 @@ _PAPER, _INK = (24, 24, 28), (236, 236, 236)
 
 
 class HeatMaps:
-    """Pictures of a saliency's maps, drawn one by one: none is kept, so that many maps take no more memory than one.
+    """Pictures of a saliency's maps, drawn one at a time: none is kept, so that many maps take no more memory than one.
 
-    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the heat alone, a latent pixel as many
-    picture pixels as the model's latents have. colors: see `colormap`. opacity: 0 the image alone, 1 the heat alone.
-    scale: `each map` colours from its own lowest to its own highest value, `shared` from the lowest to the highest of
-    all. Raises ValueError when the image is not of the latent's shape, and as `intensity` and `colormap` do.
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch; without it the colours alone, in the size of the
+    model's pictures. colors: see `colourise`. opacity: 0 shows the image alone, 1 the colours alone. scale: `each map`
+    colours from its own lowest to its own highest value, `shared` from the lowest to the highest of all. Raises
+    ValueError when image and latent have different proportions, for another scale, and as `intensity` does.
     """
 
     def __init__(self, saliency: Saliency, image: Tensor | None, colors: str, opacity: float, scale: str) -> None:
@@ -45,16 +46,17 @@ class HeatMaps:
         self._size = tuple(length * saliency.spatial_scale for length in saliency.grid)
         if image is not None:
             self._size = _matching_size(image, saliency.grid)
-        dims = (-2, -1) if scale == "each map" else (0, 1, 2, 3)
+        one_of("scale", scale, SCALES)
+        dims = (-2, -1) if scale == SCALES[0] else (0, 1, 2, 3)
         self._low, self._high = (
             bound(self._values, dim=dims, keepdim=True).expand(*self._values.shape[:2], 1, 1)
             for bound in (torch.amin, torch.amax)
         )
 
     def draw(self, i: int, latent: int, size: tuple[int, int] | None = None) -> Tensor:
-        """The picture of one map and latent: [H,W,3] in 0..1, of the image's size or of another (height, width).
+        """Draw map `i` of one latent of the batch: [H,W,3] in 0..1; size: (height, width), None for the image's.
 
-        Takes up to 40 bytes of memory per pixel while it draws.
+        Takes up to 40 bytes of memory per pixel.
         """
         size = size or self._size
         low, high = self._low[i, latent], self._high[i, latent]
@@ -69,9 +71,10 @@ class HeatMaps:
         return torch.lerp(under, heat, self._opacity, out=heat)
 
     def overlays(self) -> Tensor:
-        """Every picture, map by map: IMAGE [S·B,H,W,3].
+        """Draw every picture, map by map: IMAGE [S·B,H,W,3].
 
-        More than OVERLAYS_PIXELS in all are drawn smaller, which the running node says. A cancel ends it.
+        Where they would have more than OVERLAYS_PIXELS in all they are drawn smaller, which the running node says.
+        Raises the host's exception when the user cancels.
         """
         maps, batch = self._values.shape[:2]
         size, shrink = self._size, math.sqrt(OVERLAYS_PIXELS / (maps * batch * math.prod(self._size)))
@@ -86,11 +89,11 @@ class HeatMaps:
         return pictures
 
     def sheet(self) -> Tensor:
-        """The pictures on one sheet, each with its word above and its legend below: IMAGE [1,H,W,3].
+        """Draw the pictures on one sheet, each with its word above and its legend below: IMAGE [1,H,W,3].
 
-        Maps of one step (or layer) stand in a row, see `core.sheet`; steps are thinned out where there are too many,
-        which a line on the sheet and the running node say. Pictures smaller than 256 pixels are enlarged by a whole
-        factor; they are reduced where the sheet would have more than SHEET_PIXELS.
+        The maps of one step (or layer) stand in a row, see `core.maps.sheet`. Of too many steps an even selection is
+        shown, which a line on the sheet and the running node say. Pictures smaller than 256 pixels are enlarged by a
+        whole factor; all are reduced where the sheet would have more than SHEET_PIXELS.
         """
         plan = sheet_of(self._labels, self._values.shape[1])
         factor = max(1, math.ceil(_TILE / max(self._size)))
@@ -116,7 +119,7 @@ class HeatMaps:
         return page[None]
 
     def _say(self, text: str) -> None:
-        """Show a line on the running node, below those that it shows already."""
+        """Show one more line on the running node."""
         self._said.append(text)
         show_on_running_node("\n".join(self._said))
 
@@ -135,22 +138,22 @@ class HeatMaps:
 
 
 def raw_masks(saliency: Saliency) -> Tensor:
-    """The maps as they are, on the latent grid, each divided by its own maximum: MASK [S·B,h,w]."""
+    """The maps on the latent grid, each divided by its own maximum: MASK [S·B,h,w]."""
     values = intensity(saliency).cpu().flatten(0, 1)
     return values / values.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def picture_pixels(masks: Tensor, scale: int) -> Tensor:
-    """Masks of the latent grid [N,h,w] as MASK [N,scale·h,scale·w] where the host keeps what crosses nodes."""
+    """Masks of the latent grid [N,h,w] as MASK [N,scale·h,scale·w], on the device that the host keeps outputs on."""
     return enlarge(masks, scale).to(intermediate_device())
 
 
 def _matching_size(image: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
-    """The image's (height, width), if a latent of this grid can belong to it."""
+    """The image's (height, width); raises ValueError unless a latent of this grid can belong to it."""
     height, width = image.shape[1:3]
-    # One latent pixel of play, because encoders round sizes to their own multiples.
-    play = 1 / min(grid)
-    if abs(math.log(width * grid[0] / (height * grid[1]))) > play:
+    # One latent pixel of tolerance, because encoders round sizes to their own multiples.
+    tolerance = 1 / min(grid)
+    if abs(math.log(width * grid[0] / (height * grid[1]))) > tolerance:
         raise ValueError(
             f"an image of {width}x{height} pixels cannot belong to a latent of {grid[1]}x{grid[0]}: their proportions "
             "differ; connect the image that was made from the same latent, or none"

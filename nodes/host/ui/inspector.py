@@ -1,4 +1,4 @@
-"""What the browser's attention inspector shows, left in ComfyUI's temporary folder."""
+"""The file that the browser's attention inspector shows, written to ComfyUI's temporary folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ...core.maps.packing import pack
 from ...core.maps.saliency import Saliency
 
 LONGEST_SIDE = 1024  # pixels of a picture under the maps
-LARGE_PICTURES = 16  # so many may be that large; those of a larger batch share their pixels
+LARGE_PICTURES = 16  # so many may be that large; those of a larger batch are smaller, with as many pixels in all
 
 
 def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str) -> dict[str, list[dict[str, str]]]:
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
-    image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced.
-    Nothing but the inspector reads the file; ComfyUI empties the folder when it starts.
+    image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced. colors, scale:
+    as of `HeatMaps`. Nothing but the inspector reads the file; ComfyUI empties the folder when it starts.
     """
     under = [] if image is None else image[: saliency.maps.shape[1]]
     side = math.floor(LONGEST_SIDE * min(1, math.sqrt(LARGE_PICTURES / max(1, len(under)))))
