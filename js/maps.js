@@ -1,9 +1,9 @@
-/** The maps that nodes/core/maps/packing.py packs: reading the file, values at a place, pictures. */
+/** Reads the file of maps that nodes/core/maps/packing.py writes: values at a place, and maps as pictures. */
 
-const LEVELS = 255;
+const LEVELS = 255; // a map's values are stored as shares of its peak, in 255 steps
 
 export class Maps {
-  /** @param {ArrayBuffer} buffer the whole file; throws RangeError or SyntaxError when it is not one of ours. */
+  /** @param {ArrayBuffer} buffer the whole file; throws RangeError or SyntaxError if it is not a file of maps. */
   constructor(buffer) {
     const length = new DataView(buffer).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
@@ -24,7 +24,7 @@ export class Maps {
     this.high = this.shared ? Math.max(...this.peaks.flat()) : 0;
   }
 
-  /** How many times its map's mean the word gets at a cell (column, row); null where the frame lacks the word. */
+  /** The word's value at a cell, in multiples of its map's mean; null if the frame (a step or layer) lacks the word. */
   value(word, frame, item, column, row) {
     const map = this.index[frame][word];
     if (map === null) return null;
@@ -32,7 +32,7 @@ export class Maps {
     return (level / LEVELS) * this.peaks[map][item];
   }
 
-  /** All words of a frame with their values at a cell, the highest first; of equal ones the first in the prompt. */
+  /** All words of a frame with their values at a cell, highest first; equal ones in the order of the prompt. */
   ranked(frame, item, column, row) {
     return this.words
       .map((word, i) => ({ word, index: i, value: this.value(i, frame, item, column, row) }))
@@ -40,7 +40,7 @@ export class Maps {
       .sort((a, b) => b.value - a.value);
   }
 
-  /** One map in colours, one pixel per cell; null where the frame lacks the word. */
+  /** One map in colours, one pixel per cell; null if the frame lacks the word. */
   picture(word, frame, item) {
     const map = this.index[frame][word];
     if (map === null) return null;

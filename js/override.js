@@ -1,9 +1,9 @@
-/** The override of Parse Subjects, read and written as nodes/core/words/named_words.py reads it. */
+/** The named words in Parse Subjects' input `override`, read in the same way as by nodes/core/words/named_words.py. */
 
 const ROLES = ["subject", "scene"];
-const plain = (text) => text.trim().split(/\s+/).join(" ").toLowerCase();
+const normalised = (text) => text.trim().split(/\s+/).join(" ").toLowerCase();
 
-/** Its entries: { source, text, role, nth }; nth 0 means every occurrence. */
+/** The entries of an override: { source, text, role, nth }; source is as typed, nth 0 means every occurrence. */
 export function readOverride(override) {
   const entries = [];
   for (const part of override.split(/[,\n]/)) {
@@ -18,37 +18,38 @@ export function readOverride(override) {
   return entries;
 }
 
-/** Whether an entry names a chip ({ text, nth, count, role }). */
+/** Whether an entry names a chip's word; a chip is { text, nth, count, role }, with the role that the parser chose. */
 function names(entry, chip) {
-  return plain(entry.text) === plain(chip.text) && (entry.nth === 0 || entry.nth === chip.nth);
+  return normalised(entry.text) === normalised(chip.text) && (entry.nth === 0 || entry.nth === chip.nth);
 }
 
-/** The role of each chip: as the override names it; roles that it does not name stay with the parser. */
+/** The role of each chip. If the override names words for a role, only these have it; else the parser decides. */
 export function rolesOf(chips, override) {
   const entries = readOverride(override);
-  const taken = new Set(entries.map((entry) => entry.role));
+  const namedRoles = new Set(entries.map((entry) => entry.role));
   return chips.map((chip) => {
     const named = entries.find((entry) => names(entry, chip));
-    return named ? named.role : taken.has(chip.role) ? "" : chip.role;
+    return named ? named.role : namedRoles.has(chip.role) ? "" : chip.role;
   });
 }
 
 /**
- * The override that gives chip number `index` the role ("subject", "scene" or ""), and every other one the role it has.
- * Entries that name no chip stay as they were typed. Roles that were and are the parser's stay with it.
+ * The override that gives chip number `index` the role ("subject", "scene" or "") and lets every other chip keep its
+ * role. Entries that name no chip stay as they were typed. A role that the change does not concern, and for which the
+ * override names no word, is still left to the parser.
  */
 export function withRole(chips, override, index, role) {
   const entries = readOverride(override);
   const roles = rolesOf(chips, override);
-  const written = new Set([...entries.map((entry) => entry.role), role, roles[index]]);
+  const rolesToWrite = new Set([...entries.map((entry) => entry.role), role, roles[index]]);
   roles[index] = role;
-  const others = entries.filter((entry) => !chips.some((chip) => names(entry, chip))).map((entry) => entry.source);
+  const withoutChip = entries.filter((entry) => !chips.some((chip) => names(entry, chip))).map((entry) => entry.source);
   const named = [];
-  for (const each of ROLES.filter((name) => written.has(name))) {
+  for (const each of ROLES.filter((name) => rolesToWrite.has(name))) {
     const prefix = each === "scene" ? "scene: " : "";
     chips.forEach((chip, i) => {
       if (roles[i] === each) named.push(prefix + chip.text + (chip.count > 1 ? `#${chip.nth}` : ""));
     });
   }
-  return [...others, ...named].join(", ");
+  return [...withoutChip, ...named].join(", ");
 }

@@ -1,15 +1,15 @@
-/** What the panels under our nodes share: building elements, putting them on a node, keeping their state with it. */
+/** What the panels under our nodes share: creating elements, attaching them to a node, saving their state with it. */
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
 style.href = new URL("./panel.css", import.meta.url).href;
 document.head.append(style);
 
-/** Keys that the panels use themselves and the canvas must not see. */
+/** Keys that the panels use themselves and must not pass on to the graph. */
 const OWN_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Enter", " "]);
 
-/** An element with properties and attributes; text always goes in as text, never as markup. */
-export function make(tag, { text, on = {}, ...attributes } = {}, ...children) {
+/** Creates an element. `on`: listeners by event; other options become attributes. `text` is never read as markup. */
+export function createElement(tag, { text, on = {}, ...attributes } = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== undefined) element.setAttribute(name, value);
@@ -21,8 +21,8 @@ export function make(tag, { text, on = {}, ...attributes } = {}, ...children) {
 }
 
 /**
- * Puts `root` under the node's widgets, in both renderers of the front end. It is no input: it is neither saved among
- * the widget values nor sent to the server. `height()` is what it needs at least, in pixels.
+ * Puts `root` under the node's widgets, in both renderers of the front end. It is not an input: it is neither saved
+ * with the widget values nor sent to the server. `height()`: its least height in pixels.
  */
 export function addPanel(node, name, root, height) {
   root.classList.add("el-panel");
@@ -38,27 +38,27 @@ export function addPanel(node, name, root, height) {
   return widget;
 }
 
-/** Makes room on the node after its panel's needs have changed. */
-export function fit(node, root, height, width = 0) {
-  root.style.minHeight = `${height - 20}px`; // the classic renderer leaves 10 pixels around it
-  const wanted = [Math.max(node.size[0], width), Math.max(node.size[1], node.computeSize()[1])];
-  if (wanted.some((length, i) => length > node.size[i])) node.setSize(wanted);
+/** Enlarges the node until its panel fits: `height` and `width` are the panel's least size in pixels. */
+export function growToFit(node, root, height, width = 0) {
+  root.style.minHeight = `${height - 20}px`; // the classic renderer leaves 10 pixels above and below
+  const needed = [Math.max(node.size[0], width), Math.max(node.size[1], node.computeSize()[1])];
+  if (needed.some((length, i) => length > node.size[i])) node.setSize(needed);
   node.setDirtyCanvas(true, true);
 }
 
-/** Changes what the node keeps in the workflow under `key`, as one step that the front end saves and can undo. */
-export function keep(node, key, change) {
+/** Merges `change` into what the workflow stores for the node under `key`, as one step that the user can undo. */
+export function store(node, key, change) {
   node.graph?.beforeChange();
   node.properties[key] = { ...node.properties[key], ...change };
   node.graph?.afterChange();
 }
 
-/** Calls `listener` after each time the node's method `name` has been called. */
-export function after(node, name, listener) {
-  const before = node[name];
-  node[name] = function (...given) {
-    const result = before?.apply(this, given);
-    listener(...given);
+/** Calls `listener` with the same arguments after every call of the node's method `name`. */
+export function afterCall(node, name, listener) {
+  const original = node[name];
+  node[name] = function (...args) {
+    const result = original?.apply(this, args);
+    listener(...args);
     return result;
   };
 }

@@ -202,7 +202,7 @@ def test_a_workflow_that_holds_anything_breaks_nothing(front: Front):
     kept["file"] = "other.maps"
     front.load(saved)
     expect(front.panel(HEAT).get_by_role("status")).to_contain_text("run again")
-    assert any("these are no maps" in warning for warning in front.errors)
+    assert any("not a file of maps" in warning for warning in front.errors)
     front.errors.clear()
 
 
