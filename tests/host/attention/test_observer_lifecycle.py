@@ -9,7 +9,6 @@ import torch
 
 from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 from explainable_latents.nodes.host.attention.observer import WRAPPER_KEY, observe
-from explainable_latents.nodes.host.families.family import cross_attention_layers
 from tests.host.unets import SUBJECTS, conditioning, random_unet, sample
 
 
@@ -218,15 +217,6 @@ def test_subjects_of_another_prompt(model):
         observe(model.clone(), Subjects("", (), "rules"))
     with pytest.raises(ValueError, match="'dog' has token positions for"):
         observe(model.clone(), Subjects("dog", (Subject("dog", "subject", (0, 3), {"t5xxl": (1,)}),), "rules"))
-
-
-@pytest.mark.parametrize(("kind", "count"), [("SD15", 7), ("SD20", 7), ("SDXL", 8)])
-def test_layers_are_named_in_the_order_they_run(comfy, kind, count):
-    patcher, capture = observed(random_unet(kind))
-    sample(patcher, 1)
-    names = cross_attention_layers(patcher)
-    assert names == tuple(name for name, _ in capture.runs.kept[-1].layers)
-    assert len(names) == count
 
 
 def test_a_model_without_readable_attention_is_named(comfy):

@@ -38,43 +38,6 @@ def test_other_prompts_give_other_maps(model, plain):
     assert not torch.allclose(first_map(model, positive=conditioning(2)), plain, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"negative": conditioning(3)},
-        {"negative": conditioning(2, 2)},
-        {"negative": conditioning(2, 3)},
-        {"cfg": 1.0},
-    ],
-)
-def test_the_negative_prompt_plays_no_part(model, plain, how):
-    assert torch.allclose(first_map(model, **how), plain, atol=1e-5)
-
-
-def test_calls_split_for_lack_of_memory(model, plain, monkeypatch):
-    calls = []
-    apply_model = model.model.diffusion_model.forward
-
-    def note(x, *args, **kwargs):
-        calls.append(len(x))
-        return apply_model(x, *args, **kwargs)
-
-    monkeypatch.setattr(model.model.diffusion_model, "forward", note)
-    monkeypatch.setattr(model.model, "memory_required", lambda *args, **kwargs: 1e30)
-    assert torch.allclose(first_map(model), plain, atol=1e-5)
-    assert calls == [1, 1]
-
-
-@pytest.mark.parametrize("positive_chunks", [1, 2])
-def test_every_latent_of_a_batch_gets_its_own_map(model, positive_chunks):
-    positive, start = conditioning(1, positive_chunks), noise(3, (8, 12))
-    together = first_map(model, start=start, positive=positive)
-    for i in range(3):
-        alone = first_map(model, start=start[i : i + 1], positive=positive)
-        assert torch.allclose(together[:, i : i + 1], alone, atol=1e-4)
-    assert not torch.allclose(together[:, 0], together[:, 1], atol=1e-2)
-
-
 def combined(*prompts):
     return [entry for prompt in prompts for entry in prompt]
 
@@ -125,35 +88,6 @@ def test_percent_limits_the_steps(model):
     found = [[call.step for call in run.saliencies] for run in runs]
     assert all(found)
     assert [step for steps in found for step in steps] == list(range(12))
-
-
-def test_an_area_lies_at_its_place(model):
-    import nodes
-
-    (area,) = nodes.ConditioningSetArea().append(conditioning(1), 64, 64, 64, 32, 1.0)
-    maps = captured(model, steps=1, positive=area).saliencies[0].maps
-    frame = torch.zeros(16, 16, dtype=torch.bool)
-    frame[4:12, 8:16] = True
-    assert (maps[..., ~frame] == 0).all()
-    assert (maps[..., frame] > 0).all()
-    assert torch.allclose(maps.sum((-2, -1)), torch.ones(2, 1))
-    # the network sees the crop alone: the same as a small latent with that noise
-    alone = captured(model, steps=1, start=noise()[..., 4:12, 8:16]).saliencies[0].maps
-    assert torch.allclose(maps[..., 4:12, 8:16] * 64, alone * 64, atol=1e-4)
-
-
-def test_areas_of_the_same_prompt_share_the_frame_by_strength(model):
-    import nodes
-
-    (left,) = nodes.ConditioningSetArea().append(conditioning(1), 96, 128, 0, 0, 1.0)
-    (right,) = nodes.ConditioningSetArea().append(conditioning(1), 96, 128, 32, 0, 3.0)
-    run = captured(model, steps=1, positive=combined(left, right))
-    crops = [captured(model, steps=1, start=noise()[..., a:b]) for a, b in ((0, 12), (4, 16))]
-    sums = [sum(torch.nn.functional.interpolate(m, (16, 12)) for m in crop.layers.values()) for crop in crops]
-    frame = torch.zeros(2, 1, 16, 16)
-    frame[..., :4], frame[..., 12:] = sums[0][..., :4], sums[1][..., 8:]
-    frame[..., 4:12] = 0.25 * sums[0][..., 4:] + 0.75 * sums[1][..., :8]
-    assert torch.allclose(run.saliencies[0].maps * 256, normalise(frame) * 256, atol=1e-4)
 
 
 def test_a_mask_counts_where_it_is(model, plain):
