@@ -19,7 +19,7 @@ SIZE = 256  # colours in a colour map
 _SAMPLES = 4096  # points of a curve from which they are chosen
 _AT_ONCE = 1 << 17  # values coloured at once: 7 MB of memory beside the result
 
-# linear sRGB -> cone responses -> (cube root) -> Oklab
+# How Oklab is defined: linear sRGB -> cone responses -> (cube root) -> Oklab; here it is gone backwards.
 _CONES = (
     (0.4122214708, 0.5363325363, 0.0514459929),
     (0.2119034982, 0.6806995451, 0.1073969566),
@@ -40,15 +40,8 @@ _CURVES = {
 COLORMAPS = tuple(_CURVES)
 
 
-def srgb_to_oklab(rgb: Tensor) -> Tensor:
-    """Oklab coordinates (L, a, b) of sRGB colours in 0..1: [...,3] -> [...,3], float64."""
-    rgb = rgb.double()
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return (linear @ _matrix(_CONES).T).clamp_min(0) ** (1 / 3) @ _matrix(_LAB).T
-
-
 def oklab_to_srgb(lab: Tensor) -> Tensor:
-    """Inverse of `srgb_to_oklab`, clipped to 0..1: [...,3] -> [...,3], float64."""
+    """sRGB colours of Oklab coordinates (L, a, b), clipped to 0..1: [...,3] -> [...,3], float64."""
     cones = (lab.double() @ torch.linalg.inv(_matrix(_LAB)).T) ** 3
     linear = (cones @ torch.linalg.inv(_matrix(_CONES)).T).clamp(0, 1)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..choices import one_of
-from .english.foreign_syntax import remove_foreign_syntax
+from .english.foreign_syntax import CleanedText, remove_foreign_syntax
 from .english.pipeline import tag_text
 from .english.roles import FoundWord, find_roles, is_tag_list
 from .named_words import NamedWords, read_named_words
@@ -45,26 +45,22 @@ def parse(
     one_of("which", which, SELECTIONS)
     check_prompt(prompt)
     plain = plain_text(prompt)
-    spaced, typed = spaced_text(plain)
-    cleaned = remove_foreign_syntax(spaced)
-    text, kept = _for_tagger(cleaned.text)
-    origin = [typed[cleaned.origin[i]] for i in kept]
-    tags = parser == "auto" and is_tag_list(text)
-    doc, tagged_by = tag_text(text, "rules" if tags else parser)
+    text, origin = spaced_text(plain)
+    cleaned = remove_foreign_syntax(text)
+    found, tagged_by = _found_by_parser(cleaned, origin, parser, extent == WHOLE_PHRASE, which == MAIN_SUBJECT)
+    named: list[FoundWord] = []
     entries = read_named_words(override)
-    named = []
     for entry in entries:
-        named += _named(prompt, plain, [(typed[a], typed[b - 1] + 1) for a, b in entry.find(spaced)], entry, tokens)
+        spans = [(origin[start], origin[end - 1] + 1) for start, end in entry.find(text)]
+        named += _named(prompt, plain, spans, entry, tokens)
     named_roles = {entry.role for entry in entries}
-    roles = find_roles(doc, extent == WHOLE_PHRASE, which == MAIN_SUBJECT)
-    found = [(origin[start], origin[end - 1] + 1, role) for start, end, role in roles]
     covered = {i for start, end, _ in named for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in named_roles and covered.isdisjoint(range(*each[:2]))]
     items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
     return Subjects(
         prompt,
         tuple(item for item in items if not tokens or any(item.tokens.values())),
-        f"{tagged_by} (list of tags)" if tags else tagged_by,
+        tagged_by,
         {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
         uninterpreted=cleaned.foreign,
     )
@@ -96,7 +92,7 @@ def _notes(uninterpreted: Sequence[str]) -> list[str]:
 def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
     """Return the text with a space where a weight ends inside a run of letters, which the host reads as two words.
 
-    Second: the index in plain.text of each of its characters.
+    The second result is the index in `plain.text` of each of its characters.
     """
     origin: list[int] = []
     characters: list[str] = []
@@ -109,11 +105,27 @@ def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
     return "".join(characters), origin
 
 
+def _found_by_parser(
+    cleaned: CleanedText, origin: Sequence[int], parser: str, whole_phrase: bool, main: bool
+) -> tuple[list[FoundWord], str]:
+    """Return what the parser finds, characters of the plain text, and the name of what tagged the text.
+
+    origin: the index in the plain text of each character of the text before foreign syntax was taken out.
+    """
+    text, kept = _for_tagger(cleaned.text)
+    is_list = parser == "auto" and is_tag_list(text)
+    doc, tagged_by = tag_text(text, "rules" if is_list else parser)
+    typed = [origin[cleaned.origin[i]] for i in kept]
+    found = [(typed[start], typed[end - 1] + 1, role) for start, end, role in find_roles(doc, whole_phrase, main)]
+    return found, f"{tagged_by} (list of tags)" if is_list else tagged_by
+
+
 def _for_tagger(text: str) -> tuple[str, list[int]]:
     """Return the text for the tagger and the index in `text` of each of its characters.
 
-    Embeddings become a name of equal length; quotes and brackets, which say nothing about the grammar, become spaces.
-    Of several marks or spaces in a row only the first is kept, and the comma: spaCy takes quadratic time for long runs.
+    Embeddings become a made-up name of equal length; quotes and brackets, which tell nothing about the grammar, become
+    spaces. Of several marks or spaces in a row only the first is kept, and the first comma: spaCy takes quadratic time
+    for long runs.
     """
     named = _EMBEDDING.sub(lambda match: "E" + "x" * (len(match[0]) - 1), text)
     kept: list[int] = []

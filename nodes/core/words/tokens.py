@@ -20,7 +20,7 @@ from typing import Any
 
 from .prompt_text import PlainText
 
-Offsets = tuple[tuple[int, int], ...]
+Offsets = tuple[tuple[int, int], ...]  # [start, end) of each token's characters
 
 # The slow tokenizer's merge loop is quadratic in a run without spaces: 500 emoji take it about a second.
 MAX_SLOW_RUN = 500
@@ -28,7 +28,7 @@ MAX_SLOW_RUN = 500
 # The token by which T5 marks the start of a word.
 _WORD_START = "▁"
 
-_SUPPORTED = "so token positions would be a guess. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
+_NO_GUESS = "so token positions would be a guess. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TokenizedText:
     """
 
     text: str
-    offsets: tuple[tuple[int, int], ...]
+    offsets: Offsets
     positions: tuple[int | None, ...]
 
 
@@ -173,12 +173,12 @@ def _slow_normaliser(tokenizer: Any) -> Callable[[str], str]:
 def _mismatch(plain: PlainText, text: str) -> ValueError:
     return ValueError(
         f"This text encoder's tokenizer changes the prompt in a way that is not understood: given '{text[:80]}' "
-        f"out of '{plain.text[:80]}', {_SUPPORTED}"
+        f"out of '{plain.text[:80]}', {_NO_GUESS}"
     )
 
 
 def _untraceable(text: str) -> ValueError:
     return ValueError(
         f"The tokens of '{text[:80]}' cannot be traced back to its characters in this text encoder's tokenizer, "
-        f"{_SUPPORTED}"
+        f"{_NO_GUESS}"
     )

@@ -1,12 +1,13 @@
 """The rule-based part-of-speech tagger, for prompts where no spaCy model is installed.
 
-Every word is looked up in closed-class lists and in WordNet's word lists by part of speech (spacy-lookups-data); what
-is still open is settled by context, left to right.
+Every word is looked up in our word lists and in WordNet's lists by part of speech (spacy-lookups-data); where a word
+can be several, its neighbours decide, from left to right.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import word_lists
@@ -17,27 +18,54 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[\W\d_]*|\d[\d.,]*\w{1,2}")
 _ADJECTIVE_ENDINGS = (
-    "y",
-    "ic",
-    "al",
-    "ful",
-    "ous",
-    "ive",
-    "ish",
-    "less",
-    "able",
-    "ible",
-    "ant",
-    "ent",
-    "an",
-    "en",
-    "ed",
-    "ing",
-)
+    "y", "ic", "al", "ful", "ous", "ive", "ish", "less", "able", "ible", "ant", "ent", "an", "en", "ed", "ing",
+)  # fmt: skip
 # A word with such an ending is an adjective where it stands alone between commas, and an unknown one before a noun.
 _ADJECTIVE_SUFFIXES = ("ent", "ous", "ic", "ive", "ish", "less", "ful", "esque", "inal", "ical", "like")
 _LONGEST_CLAUSE = 40
 _ISOLATED = frozenset({"PUNCT", "END"})
+
+
+@dataclass(frozen=True)
+class _OpenWord:
+    """A word that can have several tags, with what stands around it.
+
+    word, last_word, next_word: lower case, "" where there is none. choice: the tags it can have. tags: those of all
+    words before it. after: the tags that the next word can have, END behind the last.
+    """
+
+    word: str
+    last_word: str
+    next_word: str
+    choice: frozenset[str]
+    tags: list[str]
+    after: frozenset[str]
+
+    @property
+    def before(self) -> str:
+        """The tag of the word in front, "" for none."""
+        return self.tags[-1] if self.tags else ""
+
+    @property
+    def is_participle(self) -> bool:
+        """Whether it ends like a participle (running, parked)."""
+        return self.word.endswith(("ing", "ed")) and self.word not in word_lists.BASE_FORMS
+
+    @property
+    def noun_phrase_follows(self) -> bool:
+        """Whether what comes next can go on with the noun phrase that the word is in."""
+        participle = self.next_word.endswith("ing") and self.next_word in word_lists.COMMON_VERBS
+        return bool(self.after & {"NOUN", "PROPN", "ADJ"}) and not self.after & {"ADP", "DET"} and not participle
+
+    @property
+    def in_noun_phrase(self) -> bool:
+        """Whether what stands in front begins a noun phrase."""
+        return self.before in ("DET", "NUM", "ADJ", "PART") or (self.before == "ADP" and self.last_word != "to")
+
+    @property
+    def alone(self) -> bool:
+        """Whether the word stands alone between commas."""
+        return self.before in ("", "PUNCT") and bool(self.after & _ISOLATED)
 
 
 def tag(doc: Doc) -> Doc:
@@ -47,16 +75,19 @@ def tag(doc: Doc) -> Doc:
     for i in range(1, len(words)):
         if words[i] == "can" and "NOUN" in options[i - 1] and not (options[i + 1 : i + 2] or [_ISOLATED])[0] & {"VERB"}:
             options[i] = frozenset({"NOUN"})  # a trash can
+    padded = ["", *words, ""]
     tags: list[str] = []
-    for i, choice in enumerate(options):
-        before = tags[i - 1] if i else ""
-        tags.append(next(iter(choice)) if len(choice) == 1 else _settle(words, options, tags, i, before))
+    following = [*options, frozenset({"END"})][1:]
+    for i, (choice, after) in enumerate(zip(options, following, strict=True)):
+        open_word = _OpenWord(padded[i + 1], padded[i], padded[i + 2], choice, tags, after)
+        tags.append(next(iter(choice)) if len(choice) == 1 else _settle(open_word))
     for token, found in zip(doc, tags, strict=True):
         token.pos_ = found
     return doc
 
 
 def _options(text: str, word: str) -> frozenset[str]:
+    """Return the tags that a word can have, by itself. word: the text in lower case."""
     if _NUMBER.fullmatch(text):
         return frozenset({"NUM"} if text[:1].isdigit() else {"SPACE"} if text.isspace() else {"PUNCT"})
     if word in ("'s", "’s"):
@@ -76,134 +107,102 @@ def _options(text: str, word: str) -> frozenset[str]:
     return frozenset({"NOUN", "ADJ"} if word.endswith(_ADJECTIVE_SUFFIXES) else {"NOUN"})
 
 
-def _settle(words: list[str], options: list[frozenset[str]], tags: list[str], i: int, before: str) -> str:
-    """Choose between the possible tags of word i by what stands before and after it."""
-    word, choice = words[i], options[i]
-    if (
-        {"NOUN", "VERB"} <= choice
-        and word not in word_lists.ADJECTIVE_FORMS
-        and words[i + 1 : i + 2] == ["of"]
-        and not word.endswith(("ing", "ed"))
-    ):
+def _settle(w: _OpenWord) -> str:
+    """Choose between the possible tags of a word by what stands before and after it."""
+    adjective_form = w.word in word_lists.ADJECTIVE_FORMS
+    if {"NOUN", "VERB"} <= w.choice and w.next_word == "of" and not (adjective_form or w.word.endswith(("ing", "ed"))):
         return "NOUN"
-    after = options[i + 1] if i + 1 < len(options) else frozenset({"END"})
-    participle_follows = (
-        words[i + 1 : i + 2] and words[i + 1].endswith("ing") and words[i + 1] in word_lists.COMMON_VERBS
-    )
-    nominal_follows = bool(after & {"NOUN", "PROPN", "ADJ"}) and not after & {"ADP", "DET"} and not participle_follows
-    in_phrase = before in ("DET", "NUM", "ADJ", "PART") or (before == "ADP" and words[i - 1] != "to")
-    alone = before in ("", "PUNCT") and bool(after & _ISOLATED)
-    if alone and "ADJ" in choice and word.endswith(_ADJECTIVE_SUFFIXES):
+    if "ADJ" in w.choice and (_is_separate_adjective(w) or _is_common_adjective(w)):
         return "ADJ"
-    if (
-        "ADJ" in choice
-        and word in word_lists.ADJECTIVE_FORMS
-        and (
-            (nominal_follows and not (word == "light" and before == "NOUN"))
-            or alone
-            or (before == "VERB" and "ADV" not in choice)
-            or (before in ("ADJ", "ADV") and after & _ISOLATED)
-            or "NOUN" not in choice
-        )
-    ):
-        return "ADJ"
-    if "VERB" in choice and _is_participle(word):
-        return _settle_participle(word, choice, before, in_phrase, nominal_follows, after)
-    if "ADV" in choice and (
-        (before in ("VERB", "NOUN", "PROPN", "") and "ADP" in after) or (before == "VERB" and after & _ISOLATED)
+    if "VERB" in w.choice and w.is_participle:
+        return _settle_participle(w)
+    if "ADV" in w.choice and (
+        (w.before in ("VERB", "NOUN", "PROPN", "") and "ADP" in w.after) or (w.before == "VERB" and w.after & _ISOLATED)
     ):
         return "ADV"
-    if in_phrase:
-        return _settle_nominal(word, choice, nominal_follows, after)
-    if "VERB" in choice and before in ("NOUN", "PROPN", "PRON", "AUX", "ADV", "NUM"):
-        return _settle_predicate(words, tags, i, choice, before, after)
-    if "VERB" in choice and before in ("", "PUNCT", "SCONJ", "CCONJ", "SPACE"):
-        return _settle_start(word, choice, tags, after, nominal_follows)
-    if "NOUN" in choice or "ADJ" in choice:
-        return _settle_nominal(word, choice, nominal_follows, after)
-    return "VERB" if "VERB" in choice else sorted(choice)[0]
+    if w.in_noun_phrase:
+        return _settle_nominal(w)
+    if "VERB" in w.choice and w.before in ("NOUN", "PROPN", "PRON", "AUX", "ADV", "NUM"):
+        return _settle_predicate(w)
+    if "VERB" in w.choice and w.before in ("", "PUNCT", "SCONJ", "CCONJ", "SPACE"):
+        return _settle_start(w)
+    return _settle_nominal(w)
 
 
-def _is_participle(word: str) -> bool:
-    return word.endswith(("ing", "ed")) and word not in word_lists.BASE_FORMS
+def _is_separate_adjective(w: _OpenWord) -> bool:
+    """Return whether a word alone between commas ends like an adjective ("cozy, dark, majestic")."""
+    return w.alone and w.word.endswith(_ADJECTIVE_SUFFIXES)
 
 
-def _settle_participle(
-    word: str, choice: frozenset[str], before: str, in_phrase: bool, nominal_follows: bool, after: frozenset[str]
-) -> str:
+def _is_common_adjective(w: _OpenWord) -> bool:
+    """Return whether a frequent adjective stands where an adjective can."""
+    if w.word not in word_lists.ADJECTIVE_FORMS:
+        return False
+    qualifies = w.noun_phrase_follows and not (w.word == "light" and w.before == "NOUN")
+    predicate = (w.before == "VERB" and "ADV" not in w.choice) or (w.before in ("ADJ", "ADV") and w.after & _ISOLATED)
+    return bool(qualifies or w.alone or predicate or "NOUN" not in w.choice)
+
+
+def _settle_participle(w: _OpenWord) -> str:
     """-ing and -ed: a verb after a noun, an adjective in front of one, a noun at the end of a phrase (a painting)."""
-    if before in ("NOUN", "PROPN", "PRON", "AUX", "SCONJ", "CCONJ", "ADV"):
-        ends = after & _ISOLATED and word not in word_lists.COMMON_VERBS
-        return (
-            "NOUN"
-            if before in ("NOUN", "PROPN") and "NOUN" in choice and (ends or word in word_lists.PICTURE_NOUNS)
-            else "VERB"
-        )
-    if nominal_follows:
+    if w.before in ("NOUN", "PROPN"):
+        ends = w.after & _ISOLATED and w.word not in word_lists.COMMON_VERBS
+        return "NOUN" if "NOUN" in w.choice and (ends or w.word in word_lists.PICTURE_NOUNS) else "VERB"
+    if w.before in ("PRON", "AUX", "SCONJ", "CCONJ", "ADV"):
+        return "VERB"
+    if w.noun_phrase_follows:
         return "ADJ"
-    if in_phrase and "NOUN" in choice:
+    if w.in_noun_phrase and "NOUN" in w.choice:
         return "NOUN"
-    return "ADJ" if in_phrase and "ADJ" in choice else "VERB"
+    return "ADJ" if w.in_noun_phrase and "ADJ" in w.choice else "VERB"
 
 
-def _settle_nominal(word: str, choice: frozenset[str], nominal_follows: bool, after: frozenset[str]) -> str:
+def _settle_nominal(w: _OpenWord) -> str:
     """Inside a noun phrase: adjective in front of more of it, else noun."""
-    adjective = nominal_follows and ("NOUN" not in choice or word.endswith(_ADJECTIVE_ENDINGS))
-    if "NOUN" in choice and not ("ADJ" in choice and adjective):
+    adjective = w.noun_phrase_follows and ("NOUN" not in w.choice or w.word.endswith(_ADJECTIVE_ENDINGS))
+    if "NOUN" in w.choice and not ("ADJ" in w.choice and adjective):
         return "NOUN"
-    if "ADJ" in choice:
+    if "ADJ" in w.choice:
         return "ADJ"
-    return "VERB" if "VERB" in choice else sorted(choice)[0]
+    return "VERB" if "VERB" in w.choice else sorted(w.choice)[0]
 
 
-def _settle_predicate(
-    words: list[str], tags: list[str], i: int, choice: frozenset[str], before: str, after: frozenset[str]
-) -> str:
+def _settle_predicate(w: _OpenWord) -> str:
     """After a noun or pronoun: a verb when the form agrees and an object, an adverbial or the end follows."""
-    word = words[i]
-    if before in ("PRON", "AUX"):
-        return "VERB" if before == "PRON" or "NOUN" not in choice or word in word_lists.PARTICIPLES else "NOUN"
-    if "NOUN" not in choice and "ADJ" not in choice:
+    if w.before in ("PRON", "AUX"):
+        return "VERB" if w.before == "PRON" or "NOUN" not in w.choice or w.word in word_lists.PARTICIPLES else "NOUN"
+    if "NOUN" not in w.choice and "ADJ" not in w.choice:
         return "VERB"
-    if after & {"DET"} and (_is_s_form(word) or _is_s_form(words[i - 1]) or word in word_lists.COMMON_VERBS):
+    known = w.word in word_lists.COMMON_VERBS
+    third_person = _is_s_form(w.word)
+    if "DET" in w.after and (third_person or _is_s_form(w.last_word) or known):
         return "VERB"
-    if word in word_lists.NOUN_FORMS:
+    if w.word in word_lists.NOUN_FORMS:
         return "NOUN"
-    clause = tags[_clause_start(tags) :]
-    plural = (
-        _is_s_form(words[i - 1])
-        or words[i - 1] in word_lists.PLURALS
-        or ("CCONJ" in clause[1:] and "ADP" not in clause)
-    )
-    third_person = _is_s_form(word)
-    agrees = third_person != plural or before == "ADV"
-    known = word in word_lists.COMMON_VERBS
-    # "teenagers skateboard down a street": a plural hardly ever qualifies another noun
-    qualifies = words[i - 1] in word_lists.QUALIFYING_PLURALS
-    if (
-        plural
-        and agrees
-        and before == "NOUN"
-        and not qualifies
-        and not {"CCONJ", "VERB"} & {*clause}
-        and after & {"ADP", "ADV"}
-    ):
+    clause = w.tags[_clause_start(w.tags) :]
+    two_subjects = "CCONJ" in clause[1:] and "ADP" not in clause
+    plural = _is_s_form(w.last_word) or w.last_word in word_lists.PLURALS or two_subjects
+    agrees = third_person != plural or w.before == "ADV"
+    # "teenagers skateboard down a street": a plural hardly ever stands in front of another noun
+    after_plural = plural and w.before == "NOUN" and w.last_word not in word_lists.QUALIFYING_PLURALS
+    if after_plural and agrees and not {"CCONJ", "VERB"} & {*clause} and w.after & {"ADP", "ADV"}:
         return "VERB"
     verb_before = "VERB" in clause or "AUX" in clause
-    continues = bool(after & {"ADP", "DET", "ADV", "PRON", "NUM"})
-    ends = bool(after & {"END", "PUNCT", "CCONJ", "SCONJ"})
+    continues = bool(w.after & {"ADP", "DET", "ADV", "PRON", "NUM"})
+    ends = bool(w.after & {"END", "PUNCT", "CCONJ", "SCONJ"})
     if agrees and known and (continues or ends or not verb_before):
         return "VERB"
     # "a vase filled with roses stands on": the subject of the verb is not the noun in front of it
-    if (third_person and known and continues and "ADP" in clause) or word in word_lists.PARTICIPLES:
+    if (third_person and known and continues and "ADP" in clause) or w.word in word_lists.PARTICIPLES:
         return "VERB"
-    opened = "DET" in clause and before == "NOUN"
-    if third_person and agrees and not verb_before and (continues or (opened and after & {"NOUN", "ADJ"})):
+    has_subject = "DET" in clause and w.before == "NOUN"
+    if third_person and agrees and not verb_before and (continues or (has_subject and w.after & {"NOUN", "ADJ"})):
         return "VERB"
-    return _settle_nominal(word, choice, False, after)
+    return "NOUN" if "NOUN" in w.choice else "ADJ"
 
 
 def _is_s_form(word: str) -> bool:
+    """Return whether a word ends like a plural or a verb in the third person."""
     return word.endswith("s") and not word.endswith(("ss", "us", "is"))
 
 
@@ -214,11 +213,9 @@ def _clause_start(tags: list[str]) -> int:
     return start
 
 
-def _settle_start(
-    word: str, choice: frozenset[str], tags: list[str], after: frozenset[str], nominal_follows: bool
-) -> str:
+def _settle_start(w: _OpenWord) -> str:
     """At the start of a clause: an order (draw a dog) or a second predicate (and holds a book), else a noun phrase."""
-    predicate = tags[-1:] == ["CCONJ"] and "VERB" in tags
-    if "DET" in after and ("VERB" in choice) and (predicate or not tags):
+    second_predicate = w.before == "CCONJ" and "VERB" in w.tags
+    if "DET" in w.after and (second_predicate or not w.tags):
         return "VERB"
-    return _settle_nominal(word, choice, nominal_follows, after)
+    return _settle_nominal(w)
