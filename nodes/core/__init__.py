@@ -7,4 +7,7 @@
     methods/     what is done with a mask: one paper, one file
 
 Each package says in its own `__init__` what is in it and in which order to read; `choices` checks every choice by name.
+
+What the code calls Abs-Grad-SAM is arXiv 2408.16232; Experiments 1 and 2 are those of Devaney, Pathania, Andrade and
+Maheshwari, *Image Generation via Stable Diffusion Using Latent Space Manipulation*.
 """

@@ -13,7 +13,7 @@ from .saliency import Saliency
 from .thresholds import above_threshold, check_rule
 
 COMBINATIONS = ("sum", "union", "intersection")
-# Whether the maps are smoothed and dilated, or the mask that the threshold makes of them (as document 001 has it).
+# Whether the maps are smoothed and dilated, or, as the paper of Abs-Grad-SAM describes, the mask that comes of them.
 FILTER_ORDERS = BEFORE, AFTER = ("before the threshold", "after the threshold")
 # What becomes of maps that have latent channels, as a MASK has none.
 CHANNELS_TO_MASK = ("together", "each", "whole")

@@ -16,7 +16,8 @@ from .tokens import TokenSpan, positions_of, token_list
 
 # What stands for a subject, and which of the things that a prompt names are subjects.
 EXTENTS = HEAD_NOUN, WHOLE_PHRASE = ("head noun", "whole phrase")
-SELECTIONS = MAIN_SUBJECT, ALL_THINGS = ("main subject", "all things")
+MAIN_SUBJECT = "main subject"
+SELECTIONS = (MAIN_SUBJECT, "all things")
 
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")

@@ -17,9 +17,11 @@ from ..comfyui.pack import alias_pack
 
 alias_pack()
 
-from explainable_latents.nodes.core.words.english.noun_kinds import CORRECTIONS  # noqa: E402  the line above makes it importable
+from explainable_latents.nodes.core.words.english.noun_kinds import (  # noqa: E402  the line above makes it importable
+    CORRECTIONS,
+    TABLE,
+)
 
-TARGET = Path(__file__).parents[3] / "nodes" / "core" / "words" / "english" / "data" / "word_kinds.txt.gz"
 # WordNet's numbers of its lexicographer files for nouns begin at 3.
 _CLASSES = """
     Tops act animal artifact attribute body cognition communication event feeling food group location motive object
@@ -146,9 +148,8 @@ def main() -> None:
         if differs if head != word else found != ("thing",):
             groups[" ".join(found)].append(word)
     text = "".join(f"{name}: {' '.join(sorted(words))}\n" for name, words in sorted(groups.items()))
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_bytes(gzip.compress(text.encode("utf-8"), 9, mtime=0))
-    print(f"{sum(map(len, groups.values()))} words, {TARGET.stat().st_size} bytes")
+    TABLE.write_bytes(gzip.compress(text.encode("utf-8"), 9, mtime=0))
+    print(f"{sum(map(len, groups.values()))} words, {TABLE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
