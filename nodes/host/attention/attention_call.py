@@ -39,7 +39,7 @@ class AttentionCall:
     """One attention of one model call. Its tensors are the network's own and must not be changed in place.
 
     q: [R,Q,H*d]. k, v: [R,K,H*d]. mask: added to the scores (bool: True is kept), or None. scale: None for d^-1/2.
-    inputs: what q and k were made from, at cross-attention. attend: the user's attention backend: `attend(q, k, v,
+    inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
     where another node computes attention itself. edits, changes: what the editors want.
     """
@@ -57,10 +57,10 @@ class AttentionCall:
 
     def of_rows(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q, k, v and mask of these rows, as edited so far; edited rows must have equal shapes."""
-        numbers = self.numbers(rows)
-        if not self.edits.keys() & set(numbers.tolist()):
+        # which rows these are is asked of the device only where it matters
+        if not self.edits or not self.edits.keys() & set(self.numbers(rows).tolist()):
             return self.q[rows], self.k[rows], self.v[rows], _of_rows(self.mask, rows)
-        each = [self._row(row) for row in numbers.tolist()]
+        each = [self._row(row) for row in self.numbers(rows).tolist()]
         q, k, v = (torch.cat([row[i] for row in each]) for i in range(3))
         return q, k, v, None if each[0][3] is None else torch.cat([row[3] for row in each])
 

@@ -36,10 +36,10 @@ class SiteFinder(Protocol):
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
         """A copy of the transformer options with what finds sites of these kinds; it may be installed once more."""
 
-    def take(self, options: dict) -> tuple[Site, Inputs | None] | None:
-        """The site of the attention that is computed now with these transformer options, None for any other attention.
+    def take(self, options: dict) -> tuple[Site, Inputs] | None:
+        """The site of the attention that is computed now with these transformer options, and what goes into it.
 
-        Inputs are known of CROSS only.
+        None for any other attention.
         """
 
     def forget(self) -> None:

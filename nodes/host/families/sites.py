@@ -40,11 +40,11 @@ def site_name(block: tuple[str, int], depth: int) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the queries and keys of a cross-attention are made from.
+    """What the queries and keys of an attention are made from.
 
     before: queries' input n [R,Q,d] and keys' input, the context [R,T,d], as the model gives them; None where no other
-    node has a patch there. behind: both behind the other nodes' patches, perhaps of other shapes. changed_by: the names
-    of these patches, for messages.
+    node has a patch there, and for SELF. behind: both behind the other nodes' patches, perhaps of other shapes.
+    changed_by: the names of what other nodes put there, for messages.
     """
 
     before: tuple[Tensor, Tensor] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING
 
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
@@ -54,23 +54,24 @@ class UNetSites:
         self._next: tuple[str, dict] | None = None
         self._before: tuple[Tensor, Tensor] | None = None
         self._behind: tuple[Tensor, Tensor] | None = None
-        self._changed_by = ""
+        self._changed_by: dict[str, str] = {}
         self._wrapped: list[Callable] = []
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
         """See `SiteFinder`."""
-        patches = dict(options.get("patches", {}))
+        patches, replaced = dict(options.get("patches", {})), options.get("patches_replace", {})
         others = [each for each in patches.get("attn2_patch", []) if each not in (self._enter, self._announce_cross)]
         outputs = patches.get("attn2_output_patch", [])
-        self._changed_by = patch_names(of_other_nodes([*others, *outputs])) or "another node"
+        self._changed_by[CROSS] = _names([*others, *outputs])
         patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce_cross]
         if outputs:
             patches["attn2_output_patch"] = [self._once(each, self._mixing(each, listener)) for each in outputs]
         if SELF in kinds:
             others = [each for each in patches.get("attn1_patch", []) if each != self._announce_self]
             patches["attn1_patch"] = [*others, self._announce_self]
+            replacements = replaced.get("attn1", {}).values()
+            self._changed_by[SELF] = _names([*others, *patches.get("attn1_output_patch", []), *replacements])
         options = {**options, "patches": patches}
-        replaced = options.get("patches_replace", {})
         around = {
             key: {block: self._once(each, listener.around(each)) for block, each in replaced[key].items()}
             for key in ("attn1", "attn2")
@@ -78,7 +79,7 @@ class UNetSites:
         }
         return {**options, "patches_replace": {**replaced, **around}} if around else options
 
-    def take(self, options: dict) -> tuple[Site, Inputs | None] | None:
+    def take(self, options: dict) -> tuple[Site, Inputs] | None:
         """See `SiteFinder`."""
         announced, self._next = self._next, None
         # A block whose attention module another node replaced never computes what was announced: the next block's
@@ -88,11 +89,9 @@ class UNetSites:
         kind, options = announced
         block, depth = _place(options)
         h, w = options["activations_shape"][-2:]
-        queries = keys = slice(0, h * w)
-        inputs = None
-        if kind == CROSS:
-            keys = slice(0, self._behind[1].shape[1])
-            inputs = Inputs(self._before, self._behind, self._changed_by)
+        queries = slice(0, h * w)
+        keys = slice(0, self._behind[1].shape[1]) if kind == CROSS else queries
+        inputs = Inputs(self._before if kind == CROSS else None, self._behind, self._changed_by[kind])
         return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys), inputs
 
     def forget(self) -> None:
@@ -114,6 +113,7 @@ class UNetSites:
 
     def _announce_self(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
         """The last attn1 patch: this block's self-attention comes next."""
+        self._behind = n, context
         self._next = SELF, options
         return n, context, value
 
@@ -140,3 +140,8 @@ class UNetSites:
 def _place(options: dict) -> tuple[tuple[str, int], int]:
     """The transformer block that runs: its part of the network and its depth there."""
     return options["block"], options.get("block_index", 0)
+
+
+def _names(patches: Iterable[Callable]) -> str:
+    """What to call these functions of other nodes."""
+    return patch_names(of_other_nodes(patches)) or "another node"
