@@ -10,7 +10,7 @@ from .core.maps.saliency import OVER_STEPS
 from .host.attention.observer import observe
 from .host.handles import fingerprint, tracked
 from .host.one_call import probe
-from .inputs import prompt_input, reading_inputs, region_input, seed_input
+from .inputs import prompt_input, reading_inputs, refine_input, region_input, seed_input
 from .sockets import CATEGORY, Attention, Saliency, Subjects
 
 
@@ -48,6 +48,7 @@ class ELCaptureAttention(io.ComfyNode):
                 ),
                 *reading_inputs(),
                 prompt_input(),
+                refine_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
@@ -74,6 +75,7 @@ class ELCaptureAttention(io.ComfyNode):
         resize: str,
         share: str,
         positive: Any = None,
+        refine: int = 0,
     ) -> io.NodeOutput:
         """Install the observer on a clone of the model."""
         observed = model.clone()
@@ -86,6 +88,7 @@ class ELCaptureAttention(io.ComfyNode):
             positive=positive,
             resize=resize,
             share=share,
+            refine=refine,
         )
         return io.NodeOutput(observed, tracked(capture))
 
@@ -172,6 +175,7 @@ class ELProbeAttention(io.ComfyNode):
                 seed_input("Seed of that noise."),
                 *reading_inputs(),
                 region_input(),
+                refine_input(),
             ],
             outputs=[
                 Saliency.Output(display_name="saliency", tooltip="One map per word and latent, each summing to 1.")
@@ -191,9 +195,10 @@ class ELProbeAttention(io.ComfyNode):
         resize: str,
         share: str,
         region: Any = None,
+        refine: int = 0,
     ) -> io.NodeOutput:
         """Call the model once."""
-        how = {"layers": layers, "resize": resize, "share": share}
+        how = {"layers": layers, "resize": resize, "share": share, "refine": refine}
         return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .core.attention.aggregate import RESIZE_MODES
+from .core.attention.refine import MOST_POWERS
 from .core.maps.masks import COMBINATIONS, FILTER_ORDERS, Shaping
 from .core.maps.thresholds import FLAT_MAPS, RULES
 from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
@@ -178,6 +179,20 @@ def reading_inputs() -> list[io.Input]:
             "takes most. prompt words: renormalised over the prompt's own tokens.",
         ),
     ]
+
+
+def refine_input() -> io.Input:
+    """Whether maps are sharpened. It came later, so it stands behind all other inputs."""
+    return io.Int.Input(
+        "refine",
+        default=0,
+        min=0,
+        max=MOST_POWERS,
+        optional=True,
+        advanced=True,
+        tooltip="Sharpen the maps by the model's own self-attention, so that they fill the things they lie on. 0 is "
+        "off (as in the paper). 1 works best with the rule otsu, 2 with mean; more spreads the maps further.",
+    )
 
 
 def plan_inputs() -> list[io.Input]:

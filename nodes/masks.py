@@ -11,7 +11,7 @@ from .core.maps.masks import FILTER_ORDERS, Shaping
 from .core.maps.thresholds import FLAT_MAPS
 from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
 from .host.autograd.solvers import SOLVERS
-from .inputs import flat_map_input, order_input, prompt_input, shaping_inputs
+from .inputs import flat_map_input, order_input, prompt_input, refine_input, shaping_inputs
 from .sockets import CATEGORY, Masking, Subjects
 
 _USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
@@ -55,6 +55,7 @@ class ELMaskFromAttention(io.ComfyNode):
                 ),
                 order_input(),
                 flat_map_input(),
+                refine_input(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -77,13 +78,14 @@ class ELMaskFromAttention(io.ComfyNode):
         over_steps: str = CALLS[0],
         smooth_and_dilate: str = FILTER_ORDERS[0],
         flat_map: str = FLAT_MAPS[0],
+        refine: int = 0,
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
         shaping = Shaping(
             rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
         )
-        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps))
+        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps, refine))
 
 
 class ELMaskFromGradient(io.ComfyNode):

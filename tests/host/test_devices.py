@@ -79,8 +79,10 @@ def test_capturing(offloaded, way, dtype):
     def run(model):
         model, devices = model.clone(), []
         capture = observe(model, SUBJECTS, share="prompt words", resize="bilinear")
+        refined = observe(model, SUBJECTS, refine=2)
         samples = sample(model, 2, grid=GRID, batch=2, callback=lambda *_: devices.append(capture.latest().maps.device))
         saliency = capture.saliency(samples, "all", "each"), capture.saliency(samples, "subject", "mean", True)
+        saliency = *saliency, refined.saliency(samples, "all", "sum")
         return samples, *(each.maps for each in saliency), set(devices)
 
     found, expected = on_both(offloaded(way, dtype), run)

@@ -28,6 +28,11 @@ def normalise(maps: Tensor) -> Tensor:
     return torch.where(total > 0, maps / total, torch.zeros_like(maps))
 
 
+def added(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest") -> Tensor:
+    """The layers' maps [S,B,h_n,w_n] resized to `grid` and added: [S,B,*grid]."""
+    return torch.stack([resize(maps, grid, mode) for maps in layer_maps]).sum(dim=0)
+
+
 def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest") -> Tensor:
     """Aggregated attention map: layers resized to the latent grid, added, normalised to sum 1.
 
@@ -37,7 +42,7 @@ def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "
     """
     if not layer_maps:
         raise ValueError("no cross-attention layer to aggregate")
-    return normalise(torch.stack([resize(maps, grid, mode) for maps in layer_maps]).sum(dim=0))
+    return normalise(added(layer_maps, grid, mode))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ class AttentionMasking:
     or grids separated by commas). positive: the CONDITIONING of the subjects' prompt, a list of [context [1,T,d],
     options]; None for the first positive one. calls: `last call` takes the maps of the one call before the step (as the
     published code does), `cumulative` those of all calls from the first step on, added up before they are normalised
-    (as the proposal describes it). Raises ValueError for another choice.
+    (as the proposal describes it). refine: how often the maps are sharpened by self-attention, see
+    `core.attention.refine`; 0 for never. Raises ValueError for another choice.
     """
 
     subjects: Subjects
@@ -33,6 +34,7 @@ class AttentionMasking:
     layers: str = "all"
     positive: Sequence[Sequence[Any]] | None = None
     calls: str = LAST_CALL
+    refine: int = 0
 
     def __post_init__(self) -> None:
         one_of("over_steps", self.calls, CALLS)

@@ -22,17 +22,22 @@ if TYPE_CHECKING:
 class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
-    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. last: the map of the sampler's most recent model call, None when
+    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
+    [S,B,h,w], None where maps are not refined. last: the map of the sampler's most recent model call, None when
     that call showed no attention. notes: what was warned of while it ran.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
     layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
+    refined: Tensor | None = None
     last: Saliency | None = None
     notes: list[str] = field(default_factory=list)
 
-    def see(self, saliency: Saliency | None, layers: dict[str, Tensor]) -> None:
-        """Take in one model call of the sampler; None when the subjects' prompt took no part in it."""
+    def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
+        """Take in one model call of the sampler; None when the subjects' prompt took no part in it.
+
+        refined: see `ModelCall.total`.
+        """
         self.last = saliency
         if saliency is None:
             return
@@ -40,19 +45,23 @@ class CapturedRun(SamplerRun):
         for name, maps in layers.items():
             key = (name, tuple(maps.shape[-2:]))
             self.layers[key] = self.layers[key] + maps if key in self.layers else maps
+        if refined is not None:
+            self.refined = refined if self.refined is None else self.refined + refined
 
     def content(self) -> list[Tensor]:
         """See `SamplerRun`."""
-        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values()]
+        refined = [] if self.refined is None else [self.refined]
+        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values(), *refined]
 
     def to_cpu(self) -> None:
         """See `SamplerRun`."""
         self.saliencies = [saliency.with_maps(saliency.maps.cpu()) for saliency in self.saliencies]
         self.layers = {key: maps.cpu() for key, maps in self.layers.items()}
+        self.refined = None if self.refined is None else self.refined.cpu()
         self.last = None
 
     def layer_saliency(self, subjects: tuple[int, ...]) -> Saliency:
-        """Each layer's own map of the `subjects`, summed over the calls, labelled `word, layer (h x w)`."""
+        """Each layer's own map of the `subjects`, as it was read, summed over the calls: `word, layer (h x w)`."""
         last = self.saliencies[-1].select(subjects)
         maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
@@ -61,6 +70,8 @@ class CapturedRun(SamplerRun):
     def total(self, mode: str) -> Saliency:
         """The maps of every subject over all calls so far, added up before they are normalised. mode: see `resize`."""
         last = self.saliencies[-1]
+        if self.refined is not None:
+            return replace(last, maps=normalise(self.refined), step=None)
         return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode), step=None)
 
 

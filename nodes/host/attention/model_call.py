@@ -60,7 +60,8 @@ class ModelCall:
     """One model call of a sampler. index: of the positive list while the host evaluates it, else None.
 
     device: of the sampler's state. pieces: per layer the maps of each conditioning, where the network ran that the host
-    gave it to: it may have copies of the model on several devices.
+    gave it to: it may have copies of the model on several devices. refined: the same of the layers' sum, refined, where
+    that was asked for.
     """
 
     positives: Positives
@@ -72,6 +73,7 @@ class ModelCall:
     index: int | None = None
     evaluated: bool = False
     pieces: dict[str, list[tuple[Tensor, Rows]]] = field(default_factory=dict)
+    refined: list[tuple[Tensor, Rows]] = field(default_factory=list)
 
     def layers(self) -> dict[str, Tensor]:
         """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
@@ -85,6 +87,15 @@ class ModelCall:
             name: compose([self._piece(maps, row) for maps, row in pieces], self.grid)
             for name, pieces in self.pieces.items()
         }
+
+    def total(self) -> Tensor | None:
+        """The refined sum of the layers on the latent's grid, on `device`; None where refining was not asked for."""
+        if not self.refined:
+            return None
+        maps, row = self.refined[0]
+        if len(self.refined) == 1 and row.is_whole(self.grid):
+            return maps.to(self.device)
+        return compose([self._piece(maps, row) for maps, row in self.refined], self.grid)
 
     def _piece(self, maps: Tensor, row: Rows) -> Piece:
         weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight

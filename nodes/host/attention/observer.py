@@ -21,11 +21,13 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
-from ...core.attention.aggregate import RESIZE_MODES, aggregate
+from ...core.attention.aggregate import RESIZE_MODES, aggregate, normalise
+from ...core.attention.refine import MOST_POWERS
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family, cross_attention_layers, family_of
+from ..families.sites import SELF
 from ..same_prompt import require_same_prompt
 from ..sampling.runs import Runs
 from .captured import AttentionCapture, CapturedRun
@@ -34,6 +36,7 @@ from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
 from .named_tokens import NamedTokens
 from .override import processing
 from .recorder import Recorder
+from .refinement import Refinement
 from .rows import Positives, contexts_of
 
 log = logging.getLogger("explainable_latents")
@@ -49,6 +52,7 @@ class Settings:
 
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `core.attention.resize`.
+    refine: how often maps are refined, see `core.attention.refine`.
     """
 
     tokens: NamedTokens
@@ -57,6 +61,7 @@ class Settings:
     start: float
     end: float
     resize: str
+    refine: int
 
 
 class Observer:
@@ -107,16 +112,17 @@ class Observer:
             out = executor(x, timestep, model_options, *args, **kwargs)
         finally:
             self._call = outer
-        found, layers = None, {}
+        found, layers, refined = None, {}, None
         if call is not None and call.pieces:
             layers = call.layers()
-            maps = aggregate(list(layers.values()), call.grid, self.resize)
+            refined = call.total()
+            maps = aggregate(list(layers.values()), call.grid, self.resize) if refined is None else normalise(refined)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
             found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
         elif self._adds:
-            run.see(found, layers)
+            run.see(found, layers, refined)
         else:
             run.last = found
         return out
@@ -148,11 +154,18 @@ class Observer:
         if not rows:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, chosen=settings.prompt is not None)
-        with processing(transformer_options, self._family, [recorder]) as options:
+        processors, network = [recorder], as_written(executor.class_obj.diffusion_model)
+        if settings.refine:
+            names = self._family.site_names(network, SELF)
+            refinement = Refinement(len(x), rows, settings.refine, names, self.subjects.labels, self._warn)
+            processors.append(refinement)
+        with processing(transformer_options, self._family, processors) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
-        recorder.finish(as_written(executor.class_obj.diffusion_model))
+        recorder.finish(network)
         for name, maps in recorder.maps.items():
             call.pieces.setdefault(name, []).extend(zip(maps, rows, strict=True))
+        if settings.refine and recorder.maps:
+            call.refined += refinement.refined(recorder.maps, self.resize, network)
         return out
 
     def _begin(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> ModelCall | None:
@@ -190,6 +203,7 @@ def observe(
     positive: list | None = None,
     resize: str = "nearest",
     share: str = "all tokens",
+    refine: int = 0,
     keep: bool = True,
     add_up: bool = False,
 ) -> AttentionCapture:
@@ -198,8 +212,9 @@ def observe(
     layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0
     at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
-    keep their share), `prompt words` the probability renormalised over the prompt's own tokens. keep: all maps, to be
-    read after a run, or only the last one while it goes on; add_up: then their sums, too.
+    keep their share), `prompt words` the probability renormalised over the prompt's own tokens. refine: how often maps
+    are refined by self-attention, from 0 to 8, see `core.attention.refine`. keep: all maps, to be read after a run, or
+    only the last one while it goes on; add_up: then their sums, too.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -212,13 +227,15 @@ def observe(
     for name, value, allowed in (("resize", resize, RESIZE_MODES), ("share", share, SHARES)):
         if value not in allowed:
             raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+    if not 0 <= refine <= MOST_POWERS:
+        raise ValueError(f"refine {refine} is not a whole number from 0 to {MOST_POWERS}")
     tokens = tuple(subjects.positions(i) for i in range(len(subjects.items)))
     if not tokens:
         raise ValueError("there is no subject to capture: name one in 'override' of Parse Subjects")
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    settings = Settings(NamedTokens(tokens, words), prompt, selection, start_percent, end_percent, resize)
+    settings = Settings(NamedTokens(tokens, words), prompt, selection, start_percent, end_percent, resize, refine)
     observer = Observer(subjects, family_of(patcher), settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),

@@ -109,9 +109,8 @@ class ImageSource:
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone)."""
     if isinstance(masking, AttentionMasking):
-        cumulative = masking.calls == CUMULATIVE
-        options = {"layers": masking.layers, "positive": masking.positive, "add_up": cumulative}
-        capture = observe(patcher, masking.subjects, keep=False, **options)
+        how = {"layers": masking.layers, "positive": masking.positive, "refine": masking.refine}
+        capture = observe(patcher, masking.subjects, keep=False, add_up=masking.calls == CUMULATIVE, **how)
         return AttentionSource(masking, capture)
     if isinstance(masking, GradientMasking):
         how = {"layer": masking.layer, "prompt": masking.positive}

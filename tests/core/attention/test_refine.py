@@ -1,0 +1,159 @@
+"""Refinement by self-attention, against the attention matrix written out in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from explainable_latents.nodes.core.attention.refine import FLAT, SelfAttention, refine
+
+GRID = (5, 7)
+HEADS, CHANNELS = 3, 4
+
+# What rounding leaves of maps up to 1: the values, and in half precision the weights too, have this many digits.
+CLOSE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def sdpa(q, k, v):
+    """PyTorch's own attention, as the host's backend calls it."""
+    q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def written_out(q, k, v):
+    """Attention by the matrix itself, in the precision of q, as the host's simplest backend."""
+    q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v))
+    return (torch.softmax(q @ k.transpose(-1, -2) * CHANNELS**-0.5, -1) @ v).transpose(1, 2).flatten(2)
+
+
+BACKENDS = pytest.mark.parametrize("backend", [sdpa, written_out], ids=["sdpa", "written out"])
+
+
+def layer(seed=0, *, grid=GRID, batch=3, size=2.0, dtype=torch.float32, backend=sdpa):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, math.prod(grid), HEADS * CHANNELS)
+    q, k = (size * torch.randn(shape, generator=generator) for _ in range(2))
+    return SelfAttention(q.to(dtype), k.to(dtype), HEADS, backend)
+
+
+def matrix(layer):
+    """S [B,N,N], in float64."""
+    q, k = (t.double().unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (layer.q, layer.k))
+    return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(CHANNELS), dim=-1).mean(1)
+
+
+def explicit(layers, maps, power):
+    """(mean_l S_l)^power A in float64, on the layers' grid."""
+    mean = torch.stack([matrix(each) for each in layers]).mean(0)
+    values = maps.double().flatten(2)
+    for _ in range(power):
+        values = torch.einsum("bij,sbj->sbi", mean, values)
+    return values.unflatten(-1, maps.shape[-2:])
+
+
+def some_maps(count=2, *, grid=GRID, batch=3, seed=9):
+    return torch.rand((count, batch, *grid), generator=torch.Generator().manual_seed(seed))
+
+
+def test_two_positions_by_hand():
+    # one head: softmax(log 3, 0) = (3/4, 1/4) for the first position, (1/2, 1/2) for the second
+    q, k = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[math.log(3.0)], [0.0]]])
+    by_hand = SelfAttention(q, k, 1, lambda q, k, v: torch.softmax(q @ k.transpose(-1, -2), -1) @ v)
+    refined, powers = refine(torch.tensor([[[[8.0, 0.0]]]]), [by_hand], (1, 2), 1)
+    assert torch.allclose(refined, torch.tensor([[[[6.0, 4.0]]]]))
+    assert powers.tolist() == [[1]]
+
+
+@BACKENDS
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_it_is_the_product_with_the_mean_attention_of_heads_and_layers(backend, power):
+    layers, maps = [layer(seed, backend=backend) for seed in range(3)], some_maps()
+    refined, powers = refine(maps, layers, GRID, power)
+    assert refined.dtype == torch.float32
+    assert torch.allclose(refined.double(), explicit(layers, maps, power), rtol=0, atol=CLOSE[torch.float32])
+    assert powers.tolist() == [[power] * 3] * 2
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 1e6, 1e-7], ids=["ordinary", "above float16", "below float16"])
+def test_half_precision_whatever_the_size_of_the_maps(backend, dtype, scale):
+    layers, maps = [layer(dtype=dtype, backend=backend)], some_maps() * scale
+    refined, _ = refine(maps, layers, GRID, 2)
+    assert torch.allclose(refined.double() / scale, explicit(layers, maps, 2) / scale, rtol=0, atol=CLOSE[dtype])
+
+
+def test_half_precision_where_the_scores_overflow_it():
+    # q k^T of hundreds each: the scores are above 65504, the largest number of float16; the backend sums in float32
+    layers, maps = [layer(size=300.0, dtype=torch.float16)], some_maps()
+    q, k = layers[0].q[0, :, :CHANNELS], layers[0].k[0, :, :CHANNELS]
+    assert float((q.float() @ k.float().T).abs().max()) > torch.finfo(torch.float16).max
+    refined, _ = refine(maps, layers, GRID, 1)
+    assert torch.allclose(refined.double(), explicit(layers, maps, 1), rtol=0, atol=CLOSE[torch.float16])
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_values_stay_between_the_least_and_the_largest_and_ones_stay_ones(dtype):
+    layers = [layer(seed, dtype=dtype) for seed in range(2)]
+    maps = torch.cat([some_maps() + 3.0, torch.ones(1, 3, *GRID)])
+    refined, powers = refine(maps, layers, GRID, 4)
+    assert torch.equal(refined[2], maps[2])
+    assert powers.tolist() == [[4] * 3, [4] * 3, [0] * 3]
+    rounding = 1e-6  # of a sum near 4 in float32, whatever the layers' precision
+    assert bool((refined.amax((-2, -1)) <= maps.amax((-2, -1)) + rounding).all())
+    assert bool((refined.amin((-2, -1)) >= maps.amin((-2, -1)) - rounding).all())
+
+
+def test_two_powers_are_one_power_twice():
+    layers, maps = [layer(0), layer(1)], some_maps()
+    once, _ = refine(maps, layers, GRID, 1)
+    assert torch.equal(refine(once, layers, GRID, 1)[0], refine(maps, layers, GRID, 2)[0])
+
+
+def test_more_maps_than_channels_take_several_calls_of_the_backend():
+    calls = []
+
+    def counting(q, k, v):
+        calls.append(v.unflatten(-1, (HEADS, -1)).any(1).any(1).sum(-1).tolist())
+        return sdpa(q, k, v)
+
+    layers, maps = [layer(backend=counting)], some_maps(2 * CHANNELS + 1)
+    refined, _ = refine(maps, layers, GRID, 1)
+    assert calls == [[4] * 3, [4] * 3, [1] * 3]
+    assert torch.allclose(refined.double(), explicit(layers, maps, 1), rtol=0, atol=CLOSE[torch.float32])
+
+
+@pytest.mark.parametrize(("of_maps", "of_layers"), [((6, 8), (3, 4)), ((3, 4), (6, 8)), ((7, 9), (4, 5))])
+def test_maps_on_another_grid_go_to_the_layers_and_back(of_maps, of_layers):
+    layers, maps = [layer(grid=of_layers)], some_maps(grid=of_maps)
+    there = F.interpolate(maps.double(), size=of_layers, mode="bilinear")
+    expected = F.interpolate(explicit(layers, there, 2), size=of_maps, mode="area")
+    refined, _ = refine(maps, layers, of_layers, 2)
+    assert refined.shape == maps.shape
+    assert torch.allclose(refined.double(), expected, rtol=0, atol=CLOSE[torch.float32])
+
+
+def test_a_grid_twice_as_fine_as_the_layers_gets_means_and_repeats_of_two_by_two():
+    layers, maps = [layer(grid=(3, 4))], some_maps(grid=(6, 8))
+    means = maps.unflatten(-1, (4, 2)).unflatten(-3, (3, 2)).mean((-1, -3))
+    expected = explicit(layers, means, 1).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert torch.allclose(refine(maps, layers, (3, 4), 1)[0].double(), expected, rtol=0, atol=CLOSE[torch.float32])
+
+
+def test_a_map_that_has_become_flat_gets_no_more_powers_and_the_others_go_on():
+    # Weak attention mixes everything: one power leaves less than a thousandth of the differences of a nearly flat map.
+    layers = [layer(size=0.5)]
+    nearly, uneven = 1.0 + 2 * FLAT * some_maps(1), some_maps(1) ** 8
+    refined, powers = refine(torch.cat([nearly, uneven]), layers, GRID, 3)
+    assert powers[0].tolist() == [1] * 3
+    assert torch.allclose(refined[0].double(), explicit(layers, nearly, 1)[0], rtol=0, atol=1e-6)
+    spread = (refined[0].amax((-2, -1)) - refined[0].amin((-2, -1))) / refined[0].mean((-2, -1))
+    assert bool((spread < FLAT).all())
+    assert int(powers[1].min()) > 1
+
+
+def test_a_map_of_zeros_stays_one():
+    refined, powers = refine(torch.zeros(1, 3, *GRID), [layer()], GRID, 2)
+    assert not refined.any()
+    assert powers.tolist() == [[0] * 3]

@@ -1,0 +1,361 @@
+"""Maps refined by self-attention while a sampler runs, against the attention matrices of the same run in float64."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import math
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from explainable_latents.nodes.core.attention.aggregate import aggregate, normalise
+from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masking import AttentionMasking
+from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.patches import PATCHES
+from tests.host.toy_sampling import KEEP
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+
+# The layers that are taken of these networks: the last three of the decoder on the finest grid that has attention.
+TAKEN = {
+    "SD15": ("output.2.0", "output.3.0"),
+    "SD20": ("output.2.0", "output.3.0"),
+    "SDXL": ("output.0.1", "output.1.0", "output.1.1"),
+}
+
+# In multiples of a map's mean: maps are float32 sums over layers, and the backend's rounding is carried along.
+CLOSE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def model(comfy):
+    return random_unet()
+
+
+class SelfAttentionMatrices:
+    """Another node's override that notes S [B,N,N] of the prompt's rows, in float64: per layer one for each call."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.seen: dict[str, list[torch.Tensor]] = {}
+        self._batch = batch
+
+    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+        options = kwargs["transformer_options"]
+        if q.shape[-2] == k.shape[-2] == math.prod(options["activations_shape"][-2:]):
+            name = ".".join(map(str, (*options["block"], options["block_index"])))
+            for i, kind in enumerate(options["cond_or_uncond"]):
+                if kind == 0:
+                    rows = slice(i * self._batch, (i + 1) * self._batch)
+                    a, b = (t[rows].double().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
+                    s = torch.softmax(a @ b.transpose(-1, -2) / math.sqrt(a.shape[-1]), dim=-1).mean(1)
+                    self.seen.setdefault(name, []).append(s)
+        return attention(q, k, v, heads, *args, **kwargs)
+
+    def mean(self, kind: str, call: int) -> torch.Tensor:
+        """S of one call, averaged over the layers that are taken."""
+        return torch.stack([self.seen[name][call] for name in TAKEN[kind]]).mean(0)
+
+
+def observed(model, **options):
+    """A patched clone, its capture, and what the other node notes."""
+    patcher = model.clone()
+    return patcher, observe(patcher, SUBJECTS, **options)
+
+
+def noting(model, batch: int = 1):
+    patcher, matrices = model.clone(), SelfAttentionMatrices(batch)
+    patcher.model_options["transformer_options"]["optimized_attention_override"] = matrices
+    return patcher, matrices
+
+
+def spread(maps: torch.Tensor, matrix: torch.Tensor, power: int) -> torch.Tensor:
+    values = maps.double().flatten(2)
+    for _ in range(power):
+        values = torch.einsum("bij,sbj->sbi", matrix, values)
+    return values.unflatten(-1, maps.shape[-2:])
+
+
+def assert_same_maps(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Both in multiples of their means, whatever their size."""
+    a, b = (normalise(maps.double()) * math.prod(maps.shape[-2:]) for maps in (found, expected))
+    assert torch.allclose(a, b, rtol=0, atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "power", "batch", "grid"),
+    [("SD15", 1, 1, (16, 16)), ("SD15", 3, 3, (8, 12)), ("SD20", 2, 1, (16, 12)), ("SDXL", 2, 2, (12, 16))],
+)
+def test_maps_are_multiplied_with_the_decoders_self_attention(comfy, kind, power, batch, grid):
+    network = random_unet(kind)
+    noted, matrices = noting(network, batch)
+    start = noise(batch, grid)
+    how = {"steps": 2, "start": start}
+    patcher, plain = observed(noted)
+    stock = sample(patcher, **how)
+    matrices.seen.clear()
+    patcher, refined = observed(noted, refine=power)
+    made = sample(patcher, **how)
+    assert torch.equal(made, stock)
+    of_layers = grid if kind != "SDXL" else (grid[0] // 2, grid[1] // 2)
+    for call, (before, after) in enumerate(
+        zip(plain.runs.kept[0].saliencies, refined.runs.kept[0].saliencies, strict=True)
+    ):
+        there = F.interpolate(before.maps, size=of_layers, mode="bilinear")
+        expected = F.interpolate(spread(there, matrices.mean(kind, call), power), size=grid, mode="area")
+        assert_same_maps(after.maps, expected)
+        assert not torch.allclose(before.maps, after.maps, rtol=0.01)
+        assert torch.allclose(after.maps.sum((-2, -1)), torch.ones(2, batch))
+
+
+def test_off_is_what_it_was(model):
+    patcher, plain = observed(model)
+    other, off = observed(model, refine=0)
+    assert torch.equal(sample(patcher), sample(other))
+    runs = plain.runs.kept[0], off.runs.kept[0]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0].content(), runs[1].content(), strict=True))
+
+
+@pytest.mark.parametrize("refine", [-1, 9])
+def test_powers_outside_the_range_are_named(model, refine):
+    with pytest.raises(ValueError, match=f"refine {refine} is not a whole number from 0 to 8"):
+        observed(model, refine=refine)
+
+
+def test_split_calls_give_the_same_maps_as_joined_ones(model, monkeypatch):
+    patcher, joined = observed(model, refine=2)
+    sample(patcher, 1)
+    monkeypatch.setattr(model.model, "memory_required", lambda *args, **kwargs: 1e30)
+    patcher, split = observed(model, refine=2)
+    sample(patcher, 1)
+    assert_same_maps(split.latest().maps, joined.latest().maps)
+
+
+@pytest.mark.parametrize("calls", ["joined", "split"])
+def test_each_area_is_refined_by_itself_before_they_are_put_together(model, monkeypatch, calls):
+    import nodes
+
+    if calls == "split":
+        monkeypatch.setattr(model.model, "memory_required", lambda *args, **kwargs: 1e30)
+    (left,) = nodes.ConditioningSetArea().append(conditioning(1), 96, 128, 0, 0, 1.0)
+    (right,) = nodes.ConditioningSetArea().append(conditioning(1), 96, 128, 32, 0, 3.0)
+    patcher, capture = observed(model, refine=1)
+    sample(patcher, 1, positive=[*left, *right])
+    crops = []
+    for a, b in ((0, 12), (4, 16)):
+        noted, matrices = noting(model)
+        patcher, crop = observed(noted)
+        sample(patcher, 1, start=noise()[..., a:b])
+        layers = crop.runs.kept[0].layers.values()
+        added = sum(F.interpolate(maps, (16, 12)) for maps in layers)
+        crops.append(spread(added, matrices.mean("SD15", 0), 1))
+    frame = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
+    frame[..., :4], frame[..., 12:] = crops[0][..., :4], crops[1][..., 8:]
+    frame[..., 4:12] = 0.25 * crops[0][..., 4:] + 0.75 * crops[1][..., :8]
+    assert_same_maps(capture.latest().maps, frame)
+
+
+def test_every_reader_gets_refined_maps_and_single_layers_stay_as_they_were_read(model):
+    noted, matrices = noting(model)
+    patcher, plain = observed(noted)
+    sample(patcher)
+    matrices.seen.clear()
+    patcher, capture = observed(noted, refine=1)
+    samples = sample(patcher)
+    before = [call.maps for call in plain.runs.kept[0].saliencies]
+    steps = [normalise(spread(maps, matrices.mean("SD15", i), 1)) for i, maps in enumerate(before)]
+    each = capture.saliency(samples, "all", "each").maps
+    assert_same_maps(each, torch.cat(steps))
+    assert_same_maps(capture.saliency(samples, "all", "mean").maps, torch.stack(steps).mean(0))
+    assert_same_maps(capture.saliency(samples, "all", "last").maps, steps[-1])
+    layers = capture.saliency(samples, "all", "mean", each_layer=True).maps
+    assert torch.equal(layers, plain.saliency(samples, "all", "mean", each_layer=True).maps)
+
+
+def layers_of_steps(model, steps: int) -> list[torch.Tensor]:
+    """The sum of the layers' maps at each step, before it is normalised."""
+    sums: list[torch.Tensor] = []
+    patcher, capture = observed(model)
+
+    def note(*_):
+        run = capture.runs.current
+        sums.append(sum(F.interpolate(maps, (16, 16)) for maps in run.layers.values()))
+
+    sample(patcher, steps, callback=note)
+    return [sums[0], *(b - a for a, b in itertools.pairwise(sums))]
+
+
+def test_the_sum_over_steps_adds_refined_maps_before_they_are_normalised(model):
+    noted, matrices = noting(model)
+    sums = layers_of_steps(noted, 3)
+    matrices.seen.clear()
+    patcher, capture = observed(noted, refine=2)
+    samples = sample(patcher, 3)
+    expected = sum(spread(maps, matrices.mean("SD15", i), 2) for i, maps in enumerate(sums))
+    assert_same_maps(capture.saliency(samples, "all", "sum").maps, expected)
+
+
+@pytest.mark.parametrize(("calls", "how"), [("last call", "last"), ("cumulative", "sum")])
+def test_masks_of_masked_latents_are_made_of_refined_maps(model, calls, how):
+    """Nothing is replaced, so the maps before step 2 are those of a capture of the first two steps."""
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping("otsu"), calls=calls, refine=2)
+    masked = model.clone()
+    report = MaskedLatent(masking, noise(seed=4), "2", KEEP, KEEP).install(masked)
+    made = sample(masked, 3)
+    assert torch.equal(made, sample(model, 3))
+    found = report.outputs(made)[1].maps
+    runs = []
+    for refine in (2, 0):
+        patcher, capture = observed(model, refine=refine)
+
+        def note(step, *_, capture=capture):
+            if step == 1:
+                run = capture.runs.current
+                runs.append(run.total("nearest") if how == "sum" else run.saliencies[-1])
+
+        sample(patcher, 3, callback=note)
+    assert_same_maps(found, runs[0].maps[:1])
+    assert not torch.allclose(found, runs[1].maps[:1], rtol=0.01)
+
+
+def test_a_probe_refines(model):
+    noted, matrices = noting(model)
+    how = (conditioning(1), {"samples": noise(seed=6)}, SUBJECTS, 0.5, 0)
+    before = probe(noted, *how)
+    matrices.seen.clear()
+    after = probe(noted, *how, refine=2)
+    assert_same_maps(after.maps, spread(before.maps, matrices.mean("SD15", 0), 2))
+
+
+def replaced(model):
+    from comfy.ldm.modules.attention import attention_basic
+
+    def replacement(q, k, v, extra_options):
+        return attention_basic(q, k, v, extra_options["n_heads"])
+
+    model = model.clone()
+    model.set_model_attn1_replace(replacement, "output", 3)
+    return model
+
+
+def replaced_forward(x, **kwargs):
+    return torch.zeros_like(x)
+
+
+def module_replaced(model):
+    model = model.clone()
+    name = "diffusion_model.output_blocks.3.1.transformer_blocks.0.attn1.forward"
+    model.add_object_patch(name, replaced_forward)
+    return model
+
+
+HERE = "of tests.host.attention.test_refinement"
+
+CHANGED = {
+    "attn1 replaced": (replaced, f"self-attention of layer output.3.0 is computed by replaced.replacement {HERE}"),
+    "its module replaced": (
+        module_replaced,
+        f"self-attention of layer output.3.0 was not computed where it could be seen, but by replaced_forward {HERE}",
+    ),
+    "ToMe": (PATCHES["ToMe"], "expected, changed by TomePatchModel.execute.tomesd_m of comfy_extras.nodes_tomesd and "),
+    "HyperTile": (
+        PATCHES["HyperTile"],
+        "expected, changed by HyperTile.execute.hypertile_in of comfy_extras.nodes_hyper",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_where_self_attention_cannot_be_read_maps_stay_as_they_are_and_the_log_says_so_once(comfy, caplog, name):
+    patch, message = CHANGED[name]
+    network = random_unet()
+    expected = sample(patch(network), 2)
+    patcher, plain = observed(patch(network))
+    assert torch.equal(sample(patcher, 2), expected)
+    patcher, refined = observed(patch(network), refine=2)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "explainable_latents"):
+        assert torch.equal(sample(patcher, 2), expected)
+    (said,) = [record.message for record in caplog.records if "refined" in record.message]
+    assert said.startswith("maps are not refined: ")
+    assert message in said
+    for a, b in zip(plain.runs.kept[0].saliencies, refined.runs.kept[0].saliencies, strict=True):
+        assert torch.allclose(a.maps, b.maps, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["PAG", "SAG", "another override", "another override at call time", "split calls"])
+def test_beside_other_nodes_in_both_orders_the_picture_is_theirs_and_maps_are_refined(model, name):
+    patch = PATCHES[name]
+    expected = sample(patch(model), 2)
+    front, first = observed(patch(model), refine=1)
+    behind, second = observed(model, refine=1)
+    assert torch.equal(sample(front, 2), expected)
+    assert torch.equal(sample(patch(behind), 2), expected)
+    plain, unrefined = observed(patch(model))
+    sample(plain, 2)
+    assert_same_maps(second.latest().maps, first.latest().maps)
+    assert not torch.allclose(first.latest().maps, unrefined.latest().maps, rtol=0.01)
+
+
+def test_nothing_is_kept_after_the_call(model):
+    """The queries that are kept are those that come to the backend a second time."""
+    from comfy.patcher_extension import WrappersMP
+
+    kept, alive = [], []
+
+    def override(attention, q, *args, **kwargs):
+        def backend(q, *inner, **options):
+            kept.append(weakref.ref(q))
+            return attention(q, *inner, **options)
+
+        return previous[0](backend, q, *args, **kwargs)
+
+    previous = []
+
+    def wrapper(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+        previous[:] = [transformer_options["optimized_attention_override"]]
+        options = {**transformer_options, "optimized_attention_override": override}
+        return executor(x, timesteps, context, y, control, options, **kwargs)
+
+    patcher, _ = observed(model, refine=3)
+    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", wrapper)
+
+    def count(*_):
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in kept))
+
+    sample(patcher, 2, callback=count)
+    # 14 attentions of the network, and two layers three times, in each of two calls
+    assert len(kept) == 2 * (14 + 6)
+    assert alive == [0, 0]
+
+
+def test_a_map_that_becomes_flat_is_named_once(comfy, caplog):
+    """Queries of zeros attend to every place alike: one power leaves the mean everywhere."""
+    network = random_unet()
+    for name, value in network.model.diffusion_model.named_parameters():
+        if name.endswith("attn1.to_q.weight") and name.startswith("output_blocks"):
+            value.data.zero_()
+    patcher, capture = observed(network, refine=3)
+    with caplog.at_level(logging.WARNING, "explainable_latents"):
+        sample(patcher, 2)
+    said = [f"refine 3 stopped early for {word}: its map is the same everywhere" for word in ("dog", "beach")]
+    assert [record.message for record in caplog.records] == said
+    assert torch.allclose(capture.latest().maps * 256, torch.ones(2, 1, 16, 16), rtol=1e-4)
+
+
+def test_chosen_layers_are_added_up_and_then_refined(model):
+    noted, matrices = noting(model)
+    patcher, plain = observed(noted, layers="8x8", resize="bilinear")
+    sample(patcher, 1)
+    matrices.seen.clear()
+    patcher, refined = observed(noted, layers="8x8", resize="bilinear", refine=1)
+    sample(patcher, 1)
+    layers = list(plain.runs.kept[0].layers.values())
+    expected = spread(aggregate(layers, (16, 16), "bilinear"), matrices.mean("SD15", 0), 1)
+    assert_same_maps(refined.latest().maps, expected)
