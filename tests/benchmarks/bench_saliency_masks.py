@@ -4,7 +4,8 @@
 are noised to a level, the subject's word is the prompt's, and every map goes through the same thresholds. Attention is
 read from all layers (as aggregated attention is published) and from the last one alone, which is the layer that the
 gradients are taken by; `--layers output.0.0` adds gradients by an earlier one. Maps of latent channels are averaged, as
-attention has none; the aggregated definition of the gradients has all layers and one map.
+attention has none; the aggregated definition of the gradients has all layers and one map. Attention of all layers is
+also shown refined by self-attention.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..tools.toy_world.quality import HELD_OUT, Toy
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 RANDOM = "random map"
+REFINED = (1, 2, 4, 8)
 
 
 def saliencies(toy: Toy, picture: Picture, level: float, seed: int, layers: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -34,10 +36,11 @@ def saliencies(toy: Toy, picture: Picture, level: float, seed: int, layers: Sequ
     from explainable_latents.nodes.host.tokens import tokenize
 
     prompt = f"{picture.kind.subject} on {picture.kind.scene}"
-    subjects = parse(prompt, tokenize(toy.clip, prompt), picture.kind.subject)
+    subjects = parse(prompt, tokenize(toy.clip, prompt), picture.kind.subject).with_role("subject")
     latent = {"samples": toy.vae.encode(torch.from_numpy(picture.image.copy()).float()[None] / 255)}
     asked = (toy.model, toy.encode(prompt), latent, subjects, level, seed)
     attention = {f"attention, {layers}": probe(*asked, layers=layers).maps for layers in ("all", "last")}
+    attention |= {f"attention, all, refine {n}": probe(*asked, refine=n).maps for n in REFINED}
     gradients = {
         name: gradient_saliency(*asked, polarity, "structured").maps.mean(2)
         for name, polarity in (("Grad-SAM", "positive"), ("Abs-Grad-SAM", "absolute"))
