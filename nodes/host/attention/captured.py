@@ -24,7 +24,8 @@ class CapturedRun(SamplerRun):
 
     layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
     [S,B,h,w], None where maps are not refined. last: the map of the sampler's most recent model call, None when
-    that call showed no attention. notes: what was warned of while it ran.
+    that call showed no attention or was not captured. notes: what was warned of while it ran. capturing: whether
+    the sampler's next model call is captured.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
@@ -32,6 +33,7 @@ class CapturedRun(SamplerRun):
     refined: Tensor | None = None
     last: Saliency | None = None
     notes: list[str] = field(default_factory=list)
+    capturing: bool = True
 
     def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
         """Take in one model call of the sampler; None when the subjects' prompt took no part in it.
@@ -98,6 +100,10 @@ class AttentionCapture:
         """Why the most recent run shows no attention: what was warned of while it ran, else `otherwise`."""
         run = self.runs.latest()
         return _reason(run.notes if run else [], otherwise)
+
+    def capture_calls(self, wanted: bool) -> None:
+        """While a sampler runs: whether its model calls from now on are captured; those that are not run compiled."""
+        self.runs.current.capturing = wanted
 
     def before_step(self) -> Saliency | None:
         """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""

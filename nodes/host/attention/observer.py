@@ -106,7 +106,8 @@ class Observer:
         beside = ASIDE in model_options.get("transformer_options", {})
         if run is None or (beside and not self._asking):
             return executor(x, timestep, model_options, *args, **kwargs)
-        call = self._begin(executor.class_obj, x, timestep, model_options)
+        wanted = beside or run.capturing
+        call = self._begin(executor.class_obj, x, timestep, model_options) if wanted else None
         outer, self._call = self._call, call
         try:
             out = executor(x, timestep, model_options, *args, **kwargs)

@@ -28,6 +28,14 @@ class MaskSource(Protocol):
         """
         ...
 
+    def before_call(self, read_next: bool, read_later: bool) -> None:
+        """Prepare for a model call of the sampler.
+
+        read_next: whether a mask may be asked for, or `check` called, right after it. read_later: whether a mask will
+        be asked for at any time after it.
+        """
+        ...
+
     def check(self) -> None:
         """After the first step of a run: raise the ValueError that a manipulated step is bound to raise, if known."""
         ...
@@ -60,6 +68,11 @@ class AttentionSource:
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
+    def before_call(self, read_next: bool, read_later: bool) -> None:
+        """See `MaskSource`: a call whose attention is not read costs nothing, and a compiled model runs it compiled."""
+        cumulative = self._masking.calls == CUMULATIVE
+        self._capture.capture_calls(read_next or (cumulative and read_later))
+
     def check(self) -> None:
         """See `MaskSource`: a word whose map is flat in the first model call has no effect on this model."""
         saliency = self._capture.before_step()
@@ -79,6 +92,9 @@ class GradientSource:
         saliency = self._probe.measure(predict, stop_when_cancelled)
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
         return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
+
+    def before_call(self, read_next: bool, read_later: bool) -> None:
+        """See `MaskSource`: the sampler's own calls are not looked at."""
 
     def check(self) -> None:
         """See `MaskSource`: nothing is known before the gradients are."""
@@ -101,6 +117,9 @@ class ImageSource:
         if mask.shape[-2:] != x.shape[-2:]:
             mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
         return mask[:, 0], None
+
+    def before_call(self, read_next: bool, read_later: bool) -> None:
+        """See `MaskSource`: the sampler's own calls are not looked at."""
 
     def check(self) -> None:
         """See `MaskSource`: a given mask is never flat."""

@@ -84,10 +84,13 @@ class Replacement(Change):
             # state's noise level.
             fresh = comfy.sample.prepare_noise(torch.empty_like(inputs.latent_image, device="cpu"), inputs.seed or 0)
             self._noise = fresh.to(inputs.noise)
+        self._in_first_step = bool(self.steps)
+        self.before_call(last=False, more=bool(self.steps))
 
     def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
         """Find the mask, fill both sides of it, and report it; see `Change`. Raises ValueError as the source does."""
         mask, saliency = self._source(x, predict)
+        self._in_first_step = self._in_first_step and step == 0
         self._run.add(Manipulation(step, float(sigma), mask, saliency))
         log.debug("step %d, sigma %.4f: %.1f %% inside the mask", step, float(sigma), 100 * float(mask.mean()))
         inside, outside = (self._fill(policy, x, sigma) for policy in self._policies)
@@ -96,9 +99,14 @@ class Replacement(Change):
         replaced = blend(mask, inside, outside)
         return replaced if self._free is None else blend(self._free, replaced, x)
 
+    def before_call(self, last: bool, more: bool) -> None:
+        """Tell the source after which calls it is asked for a mask, or to check that it will have one."""
+        self._source.before_call(last or self._in_first_step, more)
+
     def after_first_step(self) -> None:
         """Raise the ValueError of a mask that cannot be made, see `MaskSource.check`."""
         self._source.check()
+        self._in_first_step = False
 
     def note(self, text: str) -> None:
         """Put the text into the report, too."""
