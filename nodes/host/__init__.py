@@ -1,0 +1,12 @@
+"""Every touch of ComfyUI.
+
+    families/    what depends on the model family: its attention layers, and how its network is called
+    attention/   what happens where a model computes attention: captures and their handle
+    autograd/    gradients of a model call, the only place that leaves inference mode
+    sampling/    what happens between the steps of a sampler: masked latents, their report, runs
+    ui/          progress, text and pictures for the user
+
+Single files: `tokens` (the prompt as the connected CLIP tokenizes it), `one_call` (one model call on an existing
+picture), `same_prompt` (are the subjects' words those that are sampled?), `handles` with `graph` (a sampler runs again
+when its handle is gone), `compiled` (compiled models), `patch_names` (what to call another node's patch).
+"""

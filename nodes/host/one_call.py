@@ -72,12 +72,9 @@ def probe(
     call_once(patcher, positive, latent, noise_level, seed)
     saliency = capture.latest()
     if saliency is None:
-        reason = capture.reason(
-            "the positive conditioning is not active there (a timestep range), or another node hides it"
-        )
-        raise ValueError(
-            f"the model was called at noise level {noise_level} but no attention of {', '.join(subjects.labels)} was "
-            f"read: {reason}"
+        raise capture.nothing_seen(
+            f"at noise level {noise_level}",
+            "the positive conditioning is not active there (a timestep range); or another node hides it",
         )
     return replace(saliency, step=None)
 

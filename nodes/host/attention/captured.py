@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,14 @@ class CapturedRun(SamplerRun):
         return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode), step=None)
 
 
+def no_attention(words: Sequence[str], where: str, reasons: Sequence[str]) -> ValueError:
+    """The error for a model call or a run, said by `where`, in which no attention to the words was seen.
+
+    reasons: what may be the cause, the most certain first.
+    """
+    return ValueError(f"no attention to {', '.join(words)} was seen {where}: {'; or '.join(reasons)}")
+
+
 class AttentionCapture:
     """Handle of an observed model (EL_ATTENTION): filled while samplers run, read afterwards.
 
@@ -96,10 +104,10 @@ class AttentionCapture:
         run = self.runs.latest()
         return run.saliencies[-1] if run and run.saliencies else None
 
-    def reason(self, otherwise: str) -> str:
-        """Why the most recent run shows no attention: what was warned of while it ran, else `otherwise`."""
+    def nothing_seen(self, where: str, otherwise: str) -> ValueError:
+        """The error for the most recent run, see `no_attention`: what was warned of while it ran, or `otherwise`."""
         run = self.runs.latest()
-        return _reason(run.notes if run else [], otherwise)
+        return no_attention(self.subjects.labels, where, [*(run.notes if run else []), otherwise])
 
     def capture_calls(self, wanted: bool) -> None:
         """While a sampler runs: whether its model calls from now on are captured; those that are not run compiled."""
@@ -127,20 +135,11 @@ class AttentionCapture:
         """
         run = self.runs.of(samples)
         if not run.saliencies:
-            raise ValueError(
-                "the capture is empty: no attention was seen while this latent was sampled. "
-                + _reason(
-                    run.notes,
-                    "Check that start and end percent of Capture Attention include some of the sampler's steps.",
-                )
-            )
+            otherwise = "start and end percent of Capture Attention include none of the sampler's steps (0 and 1: all)"
+            raise no_attention(self.subjects.labels, "while this latent was sampled", [*run.notes, otherwise])
         self.subjects.with_role(role)
         picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
         if each_layer:
             return run.layer_saliency(picked)
         total = run.total(self._observer.resize).select(picked)
         return over_steps([call.select(picked) for call in run.saliencies], how, total.maps)
-
-
-def _reason(notes: list[str], otherwise: str) -> str:
-    return "; ".join(notes) or otherwise

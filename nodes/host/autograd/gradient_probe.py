@@ -24,6 +24,7 @@ from ...core.attention.aggregate import normalise
 from ...core.gradients.definition import POLARITIES, Progress
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
+from ..attention.captured import no_attention
 from ..attention.layer_choice import single_layers
 from ..attention.model_call import OURS, step_of
 from ..attention.named_tokens import NamedTokens
@@ -113,9 +114,13 @@ class GradientProbe:
         finally:
             self._measuring, self._progress, self._call = False, None, None
         if done is None or not done.pieces:
-            raise ValueError(
-                f"the model was called but no attention of {', '.join(self._subjects.labels)} was seen: the positive "
-                "conditioning is not active at this noise level (a timestep range), or another node hides it (see log)"
+            raise no_attention(
+                self._subjects.labels,
+                "in the model call",
+                (
+                    "the positive conditioning is not active at its noise level (a timestep range)",
+                    "another node hides it (see log)",
+                ),
             )
         maps = done.framed()
         if self._aggregated:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from ..autograd.gradient_probe import GradientProbe
 from ..ui.running_node import stop_when_cancelled
 
 
-class MaskSource(Protocol):
+class MaskSource:
     """Finds the masks of a model's sampler runs."""
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency | None]:
@@ -26,7 +25,7 @@ class MaskSource(Protocol):
 
         predict: calls the model on that state.
         """
-        ...
+        raise NotImplementedError
 
     def before_call(self, read_next: bool, read_later: bool) -> None:
         """Prepare for a model call of the sampler.
@@ -34,14 +33,12 @@ class MaskSource(Protocol):
         read_next: whether a mask may be asked for, or `check` called, right after it. read_later: whether a mask will
         be asked for at any time after it.
         """
-        ...
 
     def check(self) -> None:
         """After the first step of a run: raise the ValueError that a manipulated step is bound to raise, if known."""
-        ...
 
 
-class AttentionSource:
+class AttentionSource(MaskSource):
     """Makes the mask from the attention in the sampler's model call before the step, or in all its calls so far.
 
     Where these show none, the model is called once more for it: before the first step, and where the subjects' prompt
@@ -53,18 +50,16 @@ class AttentionSource:
         self._capture = capture
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
-        """See `MaskSource`. Raises ValueError when the model call showed no attention of the subjects."""
+        """See `MaskSource`. Raises ValueError when the model call showed no attention to the subjects."""
         cumulative = self._masking.calls == CUMULATIVE
         saliency = self._capture.until_step() if cumulative else self._capture.before_step()
         if saliency is None:
             saliency = self._capture.ask(predict)
         if saliency is None:
-            noted = self._capture.reason("")
-            raise ValueError(
-                f"the model showed no attention for {', '.join(self._masking.subjects.labels)} at a manipulated step: "
-                f"{noted}{'; or ' if noted else ''}their prompt is not active there (a timestep range of its "
-                f"conditioning), or it is not the one that is connected as positive conditioning, encoded with the "
-                f"CLIP of this model"
+            raise self._capture.nothing_seen(
+                "at a manipulated step",
+                "their prompt is not active there (a timestep range of its conditioning); or it is not the one that is "
+                "connected as positive conditioning, encoded with the CLIP of this model",
             )
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
@@ -80,7 +75,7 @@ class AttentionSource:
             shape_mask(saliency.maps, self._masking.shaping, saliency.labels)
 
 
-class GradientSource:
+class GradientSource(MaskSource):
     """Makes the mask from the Abs-Grad-SAM of one more model call."""
 
     def __init__(self, masking: GradientMasking, probe: GradientProbe) -> None:
@@ -93,14 +88,8 @@ class GradientSource:
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
         return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
 
-    def before_call(self, read_next: bool, read_later: bool) -> None:
-        """See `MaskSource`: the sampler's own calls are not looked at."""
 
-    def check(self) -> None:
-        """See `MaskSource`: nothing is known before the gradients are."""
-
-
-class ImageSource:
+class ImageSource(MaskSource):
     """Brings a ready-made mask to the latent's size."""
 
     def __init__(self, masking: ImageMasking) -> None:
@@ -117,12 +106,6 @@ class ImageSource:
         if mask.shape[-2:] != x.shape[-2:]:
             mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
         return mask[:, 0], None
-
-    def before_call(self, read_next: bool, read_later: bool) -> None:
-        """See `MaskSource`: the sampler's own calls are not looked at."""
-
-    def check(self) -> None:
-        """See `MaskSource`: a given mask is never flat."""
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:

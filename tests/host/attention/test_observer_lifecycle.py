@@ -181,7 +181,7 @@ def test_calls_on_tiles_are_left_out_and_named(model, caplog):
     patcher.set_model_unet_function_wrapper(tiles)
     made = sample(patcher)
     assert "cuts the latent into tiles" in caplog.text
-    with pytest.raises(ValueError, match="the capture is empty"):
+    with pytest.raises(ValueError, match="no attention to dog, beach was seen"):
         capture.saliency(made, "all", "mean")
 
 

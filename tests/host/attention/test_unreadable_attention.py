@@ -87,13 +87,13 @@ def test_capture_probe_and_masked_latent_name_the_node(model, name):
     capture = observe(observed, SUBJECTS)
     made = sample(observed, 2)
     assert torch.equal(made, sample(install(model), 2))
-    with pytest.raises(ValueError, match="the capture is empty") as error:
+    with pytest.raises(ValueError, match="no attention to dog, beach was seen while this latent was sampled") as error:
         capture.saliency(made, "all", "mean")
     assert message in str(error.value)
-    with pytest.raises(ValueError, match="no attention of dog, beach") as error:
+    with pytest.raises(ValueError, match="no attention to dog, beach was seen at noise level") as error:
         probe(install(model), conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0)
     assert message in str(error.value)
-    with pytest.raises(ValueError, match="no attention for dog") as error:
+    with pytest.raises(ValueError, match="no attention to dog was seen at a manipulated step") as error:
         masked(install(model))
     assert message in str(error.value)
 

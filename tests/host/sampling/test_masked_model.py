@@ -263,7 +263,9 @@ def test_a_prompt_that_is_not_active_at_a_manipulated_step_is_an_error_not_an_ol
     made = sample(model, 8, positive=RANGES)
     assert [m.saliency.step for m in report.manipulations(made)] == [1]
     model, _ = patched(random_unet(), masking, "6")
-    with pytest.raises(ValueError, match=r"no attention for dog at a manipulated step: .*their prompt is not active"):
+    with pytest.raises(
+        ValueError, match=r"no attention to dog was seen at a manipulated step: .*their prompt is not active"
+    ):
         sample(model, 8, positive=RANGES)
 
 
