@@ -84,3 +84,15 @@ def test_make_test_runs_every_folder_of_tests():
     named = set(done.stdout.split())
     files = [file.relative_to(ROOT) for file in (ROOT / "tests").rglob("test_*.py")]
     assert [file for file in files if not named & {folder.as_posix() for folder in file.parents}] == []
+
+
+@pytest.mark.parametrize("name", ["Makefile", "CONTRIBUTING.md", ".comfyignore"])
+def test_every_file_that_is_named_is_there(name):
+    text = (ROOT / name).read_text()
+    paths = set(re.findall(r"(?<![\w./])(?:nodes|tests|js|locales|subgraphs|workflows)/[\w./*-]*[\w*]", text))
+    paths |= set(re.findall(r"^/(js/.*)", text, re.M))
+    modules = {each.replace(".", "/") for each in re.findall(r"\btests(?:\.\w+)+", text)}
+    assert paths | modules
+    missing = [each for each in paths if not any(ROOT.glob(each))]
+    missing += [each for each in modules if not (ROOT / each).is_dir() and not (ROOT / f"{each}.py").is_file()]
+    assert missing == []
