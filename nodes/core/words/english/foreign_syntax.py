@@ -12,28 +12,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _NUMBER = r"(?<![\d.])-?(?:\d+(?:\.\d+)?|\.\d+)"
-_NETWORK = re.compile(r"<\w+:[^<>]*>")
-_WILDCARD = re.compile(r"__[\w/*-]+?__")
-_OPTIONS = re.compile(r"(?<!\S)--[a-z][^\n]*", re.IGNORECASE)
-_SETTINGS = re.compile(r"(?<!\w)(?:negative prompt|steps):.*", re.IGNORECASE | re.DOTALL)
-_COMMAND = re.compile(r"^\s*/imagine\s+(?:prompt:)?", re.IGNORECASE)
+_NETWORK = re.compile(r"<\w+:[^<>]*>")  # <lora:detail:1>
+_WILDCARD = re.compile(r"__[\w/*-]+?__")  # __animal__
+_OPTIONS = re.compile(r"(?<!\S)--[a-z][^\n]*", re.IGNORECASE)  # --ar 3:2
+_SETTINGS = re.compile(r"(?<!\w)(?:negative prompt|steps):.*", re.IGNORECASE | re.DOTALL)  # Negative prompt: blurry
+_COMMAND = re.compile(r"^\s*/imagine\s+(?:prompt:)?", re.IGNORECASE)  # /imagine prompt:
 _BREAK = re.compile(r"(?<!\w)BREAK(?!\w)")
 _AND = re.compile(r"(?<!\w)AND(?!\w)")
+# a dog::2 a cat :0.7
 _PART_WEIGHT = re.compile(rf"::\s*{_NUMBER}|(?<=\s):{_NUMBER}(?=\s|$)|(?<=[^\W\d]):{_NUMBER}(?=\s*(?:,|$))")
-_EMPHASIS = re.compile(r"(?<=\w)\++(?=[\s,.]|$)")
-_CHOICE_WEIGHT = re.compile(rf"{_NUMBER}\s*::")
-_EDIT = re.compile(rf"\[([^\[\]{{}}:|]*):(?:([^\[\]{{}}:|]*):|:)?\s*{_NUMBER}\s*\]")
-_BRACKETS = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")
-_TAG_FIELD = re.compile(r"(?<!\w)(?:artist|rating|source|score|copyright|meta)(?::|_)\w+", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(?<=\w)\++(?=[\s,.]|$)")  # dog++
+_CHOICE_WEIGHT = re.compile(rf"{_NUMBER}\s*::")  # the 2:: of {2::a|b}
+_EDIT = re.compile(rf"\[([^\[\]{{}}:|]*):(?:([^\[\]{{}}:|]*):|:)?\s*{_NUMBER}\s*\]")  # [a bear:a wolf:0.5]
+_BRACKETS = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")  # {a|b}
+_TAG_FIELD = re.compile(r"(?<!\w)(?:artist|rating|source|score|copyright|meta)(?::|_)\w+", re.IGNORECASE)  # rating:safe
+# Subject: a dog
 _HEADING = re.compile(
     r"(?:(?<=[.,;\n])|^)[ \t]{0,8}(?:subject|setting|scene|style|medium|mood|lighting|camera|composition|"
     r"(?:positive )?prompt)\s*:(?=\s)",
     re.IGNORECASE,
 )
-_BAR = re.compile(r"\||(?<=\s)[–—](?=\s)")
-_FACE = re.compile(r"(?:(?<=,)|^)[ \t]{0,8}[:;=^>][\w)(^_<]{1,3}[ \t]{0,8}(?=,|$)")
-_CLOSE_COMMA = re.compile(r",(?=[^\W\d]|\d+\w*[^\W\d])")
-
+_BAR = re.compile(r"\||(?<=\s)[–—](?=\s)")  # a | b
+_FACE = re.compile(r"(?:(?<=,)|^)[ \t]{0,8}[:;=^>][\w)(^_<]{1,3}[ \t]{0,8}(?=,|$)")  # :d
+_CLOSE_COMMA = re.compile(r",(?=[^\W\d]|\d+\w*[^\W\d])")  # red hair,4k
 
 # The word that stands in the text for an embedding: a made-up name of equal length.
 EMBEDDING_WORD = re.compile(r"Ex{9,}")

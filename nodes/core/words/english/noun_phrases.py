@@ -30,9 +30,8 @@ def word_class(token: Token) -> str:
         return "NOUN"
     if token.pos_ == "PRON" and token.lower_ in word_lists.DETERMINERS:
         return "DET"
-    return (
-        "ADJ" if token.pos_ == "VERB" and token.dep_ in ("amod", "compound") and token.i < token.head.i else token.pos_
-    )
+    describes_noun = token.pos_ == "VERB" and token.dep_ in ("amod", "compound") and token.i < token.head.i
+    return "ADJ" if describes_noun else token.pos_
 
 
 @dataclass(frozen=True)
@@ -161,16 +160,17 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
     """
     gaps = ["", *(_separators(doc, left[2], right[0]) for left, right in pairwise(spans))]
     joined = [False] * len(spans)
-    closes = False
+    and_follows = False
     for k in reversed(range(len(spans))):
-        stop = spans[k][2]
-        verb = (
-            stop < len(doc) and word_class(doc[stop]) in ("VERB", "AUX") and not doc[stop].text.endswith(("ing", "ed"))
-        )
-        clause = verb and not _begins_sentence(doc, spans[k - 1][0])
-        joined[k] = bool(gaps[k]) and not clause and (gaps[k] != "," or closes)
-        closes = closes if gaps[k] == "," else bool(gaps[k])
+        own_clause = _verb_at(doc, spans[k][2]) and not _begins_sentence(doc, spans[k - 1][0])
+        joined[k] = bool(gaps[k]) and not own_clause and (gaps[k] != "," or and_follows)
+        and_follows = and_follows if gaps[k] == "," else bool(gaps[k])
     return joined
+
+
+def _verb_at(doc: Doc, i: int) -> bool:
+    """Return whether the token is a verb that is no participle."""
+    return i < len(doc) and word_class(doc[i]) in ("VERB", "AUX") and not doc[i].text.endswith(("ing", "ed"))
 
 
 def _begins_sentence(doc: Doc, start: int) -> bool:

@@ -8,7 +8,8 @@ from . import word_lists
 
 
 @lru_cache(maxsize=1)
-def _word_lists() -> dict[str, frozenset[str]]:
+def _wordnet_lists() -> dict[str, frozenset[str]]:
+    """WordNet's words by part of speech."""
     from spacy.lookups import load_lookups
 
     tables = load_lookups("en", ["lemma_index", "lemma_exc"])
@@ -19,11 +20,15 @@ def _word_lists() -> dict[str, frozenset[str]]:
 
 @lru_cache(maxsize=4096)
 def possible_tags(word: str) -> frozenset[str]:
-    """Return what a lower-case word can be: of NOUN, VERB, ADJ, ADV and the closed classes; empty when unknown."""
+    """Return the parts of speech that a lower-case word can be, by spaCy's names; none when it is unknown.
+
+    Either one of the closed classes (determiners, prepositions and the like, which get no new words), or some of NOUN,
+    VERB, ADJ and ADV.
+    """
     closed = _closed_class(word)
     if closed:
         return frozenset({closed})
-    lists = _word_lists()
+    lists = _wordnet_lists()
     tags = set()
     if any(form in lists["noun"] for form in _stems(word, ("s", "es", "ies:y", "ves:f"))):
         tags.add("NOUN")
@@ -55,6 +60,7 @@ def _irregular_nouns() -> dict[str, list[str]]:
 
 
 def _closed_class(word: str) -> str:
+    """Return the closed class that a word belongs to, "" for none."""
     for tag, words in (
         ("DET", word_lists.DETERMINERS),
         ("CCONJ", word_lists.CONJUNCTIONS),
