@@ -46,27 +46,28 @@ def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What one conditioning contributes to the frame: `maps` [S,B,a,b] at `offset` (y, x), counted with `weight` (a
-    number or [B,a,b])."""
+class PlacedMaps:
+    """What one conditioning contributes to the frame.
+
+    maps: [S,B,a,b]. offset: (y, x) of its corner in the frame. weight: how much it counts, a number or [B,a,b].
+    """
 
     maps: Tensor
     offset: tuple[int, int]
     weight: Tensor | float
 
 
-def compose(pieces: Sequence[Piece], grid: tuple[int, int]) -> Tensor:
-    """Place maps of several conditionings (areas, masks) into one frame: the weighted mean where they overlap, 0
-    where none lies.
+def compose(placed: Sequence[PlacedMaps], grid: tuple[int, int]) -> Tensor:
+    """Put the maps of several conditionings (areas, masks) into one frame: [S,B,*grid].
 
     frame[y,x] = sum_i weight_i maps_i / sum_i weight_i, the rule by which a host mixes the predictions of the same
-    conditionings. Returns [S,B,*grid].
+    conditionings; 0 where there is none.
     """
-    first = pieces[0].maps
+    first = placed[0].maps
     total = first.new_zeros((*first.shape[:2], *grid))
     weights = first.new_zeros((first.shape[1], *grid))
-    for piece in pieces:
-        (y, x), (a, b) = piece.offset, piece.maps.shape[-2:]
-        total[..., y : y + a, x : x + b] += piece.maps * piece.weight
-        weights[..., y : y + a, x : x + b] += piece.weight
+    for each in placed:
+        (y, x), (a, b) = each.offset, each.maps.shape[-2:]
+        total[..., y : y + a, x : x + b] += each.maps * each.weight
+        weights[..., y : y + a, x : x + b] += each.weight
     return torch.where(weights > 0, total / weights, torch.zeros_like(total))

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...core.attention.aggregate import Piece, compose, resize
+from ...core.attention.aggregate import PlacedMaps, compose, resize
 from .rows import Positives, Rows
 
 # What this pack installs on models and puts into their options has a name that begins like this.
@@ -84,7 +84,7 @@ class ModelCall:
         if whole:
             return {name: pieces[0][0].to(self.device) for name, pieces in self.pieces.items()}
         return {
-            name: compose([self._piece(maps, row) for maps, row in pieces], self.grid)
+            name: compose([self._placed(maps, row) for maps, row in pieces], self.grid)
             for name, pieces in self.pieces.items()
         }
 
@@ -95,11 +95,11 @@ class ModelCall:
         maps, row = self.refined[0]
         if len(self.refined) == 1 and row.is_whole(self.grid):
             return maps.to(self.device)
-        return compose([self._piece(maps, row) for maps, row in self.refined], self.grid)
+        return compose([self._placed(maps, row) for maps, row in self.refined], self.grid)
 
-    def _piece(self, maps: Tensor, row: Rows) -> Piece:
+    def _placed(self, maps: Tensor, row: Rows) -> PlacedMaps:
         weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
-        return Piece(resize(maps, row.size).to(self.device), row.offset, weight)
+        return PlacedMaps(resize(maps, row.size).to(self.device), row.offset, weight)
 
 
 def step_of(sigma: float, model_options: dict) -> int | None:

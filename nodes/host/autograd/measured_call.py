@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.attention.aggregate import Piece, compose
+from ...core.attention.aggregate import PlacedMaps, compose
 from ..attention.rows import Positives, Rows
 
 
@@ -33,8 +33,8 @@ class MeasuredCall:
         if len(self.pieces) == 1 and self.pieces[0][1].is_whole(self.grid):
             return self.pieces[0][0]
         channels = self.pieces[0][0].shape[2]
-        pieces = [Piece(m.transpose(1, 2).flatten(0, 1), row.offset, row.weight) for m, row in self.pieces]
-        return compose(pieces, self.grid).unflatten(0, (-1, channels)).transpose(1, 2)
+        placed = [PlacedMaps(m.transpose(1, 2).flatten(0, 1), row.offset, row.weight) for m, row in self.pieces]
+        return compose(placed, self.grid).unflatten(0, (-1, channels)).transpose(1, 2)
 
 
 def prediction_scale(sampling: Any, sigma: Tensor) -> float:

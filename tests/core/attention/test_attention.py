@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from explainable_latents.nodes.core.attention import probabilities
-from explainable_latents.nodes.core.attention.aggregate import Piece, aggregate, compose, normalise, resize
+from explainable_latents.nodes.core.attention.aggregate import PlacedMaps, aggregate, compose, normalise, resize
 from explainable_latents.nodes.core.attention.probabilities import token_attention, token_columns
 
 
@@ -114,13 +114,13 @@ def test_no_layer_is_an_error():
 
 
 def test_areas_lie_at_their_place_and_overlaps_are_weighted_means():
-    left = Piece(torch.full((1, 1, 2, 2), 1.0), (0, 0), 1.0)
-    right = Piece(torch.full((1, 1, 2, 2), 4.0), (0, 1), 2.0)
+    left = PlacedMaps(torch.full((1, 1, 2, 2), 1.0), (0, 0), 1.0)
+    right = PlacedMaps(torch.full((1, 1, 2, 2), 4.0), (0, 1), 2.0)
     assert compose([left, right], (2, 4)).tolist() == [[[[1, 3, 4, 0], [1, 3, 4, 0]]]]
 
 
 def test_a_mask_weighs_each_place_and_each_latent():
     mask = torch.tensor([[[1.0, 0.0]], [[0.5, 1.0]]])
-    one = Piece(torch.full((1, 2, 1, 2), 2.0), (0, 0), mask)
-    other = Piece(torch.full((1, 2, 1, 2), 8.0), (0, 0), 0.5)
+    one = PlacedMaps(torch.full((1, 2, 1, 2), 2.0), (0, 0), mask)
+    other = PlacedMaps(torch.full((1, 2, 1, 2), 8.0), (0, 0), 0.5)
     assert compose([one, other], (1, 2)).tolist() == [[[[4, 8]], [[5, 4]]]]
