@@ -6,10 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.gradients.definition import POLARITIES
+from .core.gradients.definition import DEFINITIONS, POLARITIES, SOLVERS
 from .core.maps.colours import COLORMAPS
-from .host.autograd.gradient_probe import DEFINITIONS, gradient_saliency
-from .host.autograd.solvers import SOLVERS
+from .host.one_call import gradient_saliency
 from .host.ui.heat_maps import SCALES, HeatMaps
 from .inputs import region_input, seed_input
 from .sockets import CATEGORY, Saliency, Subjects
@@ -26,8 +25,8 @@ class ELGradientSaliency(io.ComfyNode):
             display_name="Abs-Grad-SAM Saliency",
             category=CATEGORY,
             description="Which parts of this picture would change if the model looked at these words differently? "
-            "The gradient of the prediction by the words' attention, exact, in about one model call. Nothing is "
-            "sampled.",
+            "The gradient of the prediction with respect to the words' attention, exact, in about one model call. "
+            "Nothing is sampled.",
             search_aliases=["gradient", "grad-cam", "grad-sam", "explain", "saliency", "heat map", "attribution"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
@@ -56,7 +55,7 @@ class ELGradientSaliency(io.ComfyNode):
                     options=list(DEFINITIONS),
                     default=DEFINITIONS[0],
                     advanced=True,
-                    tooltip="Abs-Grad-SAM: what each latent element hangs on, by the last layer (published). "
+                    tooltip="Abs-Grad-SAM: what each latent element depends on, through the last layer (published). "
                     "aggregated: where attention matters to the whole picture, by all layers at once; another "
                     "measure, with one backward pass through the whole model.",
                 ),
@@ -73,7 +72,7 @@ class ELGradientSaliency(io.ComfyNode):
                     "layer",
                     default="last",
                     advanced=True,
-                    tooltip="The cross-attention layer to derive by: last (published) or a name (output.5.0); several, "
+                    tooltip="The cross-attention layer that counts: last (published) or a name (output.5.0); several, "
                     "separated by commas, give a map each. Any other than last, and SDXL's last, need the solver "
                     "exact. aggregated takes all.",
                 ),
@@ -106,7 +105,7 @@ class ELGradientSaliency(io.ComfyNode):
         layer: str,
         region: Any = None,
     ) -> io.NodeOutput:
-        """Call the model once and derive."""
+        """Call the model once and take gradients."""
         found = gradient_saliency(
             model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer, region
         )

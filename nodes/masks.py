@@ -6,11 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.gradients.definition import POLARITIES
+from .core.gradients.definition import POLARITIES, SOLVERS
 from .core.maps.masks import FILTER_ORDERS, Shaping
 from .core.maps.thresholds import FLAT_MAPS
 from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .host.autograd.solvers import SOLVERS
 from .inputs import flat_map_input, order_input, prompt_input, refine_input, shaping_inputs
 from .sockets import CATEGORY, Masking, Subjects
 

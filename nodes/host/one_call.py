@@ -12,10 +12,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..core.gradients.definition import ABS_GRAD_SAM
 from ..core.maps.saliency import Saliency
 from ..core.words.subjects import Subjects
 from .attention.model_call import OURS
 from .attention.observer import observe
+from .autograd.gradient_probe import GradientProbe
+from .ui.running_node import progress_bar
 
 # Guidance by other nodes: it may call the model again or expect a negative prompt, and a probe is one positive call.
 _GUIDANCE = (
@@ -77,6 +80,32 @@ def probe(
             "the positive conditioning is not active there (a timestep range); or another node hides it",
         )
     return replace(saliency, step=None)
+
+
+def gradient_saliency(
+    model: ModelPatcher,
+    positive: list,
+    latent: dict,
+    subjects: Subjects,
+    noise_level: float,
+    seed: int,
+    polarity: str,
+    solver: str,
+    definition: str = ABS_GRAD_SAM,
+    layer: str = "last",
+    region: list | None = None,
+) -> Saliency:
+    """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
+
+    One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
+    not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
+    each summing to 1. layer: as of `GradientProbe`. region: the CONDITIONING of the subjects' prompt where another node
+    gives it to a part of the picture. Raises ValueError as `GradientProbe` does.
+    """
+    patcher = without_ours(model)
+    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region)
+    saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
+    return replace(saliency, maps=saliency.maps.cpu(), step=None)
 
 
 def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:

@@ -87,9 +87,8 @@ def main() -> None:
     alias_pack()
     from explainable_latents.nodes.core.gradients.definition import brute_force
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
-    from explainable_latents.nodes.host.autograd import gradient_probe as gradients
-    from explainable_latents.nodes.host.autograd import solvers as solving
-    from explainable_latents.nodes.host.one_call import call_once
+    from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
+    from explainable_latents.nodes.host.one_call import call_once, gradient_saliency
 
     model = sd15_model()
     generator = torch.Generator().manual_seed(1)
@@ -97,12 +96,17 @@ def main() -> None:
     latent = {"samples": torch.randn(1, 4, GRID, GRID, generator=generator)}
     sampling, sampled = False, {}
 
-    def solve(record: solving.Record, *args: object) -> torch.Tensor:
+    own = GradientProbe.solve
+
+    def solve(
+        probe: GradientProbe, recorded: object, layer: str, words: object, z: torch.Tensor, row: object
+    ) -> object:
         began = time.perf_counter()
-        found = solving.solve(record, *args)
+        found = own(probe, recorded, layer, words, z, row)
         sampled["solver"] = time.perf_counter() - began
         if sampling:
-            sampled["seconds"] = timed(lambda: sampled.update(research(brute_force, record, found, generator)))
+            maps = found.unflatten(0, (words.columns.shape[1], -1)).transpose(1, 2)
+            sampled["seconds"] = timed(lambda: sampled.update(research(brute_force, words, z, maps, generator)))
         return found
 
     def plain() -> None:
@@ -111,9 +115,9 @@ def main() -> None:
     def saliency(sets: list[tuple[int, ...]]) -> None:
         items = tuple(Subject(str(i), "subject", (0, 1), {"l": s}) for i, s in enumerate(sets))
         words = Subjects("a prompt", items, "rules")
-        gradients.gradient_saliency(model, positive, latent, words, 0.5, 0, "absolute", "structured")
+        gradient_saliency(model, positive, latent, words, 0.5, 0, "absolute", "structured")
 
-    gradients.solve = solve
+    GradientProbe.solve = solve
     rounds: dict[str, list[Round]] = {name: [] for name in WORDS}
     with torch.inference_mode():
         plain()
@@ -144,16 +148,17 @@ class Round:
     error: float
 
 
-def research(brute_force: Callable, record: object, found: torch.Tensor, generator: torch.Generator) -> dict:
+def research(
+    brute_force: Callable, words: object, z: torch.Tensor, found: torch.Tensor, generator: torch.Generator
+) -> dict:
     """Seconds of the research strategy by a sample of elements; how far the structured result is from it there."""
-    z = record.prediction
     count = z[0].numel()
     seconds, error = {}, 0.0
     for name, batch, passes in (("singles", 1, SINGLES), ("batches", BATCH, BATCHES)):
         chosen = torch.randperm(count, generator=generator)[: batch * passes].tolist()
-        brute_force(record.words, z, "absolute", elements=chosen[:batch], batch=batch)
+        brute_force(words, z, "absolute", elements=chosen[:batch], batch=batch)
         began = time.perf_counter()
-        exact = brute_force(record.words, z, "absolute", elements=chosen, batch=batch)
+        exact = brute_force(words, z, "absolute", elements=chosen, batch=batch)
         seconds[name] = (time.perf_counter() - began) / len(chosen) * count
         error = max(error, float(((found.flatten(2)[..., chosen] - exact).abs() / exact).max()))
     return {**seconds, "error": error}

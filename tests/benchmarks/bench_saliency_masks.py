@@ -31,8 +31,7 @@ REFINED = (1, 2, 4, 8)
 def saliencies(toy: Toy, picture: Picture, level: float, seed: int, layers: Sequence[str]) -> dict[str, torch.Tensor]:
     """Every method's map [1,1,h,w] of the picture's subject; Abs-Grad-SAM by these layers too, by the exact solver."""
     from explainable_latents.nodes.core.words.parsing import parse
-    from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-    from explainable_latents.nodes.host.one_call import probe
+    from explainable_latents.nodes.host.one_call import gradient_saliency, probe
     from explainable_latents.nodes.host.tokens import tokenize
 
     prompt = f"{picture.kind.subject} on {picture.kind.scene}"

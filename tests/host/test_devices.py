@@ -19,8 +19,7 @@ from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of

@@ -1,30 +1,45 @@
-"""Abs-Grad-SAM: how much each element of the model's prediction hangs on a word's cross-attention (arXiv 2408.16232).
+"""Abs-Grad-SAM: how far each element of the model's prediction depends on a word's cross-attention (arXiv 2408.16232).
 
     S_s[c,i,j] = sum_h sum_q sum_{t in T_s} P[h,q,t] |d z[c,i,j] / d P[h,q,t]|        (method section 5)
 
 P: probabilities of one cross-attention layer. z: the model's denoised prediction. This module holds the definition and
 the solver that follows it literally, one backward pass per element of z; `structured` gets the same numbers from far
-fewer where the model's structure allows it.
+fewer where the model's structure allows it. The aggregated variant differentiates the sum of z with respect to the
+probabilities of all layers, in a single pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..attention.aggregate import resize
+from ..choices import one_of
+
 # |g| (Abs-Grad-SAM) or max(g, 0) (Grad-SAM) of a gradient g.
 POLARITIES = ("absolute", "positive")
+
+ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
+
+STRUCTURED, EXACT = SOLVERS = ("structured", "exact")
 
 # Called with (units done, units in all) between pieces of work; it may raise to cancel.
 Progress = Callable[[int, int], None]
 
 
+def check_choices(polarity: str, solver: str, definition: str) -> None:
+    """Raise ValueError for a choice that there is not."""
+    one_of("polarity", polarity, POLARITIES)
+    one_of("solver", solver, SOLVERS)
+    one_of("definition", definition, DEFINITIONS)
+
+
 @dataclass(frozen=True)
 class WordAttention:
-    """The words' cross-attention in one layer, as the variable that predictions are derived by.
+    """The words' cross-attention in one layer, as the variable with respect to which predictions are differentiated.
 
     probabilities: P at the words' tokens, float32 [B,H,Q,N]. change: zeros of the same shape that require grad; adding
     `change` to P is what a recorded prediction depends on. columns: [N,S], 1 where token n belongs to subject s.
@@ -63,18 +78,38 @@ def attention_change(change: Tensor, values: Tensor) -> Tensor:
 
 def polarised(gradient: Tensor, polarity: str) -> Tensor:
     """The part of a gradient that counts. Raises ValueError for a polarity not in `POLARITIES`."""
-    if polarity not in POLARITIES:
-        raise ValueError(f"polarity {polarity!r} is not one of {', '.join(POLARITIES)}")
+    one_of("polarity", polarity, POLARITIES)
     return gradient.abs() if polarity == "absolute" else gradient.clamp_min(0)
 
 
 def query_scores(words: WordAttention, gradient: Tensor, polarity: str) -> Tensor:
     """sum_h sum_{t in T_s} P |dZ/dP| at every query position: [S,B,Q]; Z a single number, `gradient` its [B,H,Q,N].
 
-    Added over layers it is the aggregated variant, see `ELGradientSaliency`'s help page.
+    See `aggregated`.
     """
     weighted = words.probabilities * polarised(gradient, polarity)
     return words.per_subject(weighted.sum(dim=1).permute(2, 0, 1))
+
+
+def aggregated(
+    words: Mapping[str, WordAttention],
+    grids: Mapping[str, tuple[int, int]],
+    prediction: Tensor,
+    size: tuple[int, int],
+    polarity: str,
+) -> Tensor:
+    """The `query_scores` of the sum of z, resized and added over the layers: [S,B,a,b], not normalised.
+
+    words, grids: of each layer, its grid of query positions. prediction: z [B,C,a,b], recorded as a function of all the
+    layers' `change`. size: (a, b).
+    """
+    # several conditionings of one call share its record
+    gradients = torch.autograd.grad(prediction.sum(), [each.change for each in words.values()], retain_graph=True)
+    maps = [
+        resize(query_scores(each, gradient, polarity).unflatten(-1, grids[layer]), size)
+        for (layer, each), gradient in zip(words.items(), gradients, strict=True)
+    ]
+    return torch.stack(maps).sum(0)
 
 
 def brute_force(

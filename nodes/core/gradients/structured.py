@@ -1,7 +1,8 @@
 """Abs-Grad-SAM by structure: exact, in a number of passes that does not grow with the image.
 
-Behind the last cross-attention of SD 1.x and 2.x every position goes its own way (`features`) until one GroupNorm, SiLU
-and one convolution (the `Head`) make the prediction. So the Jacobian by the probabilities P at position q is
+Behind the last cross-attention of SD 1.x and 2.x no position depends on another (`features`) until one GroupNorm, SiLU
+and one convolution (the `Head`) make the prediction. So the Jacobian with respect to the probabilities P at position q
+is
 
     dz[c,p]/dP[q] = sum_m W[c,m,q-p] F[m,q] M[m,q]                                     local: 3 x 3 positions
                   - 1/N sum_g A[c,p,g] sum_{m in g} M[m,q]                             low rank: the groups' means
@@ -10,9 +11,9 @@ and one convolution (the `Head`) make the prediction. So the Jacobian by the pro
     y: features. n = (y - mean) rho, rho = 1/sqrt(variance + eps), u = gamma n + beta, F = gamma SiLU'(u)
     A, B: the convolution of F and of F n, of group g's channels alone. N: elements of a group. M = rho dy/dP
 
-dy/dP is known in closed form where the layers are (`feedforward`), else it takes one forward-mode pass per head and
-token. The sum of |dz/dP| P over all positions is then one chunked matrix product of rank 2 x groups, with the 3 x 3
-positions put right.
+dy/dP is known in closed form where the layers are the usual ones (`derivative`), else it takes one forward-mode pass
+per head and token. The sum of |dz/dP| P over all positions is then one chunked matrix product of rank 2 x groups, with
+the 3 x 3 positions put right.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..choices import one_of
 from .definition import POLARITIES, Progress, WordAttention, polarised
-from .feedforward import Derivative
+from .derivative import Derivative, columns_by_autograd, is_pointwise
 
 # Rows and columns of a block of the matrix product: on a CPU small enough to stay in its cache (1 MiB), else large
 # enough to keep the device busy (16 MiB).
@@ -77,6 +79,22 @@ class _Factors:
         return local, torch.cat([means, variances], dim=-1)
 
 
+def obstacle(
+    words: WordAttention, features: Tensor, head: Head | None, prediction: Tensor, derivative: Derivative | None
+) -> str | None:
+    """Why `structured` would not be exact for this recorded prediction [B,C,h,w]; None when it is.
+
+    head: None where the model ends differently. The rest: see `structured`.
+    """
+    if head is None:
+        return "the model does not end in a group norm, SiLU and one convolution"
+    if derivative is None and not is_pointwise(words, features):
+        return "another node mixes positions behind the last cross-attention"
+    if not torch.allclose(head(features), prediction, rtol=1e-3, atol=1e-4 * abs(head.scale)):
+        return "another node changes what the model computes behind its last block"
+    return None
+
+
 def structured(
     words: WordAttention,
     features: Tensor,
@@ -85,25 +103,24 @@ def structured(
     progress: Progress | None = None,
     derivative: Derivative | None = None,
 ) -> Tensor:
-    """The same [S,B,C,h,w] as `grad_sam.brute_force` of `head(features)`, up to rounding.
+    """The same [S,B,C,h,w] as `definition.brute_force` of `head(features)`, up to rounding.
 
     features: [B,M,h,w], recorded as a function of `words.change`; Q = h w positions, each a function of the same
     position of `words.change` only (see `is_pointwise`). derivative: of the features where it is known in closed form
-    (see `follows`); else autograd finds it, which takes several times longer. Raises ValueError for an unknown polarity
-    or another number of positions.
+    (see `agrees_with_autograd`); else autograd finds it, which takes several times longer. Raises ValueError for an
+    unknown polarity or another number of positions.
     """
-    if polarity not in POLARITIES:
-        raise ValueError(f"polarity {polarity!r} is not one of {', '.join(POLARITIES)}")
+    one_of("polarity", polarity, POLARITIES)
     (b, h, q, n), (height, width) = words.change.shape, features.shape[-2:]
     if q != height * width:
         raise ValueError(f"{q} query positions do not lie on the features' {height}x{width} grid")
     report = progress or (lambda done, total: None)
     factors = _factors(features.detach(), head)
-    column = _recorded(words.change, features) if derivative is None else derivative.column
+    column = columns_by_autograd(words.change, features) if derivative is None else derivative.column
     local = features.new_empty((b, n, q, h, factors.weight.shape[1]))
     low = features.new_empty((b, n, q, h, factors.left.shape[-1]))
     passes, products = h * n, b * n
-    # every pass and every product is one part of the progress, and of a product every block counts
+    # passes and products count alike in the progress, and within a product its blocks do
     blocks = _blocks(q * factors.left.shape[2], features) * _blocks(q * h, features)
     total = (passes + products) * blocks
     for i in range(passes):
@@ -124,35 +141,6 @@ def structured(
                 lambda done, before=before: report(before + done, total),
             )
     return words.per_subject(per_token).unflatten(-1, (height, width))
-
-
-def follows(words: WordAttention, features: Tensor, derivative: Derivative) -> bool:
-    """Whether `derivative` is that of the recorded features [B,M,h,w]; one backward pass.
-
-    Compares every probability's effect on one random mixture of the features of the whole picture, so that another
-    scale, a position that reaches another one, or a layer in between do not stay hidden.
-    """
-    if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
-        return False
-    seed = torch.randn(features.shape[1:], generator=torch.Generator().manual_seed(0)).to(features)
-    (gradient,) = torch.autograd.grad(features, words.change, seed.expand_as(features), retain_graph=True)
-    found = derivative.pulled(seed.flatten(1).T.expand(features.shape[0], -1, -1))
-    found = found.unflatten(-1, (words.change.shape[1], -1)).transpose(1, 2)
-    return torch.allclose(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().mean()))
-
-
-def is_pointwise(words: WordAttention, features: Tensor) -> bool:
-    """Whether features [B,M,h,w] at a position depend on `words.change` at that position only; one backward pass.
-
-    Seeds a checkerboard-like half of the positions: where the structure holds, the gradient at the others is exactly 0.
-    """
-    if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
-        return False
-    generator = torch.Generator().manual_seed(0)
-    seeded = torch.rand(features.shape[-2:], generator=generator).to(features.device) < 0.5
-    seed = seeded.to(features.dtype).expand_as(features)
-    (gradient,) = torch.autograd.grad(features, words.change, seed, retain_graph=True)
-    return not gradient[:, :, ~seeded.flatten()].any()
 
 
 def _factors(y: Tensor, head: Head) -> _Factors:
@@ -180,23 +168,6 @@ def _factors(y: Tensor, head: Head) -> _Factors:
         torch.eye(groups, device=y.device).repeat_interleave(per_group, 0),
         left.contiguous() / -flat.shape[-1],
     )
-
-
-def _recorded(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
-    """Gives the columns of dy/dP, [B,Q,M], by one forward-mode pass for each head and token (token fastest).
-
-    A backward pass is linear in what it is seeded with; deriving that linear map is a forward-mode pass.
-    """
-    seed = torch.zeros_like(y, requires_grad=True)
-    (gradient,) = torch.autograd.grad(y, change, seed, create_graph=True)
-
-    def column(i: int) -> Tensor:
-        direction = torch.zeros_like(change)
-        direction[:, i // change.shape[3], :, i % change.shape[3]] = 1
-        (derivative,) = torch.autograd.grad(gradient, seed, direction, retain_graph=True)
-        return derivative.flatten(2).transpose(1, 2)
-
-    return column
 
 
 def _summed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -108,3 +108,16 @@ def step_of(sigma: float, model_options: dict) -> int | None:
     if sigmas is None:
         return None
     return max(0, int((sigmas.float().cpu() >= sigma * (1 - 1e-5)).sum()) - 1)
+
+
+def prediction_scale(sampling: Any, sigma: Tensor) -> float:
+    """d z / d output: the denoised prediction z is an affine function of the network's output (eps, v, flow).
+
+    sampling: the host's `model_sampling`. The finished latent (sigma 0) is its own prediction; there the smallest noise
+    level counts.
+    """
+    one = sigma.flatten()[:1].clamp_min(float(sampling.sigma_min))
+    unit = torch.ones((1, 1, 1, 1), device=sigma.device)
+    zero = torch.zeros_like(unit)
+    change = sampling.calculate_denoised(one, unit, zero) - sampling.calculate_denoised(one, zero, zero)
+    return float(change)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..patch_names import patch_name, patch_names
+from ..patch_names import patch_name
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -41,10 +40,10 @@ def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor)
     """`compute(q, k, v)`, which is what another node's `patch` makes of them, if autograd can follow it there.
 
     An optimised kernel (SageAttention, say) gives numbers that autograd takes for constants, wholly or in part, and
-    every gradient behind it would be wrong without a word. So where something is derived through the attention, its
-    derivative along a random direction is measured, by three more calls, and compared with what autograd says.
+    every gradient behind it would be wrong without a word. So where gradients pass the attention, its derivative along
+    a random direction is measured, by three more calls, and compared with what autograd says.
 
-    Raises ValueError naming the patch when they differ, or when autograd cannot derive it at all.
+    Raises ValueError naming the patch when they differ, or when autograd cannot differentiate it at all.
     """
     inputs = [x.view_as(x) for x in (q, k, v)]  # so that each has a gradient of its own, should two be the same
     variables = [x for x in inputs if x.requires_grad]
@@ -70,25 +69,6 @@ def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor)
     return out
 
 
-@contextmanager
-def derivable(options: dict) -> Iterator[None]:
-    """Around what derives the record of a call with these transformer options.
-
-    Raises ValueError naming other nodes' patches when a recorded number was changed in place, which autograd refuses.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
-            raise
-        patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
-        suspects = f" (there are {patches})" if patches else ""
-        raise ValueError(
-            f"gradients cannot pass what another node changes in place{suspects}. Connect the model without that "
-            "node (FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
-        ) from error
-
-
 def _moved(compute: Compute, inputs: list[Tensor], directions: list[Tensor | None], step: float) -> Tensor:
     """The output in float32 for inputs moved a step along their directions; random numbers are drawn as without it."""
     moved = [
@@ -110,5 +90,5 @@ def _refusal(patch: Callable, reason: str) -> str:
     return (
         f"gradients cannot pass the attention that {patch_name(patch)} computes instead of the model: {reason}. "
         "Connect the model without the node that does this (an optimised attention such as SageAttention, for "
-        "instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x, which derives through no attention"
+        "instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x, whose gradients pass no attention"
     )

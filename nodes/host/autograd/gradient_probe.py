@@ -1,9 +1,9 @@
-"""Abs-Grad-SAM on the host's model: the only place of the pack that leaves inference mode.
+"""Abs-Grad-SAM on the host's model, during one call of it.
 
-Around one call of the network, `Tail` gives the layers behind the last cross-attention float32 copies of their weights,
-`Leaf` makes that attention the variable, autograd records from there to the prediction, and a solver of `core` turns
-the record into saliency before the call returns. Everything is released when it does, however it ends. The aggregated
-variant does the same with all cross-attention layers as variables.
+Behind the last cross-attention the network is made `differentiable`, the words' probabilities there become a
+`word_variable`, autograd records from them to the prediction, and a solver of `core` turns that into saliency before
+the call returns. Everything is released when it does, however it ends. The aggregated variant does the same with the
+probabilities of all cross-attention layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import comfy.model_management
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -21,43 +22,43 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor, nn
 
 from ...core.attention.aggregate import normalise
-from ...core.gradients.definition import POLARITIES, Progress
+from ...core.gradients.definition import (
+    ABS_GRAD_SAM,
+    AGGREGATED,
+    EXACT,
+    Progress,
+    WordAttention,
+    aggregated,
+    check_choices,
+)
+from ...core.gradients.structured import obstacle, structured
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..attention.captured import no_attention
 from ..attention.layer_choice import single_layers
-from ..attention.model_call import OURS, step_of
+from ..attention.model_call import OURS, ModelCall, prediction_scale, step_of
 from ..attention.named_tokens import NamedTokens
 from ..attention.override import processing
 from ..attention.rows import Positives, Rows, contexts_of
 from ..compiled import as_written, uncompiled
 from ..families.family import cross_attention_layers, family_of
-from ..families.unet_gradients import is_last
-from ..one_call import call_once, without_ours
-from ..patch_names import replaced_parts
+from ..families.unet_gradients import GradientMemory, gradient_memory
 from ..same_prompt import require_same_prompt
-from ..ui.running_node import progress_bar
-from .float32_layers import Tail
-from .foreign_attention import derivable
-from .measured_call import MeasuredCall, prediction_scale
-from .memory import room_behind
-from .precision import full_float32
-from .solvers import SOLVERS, STRUCTURED, TOGETHER, Record, aggregated, solve
-from .word_variable import Leaf
+from .differentiable import RecordedLayers, differentiable
+from .exact_solver import TOGETHER, cost_of_exact, exact
+from .word_variable import WordVariable
 
 log = logging.getLogger("explainable_latents")
 
 WRAPPER_KEY = OURS + "gradients"
 
-ABS_GRAD_SAM, AGGREGATED = DEFINITIONS = ("Abs-Grad-SAM", "aggregated")
-
 
 class GradientProbe:
     """Measures Abs-Grad-SAM of `subjects` during model calls that are made through `measure`; else it does nothing.
 
-    layer: the cross-attention to derive by, `last` or a name, or several of them separated by commas, which are
-    derived one after the other and get maps of their own; the aggregated definition takes all. prompt: the
-    subjects' as a CONDITIONING, None for the first positive one. polarity, solver, definition: see
+    layer: the cross-attention to differentiate with respect to, `last` or a name, or several of them separated by
+    commas, which are taken one after the other and get maps of their own; the aggregated definition takes all. prompt:
+    the subjects' as a CONDITIONING, None for the first positive one. polarity, solver, definition: see
     `gradient_saliency`.
     """
 
@@ -71,15 +72,10 @@ class GradientProbe:
         layer: str = "last",
         prompt: Sequence[Sequence[Any]] | None = None,
     ) -> None:
-        for name, value, allowed in (
-            ("polarity", polarity, POLARITIES),
-            ("solver", solver, SOLVERS),
-            ("definition", definition, DEFINITIONS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        check_choices(polarity, solver, definition)
         self._subjects = subjects
         self._named = NamedTokens(tuple(subjects.positions(i) for i in range(len(subjects.items))))
+        self._distinct = len(set().union(*self._named.tokens))
         if not self._named.tokens:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
         self._prompt = None if prompt is None else contexts_of(prompt)
@@ -92,7 +88,9 @@ class GradientProbe:
         self._aggregated = definition == AGGREGATED
         self._measuring = False
         self._progress: Progress | None = None
-        self._call: MeasuredCall | None = None
+        self._call: ModelCall | None = None
+        self._scale = 1.0  # d z / d output
+        self._plain = 0.0  # bytes that the call itself takes for each latent
         for kind, wrapper in (
             (WrappersMP.PREPARE_SAMPLING, self._around_loading),
             (WrappersMP.PREDICT_NOISE, self._around_step),
@@ -122,12 +120,13 @@ class GradientProbe:
                     "another node hides it (see log)",
                 ),
             )
-        maps = done.framed()
+        found, labels = done.layers(), self._subjects.labels
         if self._aggregated:
-            maps = normalise(maps.squeeze(2))
-        labels = self._subjects.labels
+            maps = normalise(found[AGGREGATED])
+        else:
+            maps = torch.cat([each.unflatten(0, (len(labels), -1)).transpose(1, 2) for each in found.values()])
         if self.layers > 1:
-            labels = tuple(f"{label}, {layer}" for layer in self._layers for label in labels)
+            labels = tuple(f"{label}, {layer}" for layer in found for label in labels)
         return Saliency(maps, labels, done.sigma, done.step, done.grid, self._spatial_scale)
 
     @property
@@ -140,28 +139,35 @@ class GradientProbe:
     ) -> tuple:
         """PREPARE_SAMPLING wrapper: the host frees and keeps memory for as many latents as the gradients take.
 
-        The exact solver takes more of what is free beyond that, see `Room.fitting`.
+        The exact solver takes more of what is free beyond that, see `GradientMemory.fitting`; the aggregated definition
+        makes do with less where the device does not have as much, see `differentiable`.
         """
         latents, *size = noise_shape
-        network = as_written(model.get_model_object("diffusion_model"))
-        room = room_behind(network, self._layers[0], tuple(size[-2:]))
-        for layer in self._layers[1 : self.layers]:
-            room = replace(room, attention=room.attention + room_behind(network, layer, tuple(size[-2:])).attention)
-        tokens = len(set().union(*self._named.tokens))
-        if self._solver == STRUCTURED and not self._aggregated:
-            needed = room.structured(latents, tokens)
+        plain = model.model.memory_required([1, *size])
+        memory = self._memory(as_written(model.get_model_object("diffusion_model")), tuple(size[-2:]))
+        if self._aggregated:
+            total = comfy.model_management.get_total_memory(model.load_device)
+            needed = memory.once(latents, self._distinct)
+            if needed > total - latents * plain - model.model_size():
+                needed = memory.once(latents, self._distinct, repeat=True)
+        elif self._solver == EXACT:
+            needed = memory.exact(latents, self._distinct, TOGETHER // 4)
         else:
-            needed = room.exact(latents, tokens, 1 if self._aggregated else TOGETHER // 4)
-        more = math.ceil(needed / model.model.memory_required([1, *size]))
+            needed = memory.structured(latents, self._distinct)
         log.debug("%.0f MB asked for beside the model call", needed / 1024**2)
-        return executor(model, [latents + more, *size], *args, **kwargs)
+        return executor(model, [latents + math.ceil(needed / plain), *size], *args, **kwargs)
+
+    def _memory(self, network: nn.Module, grid: tuple[int, int]) -> GradientMemory:
+        """What lies behind the first of the layers; the attention is that of all which have maps of their own."""
+        each = [gradient_memory(network, layer, grid) for layer in self._layers[: self.layers]]
+        return replace(each[0], attention=sum(one.attention for one in each))
 
     def _around_step(
         self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
     ) -> Tensor:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
 
-        What is measured hangs on these alone, so nothing else is evaluated: no negative and no guidance.
+        What is measured depends on these alone, so nothing else is evaluated: no negative and no guidance.
         """
         if not self._measuring or self._call is not None:
             return executor(x, timestep, model_options, *args, **kwargs)
@@ -169,9 +175,10 @@ class GradientProbe:
         listed = guider.conds.get("positive") or []
         positives = Positives(listed, self._prompt, log.warning, model_options.get("model_function_wrapper"))
         sigma = float(timestep.flatten()[0])
-        scale = prediction_scale(guider.inner_model.model_sampling, timestep)
+        self._scale = prediction_scale(guider.inner_model.model_sampling, timestep)
+        self._plain = guider.inner_model.memory_required([1, *x.shape[1:]])
         step = step_of(sigma, model_options)
-        self._call = MeasuredCall(positives, x.shape[0], tuple(x.shape[-2:]), sigma, step, scale)
+        self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step)
         # Where the model is split between devices this call runs on its own, all of it.
         options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
         with uncompiled():
@@ -188,7 +195,7 @@ class GradientProbe:
         transformer_options: dict,
         **kwargs: Any,
     ) -> Tensor:
-        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record the tail and solve.
+        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record what follows and solve.
 
         `executor.class_obj` is the network that runs: the host may have copied the model that was patched.
         """
@@ -197,64 +204,49 @@ class GradientProbe:
             rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid)
         if not rows:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        leaf = Leaf(rows, self._named, self._layers)
+        variable, first, repeat = WordVariable(rows, self._named, self._layers), self._layers[0], False
+        if self._aggregated:
+            needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
+            first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)
         with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            full_float32(),
-            Tail(network, self._layers[0], x.device) as tail,
-            processing(transformer_options, self._family, [leaf]) as options,
+            differentiable(network, first, x.device, transformer_options, repeat=repeat) as recorded,
+            processing(transformer_options, self._family, [variable]) as options,
         ):
             out = executor(x, timesteps, context, y, control, options, **kwargs)
-            if unseen := [layer for layer in self._layers if layer not in leaf.words]:
-                raise ValueError(
-                    f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "
-                    f"replaced by {replaced_parts(network)}; connect the model without it"
-                )
-            with torch.enable_grad(), derivable(transformer_options):
+            variable.require_all(network)
+            with torch.enable_grad():
                 for i, row in enumerate(rows):
-                    prediction = out.float()[row.rows] * call.scale
-                    call.pieces.append((self._solve(network, leaf, i, row, tail, prediction, call.scale), row))
+                    words = {layer: each[i] for layer, each in variable.words.items()}
+                    prediction = out.float()[row.rows] * self._scale
+                    if self._aggregated:
+                        maps = {AGGREGATED: aggregated(words, variable.grids, prediction, row.size, self._polarity)}
+                    else:
+                        maps = {layer: self.solve(recorded, layer, words[layer], prediction, row) for layer in words}
+                    for name, each in maps.items():
+                        call.pieces.setdefault(name, []).append((each, row))
             return out.detach()
 
-    def _solve(
-        self, network: nn.Module, leaf: Leaf, i: int, row: Rows, tail: Tail, prediction: Tensor, scale: float
+    def solve(
+        self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: Rows
     ) -> Tensor:
-        """Saliency of the i-th conditioning: [S,B,C,a,b] of one layer after the other, aggregated [S,B,1,a,b]."""
-        words = {name: each[i] for name, each in leaf.words.items()}
-        if self._aggregated:
-            return aggregated(words, leaf.grids, prediction, row.size, self._polarity)
-        maps = []
-        for layer in self._layers:
-            last = is_last(network, layer)
-            room = room_behind(network, layer, row.size)
-            together = room.fitting(len(prediction), words[layer].change.shape[-1], prediction.device, TOGETHER)
-            record = Record(words[layer], tail, prediction, row.rows, scale, layer, last, together)
-            maps.append(solve(record, self._solver, self._polarity, self._progress))
-        return torch.cat(maps)
+        """Saliency of one conditioning and one layer, with the channels beside the subjects: [S*C,B,a,b].
 
-
-def gradient_saliency(
-    model: ModelPatcher,
-    positive: list,
-    latent: dict,
-    subjects: Subjects,
-    noise_level: float,
-    seed: int,
-    polarity: str,
-    solver: str,
-    definition: str = ABS_GRAD_SAM,
-    layer: str = "last",
-    region: list | None = None,
-) -> Saliency:
-    """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
-
-    One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
-    not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
-    each summing to 1. layer: as of `GradientProbe`. region: the CONDITIONING of the subjects' prompt where another node
-    gives it to a part of the picture. Raises ValueError as `GradientProbe` does.
-    """
-    patcher = without_ours(model)
-    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region)
-    saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
-    return replace(saliency, maps=saliency.maps.cpu(), step=None)
+        Raises ValueError when the structured solver does not fit, with the time that the exact one takes.
+        """
+        if self._solver == EXACT:
+            memory = gradient_memory(recorded.network, layer, row.size)
+            together = memory.fitting(len(prediction), words.change.shape[-1], prediction.device, TOGETHER)
+            maps = exact(words, prediction, self._polarity, together, self._progress)
+        else:
+            reason = f"further blocks follow the layer {layer} (in SD 1.x and 2.x none follow the layer 'last')"
+            if recorded.only_end and layer == self._layers[0]:
+                features, head = recorded.features[row.rows], recorded.head(self._scale)
+                derivative = recorded.derivative(row.rows, words)
+                reason = obstacle(words, features, head, prediction, derivative)
+            if reason is not None:
+                cost = cost_of_exact(words, prediction, self._polarity, self._progress)
+                raise ValueError(
+                    f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {cost} here"
+                )
+            maps = structured(words, features, head, self._polarity, self._progress, derivative)
+        return maps.transpose(1, 2).flatten(0, 1)

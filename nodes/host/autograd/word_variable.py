@@ -1,30 +1,31 @@
-"""Make the words' probabilities in cross-attention layers the variables that autograd derives by."""
+"""The words' probabilities in cross-attention layers as variables that autograd differentiates with respect to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.gradients.definition import WordAttention, distinct_tokens
-from ..attention.arrangement import Arranger, UnreadableError
+from ..attention.arrangement import Arranger, Place, UnreadableError
 from ..attention.attention_call import AttentionCall, Processor
 from ..attention.named_tokens import NamedTokens
 from ..attention.rows import Rows
 from ..families.sites import Site
+from ..patch_names import replaced_parts
 from .foreign_attention import differentiable_attention, followed
 
 
-class Leaf(Processor):
+class WordVariable(Processor):
     """Adds a change of 0 to the words' probabilities in `layers`; from the first one on autograd records.
 
-    The user's own attention backend computes the attention that nothing is derived through; what is added to it is
-    exactly 0 and has the gradient of the probabilities. Other nodes' attention has to let gradients pass.
+    The user's own attention backend computes the attention that no gradient passes; what is added to it is exactly 0
+    and has the gradient of the probabilities. Other nodes' attention has to let gradients pass.
     words: per layer that ran one entry per entry of `rows`. grids: per layer its (h, w).
     """
 
-    def __init__(self, rows: list[Rows], named: NamedTokens, layers: Container[str]) -> None:
+    def __init__(self, rows: list[Rows], named: NamedTokens, layers: Sequence[str]) -> None:
         self.words: dict[str, list[WordAttention]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
         self._arranger = Arranger(rows, named)
@@ -42,6 +43,14 @@ class Leaf(Processor):
         """See `Processor`."""
         return lambda q, k, v: followed(patch, compute, q, k, v)
 
+    def require_all(self, network: nn.Module) -> None:
+        """After the call: raise the ValueError that names the layers that were not seen, and who replaced them."""
+        if unseen := [layer for layer in self._layers if layer not in self.words]:
+            raise ValueError(
+                f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "
+                f"replaced by {replaced_parts(network)}; connect the model without it"
+            )
+
     def edit(self, call: AttentionCall) -> AttentionCall:
         """The call with the change added; turns recording on."""
         name, (h, w) = call.site.name, call.site.grid
@@ -57,17 +66,22 @@ class Leaf(Processor):
                 f"changed by {call.inputs.changed_by}; connect the model without it"
             )
         self.grids[name] = (h, w)
-        for places in arrangement.places:
-            tokens = [distinct_tokens(place.columns) for place in places]
-            with torch.no_grad():
-                p = [call.probabilities(place.rows, used) for place, (used, _) in zip(places, tokens, strict=True)]
-                values = [call.v[place.rows][:, used] for place, (used, _) in zip(places, tokens, strict=True)]
-            p, columns = torch.cat(p, dim=-1), torch.cat([each for _, each in tokens])
-            torch.set_grad_enabled(True)
-            change = torch.zeros_like(p, requires_grad=True)
-            parts = change.split([len(used) for used, _ in tokens], dim=-1)
-            for place, (used, _), part in zip(places, tokens, parts, strict=True):
-                call = call.with_change(place.rows, used, part)
-            words = WordAttention(p, change, columns, torch.cat(values, dim=1).float())
-            self.words.setdefault(name, []).append(words)
+        tokens = [[distinct_tokens(place.columns) for place in places] for places in arrangement.places]
+        if name not in self.words:  # a block that is run again gets the variables it had
+            self.words[name] = [_words(call, *each) for each in zip(arrangement.places, tokens, strict=True)]
+        torch.set_grad_enabled(True)
+        for places, used, words in zip(arrangement.places, tokens, self.words[name], strict=True):
+            parts = words.change.split([len(each) for each, _ in used], dim=-1)
+            for place, (each, _), part in zip(places, used, parts, strict=True):
+                call = call.with_change(place.rows, each, part)
         return call
+
+
+@torch.no_grad()
+def _words(call: AttentionCall, places: list[Place], tokens: list[tuple[Tensor, Tensor]]) -> WordAttention:
+    """The words' attention at all the places of one conditioning, whose `distinct_tokens` these are."""
+    p = [call.probabilities(place.rows, used) for place, (used, _) in zip(places, tokens, strict=True)]
+    values = [call.v[place.rows][:, used] for place, (used, _) in zip(places, tokens, strict=True)]
+    p, columns = torch.cat(p, dim=-1), torch.cat([each for _, each in tokens])
+    change = torch.zeros_like(p, requires_grad=True)
+    return WordAttention(p, change, columns, torch.cat(values, dim=1).float())

@@ -1,36 +1,227 @@
-"""What a UNet computes behind one of its cross-attention layers."""
+"""What a UNet computes behind one of its cross-attention layers, and how much memory its gradients take."""
 
 from __future__ import annotations
 
-from torch import nn
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
 
-# Parts of a transformer behind its last cross-attention: to_out, norm3, ff, proj_out.
-INSIDE = 4
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, Upsample
+from torch import Tensor, nn
+
+from ...core.gradients.derivative import Feedforward
+from ...core.gradients.structured import Head
+from ..patch_names import of_other_nodes
+
+# A layer's weight and bias.
+Weights = tuple[Tensor, Tensor | None]
+
+# Modules of a transformer behind its last cross-attention: to_out, norm3, ff, proj_out.
+_IN_TRANSFORMER = 4
+
+# Patches that the host runs within a transformer block.
+_WITHIN = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch")
+
+_HEAD = (nn.GroupNorm, nn.SiLU, nn.Conv2d)
+
+# Measured with the allocator's own record (torch.profiler) of SD 1.x, SD 2.x and SDXL networks of two widths, three
+# sizes and three layers each, and rounded up; tests/host/autograd/test_memory.py repeats it. In numbers: what autograd
+# keeps of everything that the layers put out (1.1 to 1.4), what one pass back takes of the largest of them (2.1 to
+# 3.0), what the closed forms of the structured solver take of it (5.1), and how often each probability is held beside
+# that; of weights that are not copied, how often the largest is there (2.0); and where blocks are repeated, how much is
+# there of what these keep (0.3 to 0.8) and of the weights of the largest (1.3).
+_KEPT, _BACK, _CLOSED, _HELD = 1.45, 3.1, 5.3, 8.0
+_AT_USE, _REPEATED, _REPEATED_WEIGHTS = 2.1, 1.05, 1.35
+
+_BYTES = 4
 
 
-def parts_behind(network: nn.Module, layer: str) -> list[nn.Module]:
-    """The modules that run after the attention of `layer` (`output.11.0`), in that order."""
-    kind, number, depth = layer.split(".")
+class LayersBehind:
+    """The layers that a UNet runs behind the cross-attention `site` (`output.11.0`), or behind its first one.
+
+    modules: in the order in which they run, the first is the attention's own output projection. norm: the layer norm
+    behind the attention. last: the module whose output enters `end`, the network's last layers.
+    """
+
+    def __init__(self, network: nn.Module, site: str | None) -> None:
+        blocks = _blocks(network)
+        if site is None:
+            at, depth = next(i for i, (_, block) in enumerate(blocks) if _transformer(block) is not None), 0
+        else:
+            kind, number, depth = site.split(".")
+            at = [name for name, _ in blocks].index((kind, int(number)))
+        own = list(blocks[at][1])
+        transformer = _transformer(own)
+        place = own.index(transformer)
+        block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
+        in_transformer = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
+        behind = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
+        self.network = network
+        self.modules: list[nn.Module] = [*in_transformer, *behind, network.out]
+        self.norm: nn.Module = block.norm3
+        self.last: nn.Module = network.output_blocks[-1][-1]
+        self.end: nn.Module = network.out
+
+    @property
+    def only_end(self) -> bool:
+        """Whether only the rest of its own transformer block and the network's end come behind the attention."""
+        return len(self.modules) == _IN_TRANSFORMER + 1
+
+    def weighted(self) -> list[nn.Module]:
+        """The layers that have weights, each once."""
+        found = (layer for module in self.modules for layer in module.modules())
+        return list(dict.fromkeys(layer for layer in found if _is_weighted(layer)))
+
+    def repeatable(self, options: dict | None = None) -> list[nn.Module]:
+        """Blocks that may be run again, to the same numbers; the first argument of `forward` is what varies.
+
+        options: the host's transformer options of the call. Where another node's patch runs within the transformer
+        blocks these are left out: should it change a number in place, nobody would notice.
+        """
+        patches = [] if options is None else [*chain(*(options.get("patches", {}).get(kind, []) for kind in _WITHIN))]
+        kinds = (ResBlock,) if of_other_nodes(patches) else (ResBlock, BasicTransformerBlock)
+        return [block for module in self.modules for block in module.modules() if isinstance(block, kinds)]
+
+    def head(self, weights: Mapping[nn.Module, Weights], scale: float) -> Head | None:
+        """GroupNorm, SiLU and convolution at the network's end, times `scale`; None where it ends differently."""
+        layers = list(self.end)
+        if len(layers) != len(_HEAD) or not all(isinstance(m, kind) for m, kind in zip(layers, _HEAD, strict=True)):
+            return None
+        norm, _, conv = layers
+        same_size = all(
+            (s, d, 2 * p + 1) == (1, 1, k)
+            for s, d, p, k in zip(conv.stride, conv.dilation, conv.padding, conv.kernel_size, strict=True)
+        )
+        if not same_size or conv.groups != 1:
+            return None
+        return Head(norm.num_groups, norm.eps, *weights[norm], *weights[conv], scale=scale)
+
+    def feedforward(self, weights: Mapping[nn.Module, Weights], entered: Tensor) -> Feedforward | None:
+        """The rest of the site's own transformer block; None where it is built differently.
+
+        entered: what entered `norm`, float32 [rows,Q,K]. Whether it is also all that happens there, and in this order,
+        the caller has to find out.
+        """
+        if not self.only_end or not isinstance(self.modules[2].net[0], GEGLU):
+            return None
+        to_out, norm, ff, proj_out, _ = self.modules
+        first, _, second = ff.net
+        (out, _), (gamma, beta), (up, up_bias) = (weights[m] for m in (to_out[0], norm, first.proj))
+        last = weights[proj_out][0].flatten(1)
+        down = last @ weights[second][0]
+        return Feedforward(entered, out, gamma, beta, norm.eps, up, up_bias, down, last)
+
+
+@dataclass(frozen=True)
+class GradientMemory:
+    """What the layers behind a site hold, in numbers (float32) for one latent.
+
+    outputs: all that layers with weights put out together. widest: the largest of them. weights: in all of them;
+    largest: in one of them. repeated: what enters the blocks that can be repeated, the outputs of layers outside of
+    them and those of the largest block. repeated_weights: of one block. attention: heads times query positions of the
+    site. sums: that the structured solver makes of each probability's derivative.
+    """
+
+    outputs: int
+    widest: int
+    weights: int
+    largest: int
+    repeated: int
+    repeated_weights: int
+    attention: int
+    sums: int
+
+    def structured(self, batch: int, tokens: int) -> float:
+        """Bytes that the structured solver takes."""
+        numbers = _KEPT * self.outputs + _CLOSED * self.widest + (self.sums + _HELD) * self.attention * tokens
+        return _BYTES * (batch * numbers + self.weights)
+
+    def exact(self, batch: int, tokens: int, together: int) -> float:
+        """Bytes that backward passes of `together` elements at once take."""
+        kept = _KEPT * self.outputs + _HELD * self.attention * tokens
+        return _BYTES * (batch * kept + self.weights) + together * self.exact_more(batch, tokens)
+
+    def exact_more(self, batch: int, tokens: int) -> float:
+        """Bytes that each element of a backward pass takes."""
+        return _BYTES * batch * (_BACK * self.widest + 3 * self.attention * tokens)
+
+    def once(self, batch: int, tokens: int, repeat: bool = False) -> float:
+        """Bytes that a single pass takes, which copies no weights; with `repeat` it runs the blocks again."""
+        kept, weights = _KEPT * self.outputs + _BACK * self.widest, _AT_USE * self.largest
+        if repeat:
+            kept, weights = _REPEATED * self.repeated, _REPEATED_WEIGHTS * self.repeated_weights
+        return _BYTES * (batch * (kept + _HELD * self.attention * tokens) + weights)
+
+    def fitting(self, batch: int, tokens: int, device: torch.device, most: int) -> int:
+        """How many elements, from 1 to `most`, may share a backward pass that takes half of what memory is free."""
+        free = comfy.model_management.get_free_memory(device)
+        return max(1, min(most, int(free / 2 / self.exact_more(batch, tokens))))
+
+
+def gradient_memory(network: nn.Module, site: str, grid: tuple[int, int]) -> GradientMemory:
+    """What lies behind the cross-attention `site` of a UNet for a latent of this height and width."""
+    grids: dict[nn.Module, tuple[int, int]] = {}
+    for module in (module for _, block in _blocks(network) for module in block):
+        if isinstance(module, Downsample):
+            grid = tuple(-(-side // 2) for side in grid)
+        elif isinstance(module, Upsample):
+            grid = tuple(2 * side for side in grid)
+        grids |= dict.fromkeys(module.modules(), grid)
+    grids |= dict.fromkeys(network.out.modules(), grid)
+    behind = LayersBehind(network, site)
+    outputs = {layer: _width(layer) * math.prod(grids[layer]) for layer in behind.weighted()}
+    weights = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in outputs}
+    blocks = {block: [layer for layer in block.modules() if layer in outputs] for block in behind.repeatable()}
+    inside = set().union(*blocks.values())
+    repeated = sum(_entering(block) * math.prod(grids[block]) for block in blocks)
+    repeated += sum(size for layer, size in outputs.items() if layer not in inside)
+    repeated += max((sum(outputs[layer] for layer in layers) for layers in blocks.values()), default=0)
+    norm, *_, conv = network.out
+    return GradientMemory(
+        outputs=sum(outputs.values()),
+        widest=max(outputs.values()),
+        weights=sum(weights.values()),
+        largest=max(weights.values()),
+        repeated=repeated,
+        repeated_weights=max((sum(weights[layer] for layer in layers) for layers in blocks.values()), default=0),
+        attention=cross_attention(network, site).heads * math.prod(grids[behind.modules[0]]),
+        sums=conv.weight[:, 0].numel() + 2 * norm.num_groups,
+    )
+
+
+def cross_attention(network: nn.Module, site: str) -> nn.Module:
+    """The host's module that computes the cross-attention `site`."""
+    kind, number, depth = site.split(".")
+    return _transformer(dict(_blocks(network))[kind, int(number)]).transformer_blocks[int(depth)].attn2
+
+
+def _transformer(block: Iterable[nn.Module]) -> nn.Module | None:
+    """The transformer among a block's modules, None where it has none."""
+    return next((module for module in block if hasattr(module, "transformer_blocks")), None)
+
+
+def _blocks(network: nn.Module) -> list[tuple[tuple[str, int], nn.Module]]:
+    """The network's blocks by (kind, number), in the order in which they run."""
     blocks = [(("input", i), block) for i, block in enumerate(network.input_blocks)]
     blocks += [] if network.middle_block is None else [(("middle", 0), network.middle_block)]
-    blocks += [(("output", i), block) for i, block in enumerate(network.output_blocks)]
-    at = [name for name, _ in blocks].index((kind, int(number)))
-    own = list(blocks[at][1])
-    place = next(i for i, module in enumerate(own) if hasattr(module, "transformer_blocks"))
-    transformer = own[place]
-    block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
-    inside = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
-    return [*inside, *own[place + 1 :], *(module for _, module in blocks[at + 1 :]), network.out]
+    return blocks + [(("output", i), block) for i, block in enumerate(network.output_blocks)]
 
 
-def cross_attention(network: nn.Module, layer: str) -> nn.Module:
-    """The host's module that computes the cross-attention `layer`."""
-    kind, number, depth = layer.split(".")
-    block = network.middle_block if kind == "middle" else getattr(network, f"{kind}_blocks")[int(number)]
-    transformer = next(module for module in block if hasattr(module, "transformer_blocks"))
-    return transformer.transformer_blocks[int(depth)].attn2
+def _is_weighted(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))
 
 
-def is_last(network: nn.Module, layer: str) -> bool:
-    """Whether only the rest of its own transformer block and the network's end come behind the layer."""
-    return len(parts_behind(network, layer)) == INSIDE + 1
+def _width(layer: nn.Module) -> int:
+    """Channels that a layer with weights puts out."""
+    if isinstance(layer, nn.LayerNorm):
+        return layer.normalized_shape[0]
+    return next(getattr(layer, n) for n in ("out_features", "out_channels", "num_channels") if hasattr(layer, n))
+
+
+def _entering(block: nn.Module) -> int:
+    """Channels of what enters a block that can be repeated."""
+    return block.channels if isinstance(block, ResBlock) else block.norm1.normalized_shape[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from explainable_latents.nodes.host.attention.observer import observe
-from tests.core.gradients.tails import relative_error
+from tests.core.gradients.last_layers import relative_error
 from tests.host.autograd.test_gradients import saliency
 from tests.host.unets import SUBJECTS, noise, random_unet, sample
 

@@ -15,7 +15,7 @@ from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.attention.rows import Rows
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
-from tests.core.gradients.tails import relative_error
+from tests.core.gradients.last_layers import relative_error
 from tests.host.autograd.test_gradient_masking import KEEP, PAPER, REFERENCE
 from tests.host.autograd.test_gradients import saliency
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample

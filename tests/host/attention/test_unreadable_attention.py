@@ -6,8 +6,7 @@ import torch
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.regional_patches import Couple, left_half
 from tests.host.toy_sampling import KEEP, REFERENCE

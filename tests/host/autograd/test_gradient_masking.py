@@ -11,10 +11,10 @@ from explainable_latents.nodes.core.maps.filters import dilate, gaussian_smooth
 from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+from explainable_latents.nodes.host.one_call import gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
-from tests.core.gradients.tails import relative_error
+from tests.core.gradients.last_layers import relative_error
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 KEEP, REFERENCE = Policy("keep"), Policy("reference")
@@ -161,14 +161,14 @@ def test_the_model_is_afterwards_as_it_was(model):
 
 @pytest.mark.parametrize("ending", ["cancelled", "out of memory"])
 def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, monkeypatch, ending):
-    from explainable_latents.nodes.host.autograd import solvers as solving
+    from explainable_latents.nodes.host.autograd import gradient_probe
 
     first = run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"]
 
     def end(*args):
         raise {"cancelled": InterruptedError, "out of memory": torch.OutOfMemoryError}[ending]
 
-    monkeypatch.setattr(solving, "structured", end)
+    monkeypatch.setattr(gradient_probe, "structured", end)
     with pytest.raises((InterruptedError, torch.OutOfMemoryError)):
         run(model, GradientMasking(SUBJECTS, PAPER))
     monkeypatch.undo()
@@ -181,7 +181,7 @@ def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, 
     [
         ({"channels": "some"}, "channels 'some' is not one of: each, together"),
         ({"polarity": "both"}, "polarity 'both' is not one of: absolute, positive"),
-        ({"solver": "magic"}, "solver 'magic' is not one of structured, exact"),
+        ({"solver": "magic"}, "solver 'magic' is not one of: structured, exact"),
     ],
 )
 def test_mistakes_are_told(model, choices, words):

@@ -9,10 +9,9 @@ import torch
 
 from explainable_latents.nodes.core.words.subjects import Subject, Subjects
 from explainable_latents.nodes.host.attention.layer_choice import one_layer
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.families.family import cross_attention_layers
-from explainable_latents.nodes.host.one_call import call_once, noise_sigma
-from tests.core.gradients.tails import relative_error
+from explainable_latents.nodes.host.one_call import call_once, gradient_saliency, noise_sigma
+from tests.core.gradients.last_layers import relative_error
 from tests.host import unets
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
@@ -123,7 +122,7 @@ def test_both_solvers_give_what_autograd_over_the_whole_network_gives(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_models_derive_in_float32(comfy, dtype):
-    """The tail in float32: the two solvers agree, and the distance to the float32 model is the rounding before it."""
+    """Gradients in float32: the two solvers agree, and the distance to the float32 model is the rounding before."""
     weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
     model = random_unet("SD15", dtype, weights={k: v.to(dtype) for k, v in weights.items()})
     reference = random_unet("SD15", weights={k: v.to(dtype).float() for k, v in weights.items()})
@@ -148,7 +147,7 @@ def test_fp8_weights_that_the_host_casts_when_used(comfy):
 
 
 def test_quantised_weights_of_the_host(comfy):
-    """Layers that the host keeps as 8 bit numbers with a scale: the tail is derived by what they stand for."""
+    """Layers that the host keeps as 8 bit numbers with a scale: gradients are those of what they stand for."""
     import comfy.quant_ops
 
     weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
@@ -189,10 +188,10 @@ def partially_loaded(monkeypatch, budget: int) -> None:
 def test_offloaded_weights_and_their_patches(comfy, monkeypatch, budget, how):
     """What the host leaves offloaded it casts and patches when it is used; so do we, and leave it there."""
     weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
-    tail = ["output_blocks.3.1.transformer_blocks.0.ff.net.2.weight", "out.2.weight", "out.0.bias", "out.2.bias"]
-    change = {name: 0.1 * torch.ones_like(weights[name]) for name in tail}
+    names = ["output_blocks.3.1.transformer_blocks.0.ff.net.2.weight", "out.2.weight", "out.0.bias", "out.2.bias"]
+    change = {name: 0.1 * torch.ones_like(weights[name]) for name in names}
     patches = {f"diffusion_model.{name}": ("diff", (value,)) for name, value in change.items()}
-    whole = random_unet("SD15", weights=weights | {name: weights[name] + change[name] for name in tail})
+    whole = random_unet("SD15", weights=weights | {name: weights[name] + change[name] for name in names})
     expected = saliency(whole, **how)
     model = random_unet("SD15", weights=weights)
     model.add_patches(patches)
@@ -217,7 +216,7 @@ def test_offloaded_weights_and_their_patches(comfy, monkeypatch, budget, how):
 
 
 def test_lora_takes_part(comfy):
-    """A patch of the tail's weights gives what the patched weights give, and none of it stays behind."""
+    """A patch of the last layers' weights gives what the patched weights give, and none of it stays behind."""
     model = random_unet("SD15", seed=1)
     plain = saliency(model)
     patched, names = model.clone(), ("output_blocks.3.1.transformer_blocks.0.ff.net.2.weight", "out.2.weight")
@@ -285,7 +284,7 @@ def test_polarity_follows_the_sign_of_the_prediction(comfy):
     assert (positive < absolute).all()
 
 
-def test_deeper_tails_have_the_exact_solver(comfy, caplog):
+def test_deeper_models_have_the_exact_solver(comfy, caplog):
     """SDXL type: more blocks follow the last cross-attention; the structured solver says so, and what exact costs."""
     model, start, words = random_unet("SDXL", seed=6), noise(1, (4, 6)), subjects((3,), (6, 7))
     with pytest.raises(
@@ -379,10 +378,12 @@ def test_the_aggregated_definition_is_one_gradient_by_all_layers(comfy, kind, po
 @pytest.mark.parametrize(("kind", "batch"), [("SD15", 2), ("SD20", 1)])
 def test_the_closed_form_is_used_where_the_block_is_the_usual_one(comfy, monkeypatch, kind, batch, dtype):
     """And autograd where another node changes the block without mixing positions; the numbers are right either way."""
-    from explainable_latents.nodes.host.autograd import solvers as solving
+    from explainable_latents.nodes.host.autograd import gradient_probe
 
-    used, structured = [], solving.structured
-    monkeypatch.setattr(solving, "structured", lambda *args: used.append(args[-1] is not None) or structured(*args))
+    used, structured = [], gradient_probe.structured
+    monkeypatch.setattr(
+        gradient_probe, "structured", lambda *args: used.append(args[-1] is not None) or structured(*args)
+    )
     model, start = random_unet(kind, dtype, seed=13), noise(batch, (5, 6))
     changed = model.clone()
     changed.set_model_attn2_output_patch(lambda n, options: 0.5 * n * n.sigmoid())
@@ -472,26 +473,26 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
 
     import comfy.model_management
 
+    from explainable_latents.nodes.core.gradients import definition
     from explainable_latents.nodes.host.attention import attention_call
-    from explainable_latents.nodes.host.autograd import float32_layers as tail
-    from explainable_latents.nodes.host.autograd import solvers as solving
+    from explainable_latents.nodes.host.autograd import differentiable, exact_solver, gradient_probe
 
     model = random_unet("SD15", seed=8)
     with torch.inference_mode():
         expected = unets.sample(model)
     before = state(model)
     if ending == "cancelled" and "definition" in how:
-        monkeypatch.setattr(solving, "query_scores", cancelled)
+        monkeypatch.setattr(definition, "query_scores", cancelled)
     elif ending == "cancelled":
         monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", stop_after(3))
     if ending == "out of memory":
-        monkeypatch.setattr(solving, "structured", out_of_memory)
-        monkeypatch.setattr(solving, "brute_force", out_of_memory)
-        monkeypatch.setattr(solving, "query_scores", out_of_memory)
+        monkeypatch.setattr(gradient_probe, "structured", out_of_memory)
+        monkeypatch.setattr(exact_solver, "brute_force", out_of_memory)
+        monkeypatch.setattr(definition, "query_scores", out_of_memory)
     if ending == "out of memory early":
         monkeypatch.setattr(attention_call, "token_probabilities", out_of_memory)
     if ending == "out of memory for the weights":
-        monkeypatch.setattr(tail, "stand_in", after(2, tail.stand_in, out_of_memory))
+        monkeypatch.setattr(differentiable, "float32_layer", after(2, differentiable.float32_layer, out_of_memory))
     if ending == "done":
         saliency(model, **how)
     else:
@@ -507,7 +508,7 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
 
 
 def stop_after(count: int):
-    """What the host calls to find out that the user cancelled; it does so on the `count`-th piece of solving."""
+    """What the host calls to find out that the user cancelled; it does so on the `count`-th report of a solver."""
     import sys
 
     seen = []

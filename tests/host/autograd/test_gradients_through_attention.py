@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from explainable_latents.nodes.host.attention.observer import observe
-from tests.core.gradients.tails import relative_error
+from tests.core.gradients.last_layers import relative_error
 from tests.host.autograd.test_gradients import saliency
 from tests.host.patches import PATCHES
 from tests.host.unets import SUBJECTS, noise, random_unet
@@ -83,7 +83,7 @@ def overridden(model, attention):
 
 def replaced(kind):
     def replace(model, attention):
-        """A node that replaces one layer's attention behind the layer that is derived by."""
+        """A node that replaces one layer's attention behind the layer that counts."""
 
         def replacer(q, k, v, options):
             return attention(q, k, v, options["n_heads"])
@@ -120,7 +120,7 @@ def test_an_attention_without_a_derivative_is_told_not_taken_for_a_constant(mode
 
 
 @pytest.mark.parametrize("attention", NOT_FOLLOWED[1:], ids=lambda f: f.__name__)
-def test_an_attention_that_is_derived_only_in_part_is_told(model, attention):
+def test_an_attention_with_a_derivative_only_in_part_is_told(model, attention):
     for how in (EXACT, AGGREGATED):
         with pytest.raises(ValueError, match=r"gradients cannot pass the attention that .*override "):
             saliency(overridden(model, attention), start=noise(1, GRID), **how)
@@ -151,7 +151,7 @@ def test_the_last_layer_needs_no_derivative_of_any_attention(model):
     assert relative_error(found.maps, plain.maps) <= 1e-4
 
 
-def test_looking_whether_attention_can_be_derived_leaves_random_numbers_as_they_are(model):
+def test_looking_whether_attention_has_a_derivative_leaves_random_numbers_as_they_are(model):
     def drawn_by(**how):
         drawn = []
 
@@ -167,7 +167,7 @@ def test_looking_whether_attention_can_be_derived_leaves_random_numbers_as_they_
     assert list(dict.fromkeys(looked_at)) == plain
 
 
-def test_a_patch_that_changes_what_is_derived_in_place_is_named(model):
+def test_a_patch_that_changes_in_place_what_gradients_need_is_named(model):
     freed = PATCHES["FreeU_V2"](model)
     named = r"output_block_patch of comfy_extras\.nodes_freelunch"
     with pytest.raises(ValueError, match=rf"changes in place \(there are .*{named}\)"):

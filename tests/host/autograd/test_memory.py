@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from explainable_latents.nodes.core.gradients import definition
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
-from explainable_latents.nodes.host.autograd import solvers as solving
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
-from explainable_latents.nodes.host.autograd.memory import room_behind
+from explainable_latents.nodes.host.autograd import exact_solver, gradient_probe
 from explainable_latents.nodes.host.families.family import cross_attention_layers
-from explainable_latents.nodes.host.one_call import call_once
+from explainable_latents.nodes.host.families.unet_gradients import gradient_memory
+from explainable_latents.nodes.host.one_call import call_once, gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host import unets
@@ -23,7 +23,7 @@ from tests.host.autograd.test_gradients import subjects
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 
-def memory(action: Callable[[], object]) -> tuple[int, int]:
+def used_by(action: Callable[[], object]) -> tuple[int, int]:
     """Bytes that the CPU allocator held at most, and holds afterwards, beyond what it held before."""
     action()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
@@ -50,41 +50,55 @@ CASES = [
     ("SDXL", 64, (16, 16), 2, [(1,), (2,)], 0, "exact"),
     ("SD20", 64, (24, 16), 1, [(1,)], 0, "aggregated"),
     ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "aggregated"),
+    ("SD20", 64, (24, 16), 1, [(1,)], 0, "in little memory"),
+    ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "in little memory"),
+    ("SD15", 256, (8, 8), 1, [(1,)], 0, "in little memory"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "channels", "grid", "batch", "sets", "layer", "how"), CASES)
-def test_what_is_asked_for_is_what_it_takes(comfy, monkeypatch, kind, channels, grid, batch, sets, layer, how):
+def test_what_is_asked_for_is_what_it_takes(
+    comfy, monkeypatch, little_memory, kind, channels, grid, batch, sets, layer, how
+):
     """At most the estimate beside a plain call, at least half of it in all; and all of it is given back."""
     model = random_unet(kind, model_channels=channels)
     network, layers = model.model.diffusion_model, cross_attention_layers(model)
     start, words = {"samples": noise(batch, grid)}, subjects(*sets)
-    monkeypatch.setattr(solving, "exact", a_few_passes)
-    options = {"definition": "aggregated"} if how == "aggregated" else {"layer": layers[layer]}
+    monkeypatch.setattr(gradient_probe, "exact", a_few_passes)
+    options = {"layer": layers[layer]} if how in ("structured", "exact") else {"definition": "aggregated"}
+    if how == "in little memory":
+        little_memory()
     solver = "exact" if how == "exact" else "structured"
 
     def saliency() -> None:
         gradient_saliency(model, conditioning(1), start, words, 0.5, 0, "absolute", solver, **options)
 
     with torch.inference_mode():
-        plain, _ = memory(lambda: call_once(model.clone(), conditioning(1), start, 0.5, 0))
-        found, left = memory(saliency)
-    room, tokens = room_behind(network, layers[layer], grid), sum(len(s) for s in sets)
-    together = solving.TOGETHER if how == "exact" else 1
-    estimate = room.structured(batch, tokens) if how == "structured" else room.exact(batch, tokens, together)
+        plain, _ = used_by(lambda: call_once(model.clone(), conditioning(1), start, 0.5, 0))
+        found, left = used_by(saliency)
+    asked, tokens = gradient_memory(network, layers[layer], grid), sum(len(s) for s in sets)
+    estimate = {
+        "structured": lambda: asked.structured(batch, tokens),
+        "exact": lambda: asked.exact(batch, tokens, exact_solver.TOGETHER),
+        "aggregated": lambda: asked.once(batch, tokens),
+        "in little memory": lambda: asked.once(batch, tokens, repeat=True),
+    }[how]()
     assert found - plain <= estimate
     assert found >= 0.5 * estimate
     assert left == 0
 
 
-def a_few_passes(record, polarity, progress):
+def a_few_passes(words, prediction, polarity, together, progress):
     """Two batches of the largest size in place of all."""
-    chosen = range(2 * record.together)
-    solving.brute_force(record.words, record.prediction, polarity, elements=chosen, batch=record.together)
-    return record.prediction.detach().expand(record.words.columns.shape[1], *record.prediction.shape)
+    definition.brute_force(words, prediction, polarity, elements=range(2 * together), batch=together)
+    return prediction.detach().expand(words.columns.shape[1], *prediction.shape)
 
 
-@pytest.mark.parametrize("place", ["structured", "brute_force", "query_scores"])
+# Where each solver is called.
+WHERE = {"structured": gradient_probe, "brute_force": exact_solver, "query_scores": definition}
+
+
+@pytest.mark.parametrize("place", WHERE)
 @pytest.mark.parametrize("error", [InterruptedError, torch.OutOfMemoryError])
 def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, monkeypatch, place, error):
     model, start = random_unet("SD15", seed=1), {"samples": noise(1, (10, 12))}
@@ -96,14 +110,14 @@ def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, mo
         ended.append(place)
         raise error
 
-    monkeypatch.setattr(solving, place, end)
+    monkeypatch.setattr(WHERE[place], place, end)
 
     def saliency() -> None:
         with pytest.raises(error):
             gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", solver, **options)
 
     with torch.inference_mode():
-        most, left = memory(saliency)
+        most, left = used_by(saliency)
     assert ended
     assert most > 1e6
     assert left == 0
@@ -113,10 +127,10 @@ def test_passes_share_what_memory_is_free(comfy, monkeypatch):
     import comfy.model_management
 
     network = random_unet("SDXL").model.diffusion_model
-    room, cpu = room_behind(network, "output.1.1", (16, 16)), torch.device("cpu")
-    for free, expected in ((0, 1), (2 * 5 * room.exact_more(2, 3), 5), (10**15, 16)):
+    memory, cpu = gradient_memory(network, "output.1.1", (16, 16)), torch.device("cpu")
+    for free, expected in ((0, 1), (2 * 5 * memory.exact_more(2, 3), 5), (10**15, 16)):
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, free=free: free)
-        assert room.fitting(2, 3, cpu, 16) == expected
+        assert memory.fitting(2, 3, cpu, 16) == expected
 
 
 @pytest.mark.parametrize("where", ["node", "sampler"])
@@ -141,7 +155,7 @@ def test_the_host_is_asked_before_it_loads_the_model(comfy, monkeypatch, where):
             unets.sample(model, steps=2, batch=2, grid=(10, 12))
             plan = MaskedLatent(GradientMasking(SUBJECTS, Shaping()), noise(1, (10, 12)), "", keep, keep)
             sample_masked(model, stock, plan)
-    needed = room_behind(model.model.diffusion_model, cross_attention_layers(model)[-1], (10, 12)).structured(2, 3)
+    needed = gradient_memory(model.model.diffusion_model, cross_attention_layers(model)[-1], (10, 12)).structured(2, 3)
     (plain, plain_least), (more, more_least) = asked
     assert more >= plain + needed
     assert more_least >= plain_least + needed

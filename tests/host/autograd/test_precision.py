@@ -7,9 +7,9 @@ import contextlib
 import pytest
 import torch
 
-from explainable_latents.nodes.host.autograd import solvers as solving
-from explainable_latents.nodes.host.autograd.precision import full_float32
+from explainable_latents.nodes.host.autograd.differentiable import full_float32
 from tests.host.autograd.test_gradients import saliency
+from tests.host.autograd.test_memory import WHERE
 from tests.host.unets import noise, random_unet
 
 BACKENDS = torch.backends
@@ -107,8 +107,8 @@ def test_gradients_are_computed_without_tf32(comfy, monkeypatch, how, ending):
 
         return spy
 
-    for name in ("structured", "brute_force", "query_scores"):
-        monkeypatch.setattr(solving, name, spying(getattr(solving, name)))
+    for name, module in WHERE.items():
+        monkeypatch.setattr(module, name, spying(getattr(module, name)))
     model = random_unet("SD15", seed=1).clone()
     model.set_model_attn2_output_patch(lambda n, options: by_the_model.append(flags()) or n)
     torch.set_float32_matmul_precision("high")

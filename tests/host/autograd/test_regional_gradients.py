@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from explainable_latents.nodes.core.words.parsing import parse
-from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
 from explainable_latents.nodes.host.families.family import cross_attention_layers
-from explainable_latents.nodes.host.one_call import call_once, noise_sigma
+from explainable_latents.nodes.host.one_call import call_once, gradient_saliency, noise_sigma
 from explainable_latents.nodes.host.same_prompt import ParsedPrompt
 from explainable_latents.nodes.host.tokens import tokenize
-from tests.core.gradients.tails import relative_error
+from tests.core.gradients.last_layers import relative_error
 from tests.host.regional_patches import Couple, interleaved, left_half, negpip
 from tests.host.toy_sampling import latent
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet

@@ -111,7 +111,7 @@ def same_picture(name: str, model: Any, settings: Settings, observed: Any = None
 
 def same_gradients(name: str, model: Any, settings: Settings) -> Row:
     """Abs-Grad-SAM by closed forms, against one backward pass per element."""
-    from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+    from explainable_latents.nodes.host.one_call import gradient_saliency
 
     side = min(settings.side, SOLVER_SIDE)
     generator = torch.Generator().manual_seed(1)

@@ -70,7 +70,7 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
 def _uses(model: Any, settings: Settings) -> dict[str, Callable[[], Callable[[], object]]]:
     """Name -> what prepares a use, outside of the measurement, and gives it."""
     from explainable_latents.nodes.core.methods.masked_latent import Policy
-    from explainable_latents.nodes.host.autograd.gradient_probe import gradient_saliency
+    from explainable_latents.nodes.host.one_call import gradient_saliency
     from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 
     steps, side = settings.steps, settings.side

@@ -1,4 +1,4 @@
-"""Small random tails of a UNet: from the last cross-attention's probabilities to the prediction, in plain PyTorch."""
+"""Random last layers of a small UNet: from its last cross-attention to the prediction, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainable_latents.nodes.core.gradients.definition import WordAttention, attention_change, distinct_tokens
-from explainable_latents.nodes.core.gradients.feedforward import Feedforward
+from explainable_latents.nodes.core.gradients.derivative import Feedforward
 from explainable_latents.nodes.core.gradients.structured import Head
 
 
-class Tail(nn.Module):
-    """A random tail, and the keys and values of a random prompt; `P` is a module, so that tools can attribute to it."""
+class LastLayers(nn.Module):
+    """Random weights, and a random prompt's keys and values; `P` is a module, so that tools can attribute to it."""
 
     def __init__(
         self, *, heads=2, width=4, channels=16, groups=4, size=(5, 6), batch=1, tokens=7, latent=4, kernel=3, seed=0
@@ -92,11 +92,11 @@ class Tail(nn.Module):
         return WordAttention(p[..., used], change, membership, self.v[:, used]), self.features(attended)
 
 
-def definition(tail: Tail, token_sets: list[tuple[int, ...]], polarity: str) -> Tensor:
+def definition(layers: LastLayers, token_sets: list[tuple[int, ...]], polarity: str) -> Tensor:
     """[S,B,C,h,w] straight from the formula: P a leaf with all its tokens, one element of one latent at a time."""
-    p = torch.softmax(tail.scores, -1).requires_grad_()
-    values = tail.v.unflatten(2, (tail.heads, -1)).transpose(1, 2)
-    z = tail.predict(tail.features((p @ values).transpose(1, 2).flatten(2)))
+    p = torch.softmax(layers.scores, -1).requires_grad_()
+    values = layers.v.unflatten(2, (layers.heads, -1)).transpose(1, 2)
+    z = layers.predict(layers.features((p @ values).transpose(1, 2).flatten(2)))
     out = torch.zeros(len(token_sets), *z.shape)
     for index in torch.cartesian_prod(*(torch.arange(n) for n in z.shape)).tolist():
         (gradient,) = torch.autograd.grad(z[tuple(index)], p, retain_graph=True)

@@ -1,4 +1,4 @@
-"""The rest of a transformer block behind its cross-attention, derived in closed form.
+"""How the features behind a cross-attention change with its probabilities: dy/dP.
 
 In SD 1.x and 2.x the features y at one position follow from the attention's output a at that position by
 
@@ -17,6 +17,7 @@ which leaves one matrix product, by C D, per head and token: a quarter of a pass
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ class Feedforward:
     down: Tensor
     last: Tensor
 
-    def derive(self, words: WordAttention) -> Derivative:
+    def derivative(self, words: WordAttention) -> Derivative:
         """dy/dP at the words' probabilities."""
         heads = words.change.shape[1]
         per_head = self.out.unflatten(1, (heads, -1))
@@ -99,3 +100,50 @@ class Derivative:
         inner = (back * self.gates) @ by_value + (back * self.slopes) @ by_gate
         shift = (seed * self.centre).sum(-1, keepdim=True)
         return seed @ self.straight.transpose(1, 2) + inner - self.overlaps * shift
+
+
+def columns_by_autograd(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
+    """Gives the columns of dy/dP, [B,Q,M], by one forward-mode pass for each head and token (token fastest).
+
+    y: features [B,M,h,w], recorded as a function of `change` [B,H,Q,N]. A backward pass is linear in what it is seeded
+    with; differentiating that linear map is a forward-mode pass.
+    """
+    seed = torch.zeros_like(y, requires_grad=True)
+    (gradient,) = torch.autograd.grad(y, change, seed, create_graph=True)
+
+    def column(i: int) -> Tensor:
+        direction = torch.zeros_like(change)
+        direction[:, i // change.shape[3], :, i % change.shape[3]] = 1
+        (derivative,) = torch.autograd.grad(gradient, seed, direction, retain_graph=True)
+        return derivative.flatten(2).transpose(1, 2)
+
+    return column
+
+
+def agrees_with_autograd(derivative: Derivative, words: WordAttention, features: Tensor) -> bool:
+    """Whether `derivative` is that of the recorded features [B,M,h,w]; one backward pass.
+
+    Compares every probability's effect on one random mixture of the features of the whole picture, so that another
+    scale, a position that affects another one, or a layer in between do not stay hidden.
+    """
+    if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
+        return False
+    seed = torch.randn(features.shape[1:], generator=torch.Generator().manual_seed(0)).to(features)
+    (gradient,) = torch.autograd.grad(features, words.change, seed.expand_as(features), retain_graph=True)
+    found = derivative.pulled(seed.flatten(1).T.expand(features.shape[0], -1, -1))
+    found = found.unflatten(-1, (words.change.shape[1], -1)).transpose(1, 2)
+    return torch.allclose(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().mean()))
+
+
+def is_pointwise(words: WordAttention, features: Tensor) -> bool:
+    """Whether features [B,M,h,w] at a position depend on `words.change` at that position only; one backward pass.
+
+    Seeds a checkerboard-like half of the positions: where the structure holds, the gradient at the others is exactly 0.
+    """
+    if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    seeded = torch.rand(features.shape[-2:], generator=generator).to(features.device) < 0.5
+    seed = seeded.to(features.dtype).expand_as(features)
+    (gradient,) = torch.autograd.grad(features, words.change, seed, retain_graph=True)
+    return not gradient[:, :, ~seeded.flatten()].any()

@@ -1,0 +1,249 @@
+"""One call of the host's network that autograd can follow: the only place of the pack that leaves inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from ...core.gradients.definition import WordAttention
+from ...core.gradients.derivative import Derivative, agrees_with_autograd
+from ...core.gradients.structured import Head
+from ..families.unet_gradients import LayersBehind, Weights
+from ..patch_names import patch_names
+
+# What autograd says of a number that it needs and that is no longer what it was.
+_IN_PLACE = "modified by an inplace operation"
+
+
+@contextmanager
+def differentiable(
+    network: nn.Module, from_site: str | None, device: torch.device, options: dict, *, repeat: bool = False
+) -> Iterator[RecordedLayers]:
+    """Around one call of the network and the backward passes through it: autograd can record from `from_site` on.
+
+    Outside of inference mode and with TF32 off, everything behind the cross-attention `from_site` computes in float32.
+    Recording begins where somebody behind that site's attention turns it on (`torch.set_grad_enabled`).
+
+    With a site its layers have float32 copies of their weights for the time, which many backward passes use. Without
+    one (None: all layers behind the first site; for a single pass) nothing is copied: each layer gets its weights from
+    the host when it computes, and again when the pass comes back to it. repeat: of a block only what enters it is kept,
+    and the pass runs it again, which gives the same gradient in less memory and more time; only without a site.
+
+    options: the host's transformer options of the call. Raises ValueError where gradients cannot pass: a layer or a
+    `forward` that is not the host's own, a recorded number that another node changes in place.
+    """
+    with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
+        recorded = RecordedLayers(LayersBehind(network, from_site), exits)
+        recorded.replace(device, from_site is not None, options if repeat else None)
+        try:
+            yield recorded
+        except RuntimeError as error:
+            if _IN_PLACE not in str(error):
+                raise
+            patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
+            suspects = f" (there are {patches})" if patches else ""
+            raise ValueError(
+                f"gradients cannot pass what another node changes in place{suspects}. Connect the model without that "
+                "node (FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
+            ) from error
+
+
+class RecordedLayers:
+    """The layers behind a site, which compute in float32 as long as `exits` is open.
+
+    The host's weights are inference tensors, which autograd refuses to save, and may be half precision, quantised or
+    offloaded. So each layer gets a `forward` of its own for the time; its weights are never touched.
+
+    network: that has them. only_end: whether only the rest of the site's own transformer block and the network's end
+    are among them. features: after the network ran, what entered its last norm, float32 [rows,M,h,w].
+    """
+
+    def __init__(self, layers: LayersBehind, exits: ExitStack) -> None:
+        self._layers = layers
+        self._exits = exits
+        self._copies: dict[nn.Module, Weights] = {}
+        self._last_output: Tensor | None = None
+        self._entered_norm: Tensor | None = None
+        self.network, self.only_end = layers.network, layers.only_end
+        self.features: Tensor | None = None
+        exits.callback(self._forget)
+
+    def replace(self, device: torch.device, copies: bool, repeat_with: dict | None) -> None:
+        """Give every layer its `forward`. repeat_with: the call's options where blocks are to be repeated."""
+        blocks = [] if repeat_with is None else self._layers.repeatable(repeat_with)
+        repeated = {layer for block in blocks for layer in block.modules()}
+        for layer in self._layers.weighted():
+            compute = float32_layer(layer)
+            if copies or isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):  # whose weights are small
+                weight, bias = self._copies[layer] = float32_weights(layer, device)
+                self._set_forward(layer, partial(compute, weight=weight, bias=bias))
+            else:
+                self._set_forward(layer, _with_host_weights(compute, layer, device, repeated=layer in repeated))
+        for block in blocks:
+            self._set_forward(block, _repeated(block.forward))
+        for hook in (
+            self._layers.norm.register_forward_pre_hook(self._keep_entering),
+            self._layers.last.register_forward_hook(self._keep_last_output),
+            self._layers.end.register_forward_pre_hook(self._unrounded),
+        ):
+            self._exits.callback(hook.remove)
+
+    def head(self, scale: float) -> Head | None:
+        """The network's end, times `scale`; None where it is not a norm, SiLU and a convolution."""
+        return self._layers.head(self._copies, scale)
+
+    def derivative(self, rows: slice, words: WordAttention) -> Derivative | None:
+        """That of these rows' `features` in closed form; None where the layers before them are not the usual ones."""
+        layers = self._layers.feedforward(self._copies, self._entered_norm[rows].detach().float())
+        derivative = None if layers is None else layers.derivative(words)
+        fits = derivative is not None and agrees_with_autograd(derivative, words, self.features[rows])
+        return derivative if fits else None
+
+    def _keep_entering(self, norm: nn.Module, args: tuple[Tensor]) -> None:
+        self._entered_norm = args[0]
+
+    def _keep_last_output(self, last: nn.Module, args: tuple, output: Tensor) -> None:
+        self._last_output = output
+
+    def _unrounded(self, end: nn.Module, args: tuple[Tensor]) -> Tensor:
+        """What enters the network's end before the host rounds it to the model's precision."""
+        (h,), output = args, self._last_output
+        untouched = output is not None and output.shape == h.shape and torch.equal(output.to(h.dtype), h)
+        self.features = output.float() if untouched else h.float()
+        return self.features
+
+    def _set_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
+        if "forward" in vars(module):
+            raise ValueError(
+                f"another node replaced how the model's {type(module).__name__} computes, so gradients cannot pass it: "
+                "connect the model without that node (a bypassed LoRA, for instance; load it the ordinary way)"
+            )
+        module.forward = forward
+        self._exits.callback(delattr, module, "forward")
+
+    def _forget(self) -> None:
+        self._copies.clear()
+        self._last_output = self._entered_norm = self.features = None
+
+
+def float32_weights(layer: nn.Module, device: torch.device) -> Weights:
+    """Copies of the weight and bias the host would compute with, in float32. Raises ValueError for a foreign layer."""
+    if not isinstance(layer, comfy.ops.CastWeightBiasOp):
+        raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}, which is none of ComfyUI's own")
+    weight, bias, stream = comfy.ops.cast_bias_weight(
+        layer, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
+    )
+    plain = weight.dequantize().float() if isinstance(weight, QuantizedTensor) else weight.clone()
+    if (smoothing := getattr(layer, "pre_quant_scale", None)) is not None:  # the host multiplies the input by it
+        plain = plain * smoothing.to(plain)
+    copies = plain, None if bias is None else bias.clone()
+    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+    return copies
+
+
+def float32_layer(layer: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """What `layer` computes of x, weight and bias, in float32. Raises ValueError for an unknown kind of layer."""
+    if isinstance(layer, nn.Linear) or type(layer).__name__ == "Linear":  # the host's for quantised weights is its own
+        return lambda x, weight, bias: F.linear(x.float(), weight, bias)
+    if isinstance(layer, nn.Conv2d):
+        return lambda x, weight, bias: layer._conv_forward(x.float(), weight, bias)
+    if isinstance(layer, nn.GroupNorm):
+        return lambda x, weight, bias: F.group_norm(x.float(), layer.num_groups, weight, bias, layer.eps)
+    if isinstance(layer, nn.LayerNorm):
+        return lambda x, weight, bias: F.layer_norm(x.float(), layer.normalized_shape, weight, bias, layer.eps)
+    raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}: it is neither linear, conv nor norm")
+
+
+def _with_host_weights(
+    compute: Callable[..., Tensor], layer: nn.Module, device: torch.device, repeated: bool
+) -> Callable[[Tensor], Tensor]:
+    """A `forward` that gets the weights from the host whenever they are needed. repeated: with its block."""
+
+    def forward(x: Tensor) -> Tensor:
+        weight, bias = float32_weights(layer, device)
+        if repeated:  # then autograd keeps nothing of the block anyway
+            return compute(x, weight, bias)
+        storage = weight.untyped_storage().data_ptr()
+
+        def pack(saved: Tensor) -> tuple:
+            if saved.untyped_storage().data_ptr() != storage:
+                return saved, saved._version
+            return saved.device, saved.size(), saved.stride(), saved.storage_offset()
+
+        def unpack(kept: tuple) -> Tensor:
+            if len(kept) > 2:
+                return float32_weights(layer, kept[0])[0].as_strided(*kept[1:])
+            if kept[0]._version != kept[1]:  # which autograd leaves to those who keep what it needs
+                raise RuntimeError(f"what {type(layer).__name__} was given has been {_IN_PLACE}")
+            return kept[0]
+
+        with saved_tensors_hooks(pack, unpack):
+            return compute(x, weight, bias)
+
+    return forward
+
+
+def _repeated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A `forward` of which autograd keeps x only, and runs it again when it needs the rest."""
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        options = [value for value in (*args, *kwargs.values()) if isinstance(value, dict)]
+        noted = [dict(each) for each in options]
+
+        def block(x: Tensor) -> Tensor:
+            for each, before in zip(options, noted, strict=True):
+                each.update(before)  # the host notes there where in the network it is
+            return run(x, *args, **kwargs)
+
+        return checkpoint(block, x, use_reentrant=False)
+
+    return forward
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside the block float32 is computed as float32, not rounded to TF32 (or bfloat16) where the device could.
+
+    By default cuDNN rounds what enters a convolution to TF32's 10 bits, so gradients would be right to 1e-3 only.
+    PyTorch's flags are those of the process; they are put back at the end, however the block ends.
+    """
+    backends = torch.backends
+    # Since PyTorch 2.9 each kind of operation has a precision of its own, beside the older flags, and both must agree.
+    kinds = []
+    if hasattr(backends.cudnn, "conv"):
+        kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+        kinds += [backends.mkldnn.matmul, backends.mkldnn.conv]
+    before = [kind.fp32_precision for kind in kinds]
+    products = _older_flag(torch.get_float32_matmul_precision)
+    convolutions = _older_flag(lambda: backends.cudnn.allow_tf32)
+    try:
+        torch.set_float32_matmul_precision("highest")
+        backends.cudnn.allow_tf32 = False
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            backends.cudnn.allow_tf32 = convolutions
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
+def _older_flag(value: Callable[[], Any]) -> Any:
+    """The value of an older flag; None where only the newer ones were set, which PyTorch then refuses to tell by it."""
+    try:
+        return value()
+    except RuntimeError:
+        return None
