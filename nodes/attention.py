@@ -1,4 +1,4 @@
-"""Capture Attention, Attention Saliency, Probe Attention: where the prompt's words look, as maps."""
+"""Capture Attention, Attention Saliency, Probe Attention: where the model looks at the prompt's words, as maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sockets import CATEGORY, Attention, Saliency, Subjects
 
 
 class ELCaptureAttention(io.ComfyNode):
-    """Watches the cross-attention of a model while any sampler runs it."""
+    """Records the cross-attention of a model while any sampler runs it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,11 +24,13 @@ class ELCaptureAttention(io.ComfyNode):
             node_id="ELCaptureAttention",
             display_name="Capture Attention",
             category=CATEGORY,
-            description="Watches where the prompt's words look while a sampler runs. The picture stays the same bit "
-            "for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL.",
+            description="Records where the model looks at the prompt's words while a sampler runs. The picture stays "
+            "the same bit for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL.",
             search_aliases=["attention map", "cross attention", "daam", "heat map", "explain"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL. The order among other model patches is free."),
+                io.Model.Input(
+                    "model", tooltip="SD 1.x, SD 2.x or SDXL. Other model patches may come before or after this node."
+                ),
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
                 io.Float.Input(
                     "start_percent",
@@ -36,7 +38,7 @@ class ELCaptureAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Capture from this part of the noise schedule on: 0 is pure noise.",
+                    tooltip="Where in the noise schedule capturing begins: 0 is pure noise, 1 the clean picture.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -44,7 +46,7 @@ class ELCaptureAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Capture up to this part of the noise schedule: 1 is the clean picture.",
+                    tooltip="Where in the noise schedule capturing ends: 0 is pure noise, 1 the clean picture.",
                 ),
                 *reading_inputs(),
                 prompt_input(),
@@ -54,14 +56,14 @@ class ELCaptureAttention(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
                 Attention.Output(
                     display_name="attention",
-                    tooltip="What is seen while that model samples; read it with Attention Saliency.",
+                    tooltip="The attention that is recorded while that model samples; read it with Attention Saliency.",
                 ),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
-        """New when what the node gave is gone, so that the sampler runs again."""
+        """A new value when the node's output has left ComfyUI's cache, so that the sampler runs again."""
         return fingerprint()
 
     @classmethod
@@ -94,7 +96,7 @@ class ELCaptureAttention(io.ComfyNode):
 
 
 class ELAttentionSaliency(io.ComfyNode):
-    """Turns what Capture Attention saw into saliency maps."""
+    """Turns what Capture Attention recorded into saliency maps."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -103,35 +105,35 @@ class ELAttentionSaliency(io.ComfyNode):
             node_id="ELAttentionSaliency",
             display_name="Attention Saliency",
             category=CATEGORY,
-            description="The maps that Capture Attention gathered while a sampler ran: attention of each word, "
+            description="The maps that Capture Attention recorded while a sampler ran: the attention to each word, "
             "summed over heads and layers, normalised to sum 1.",
             search_aliases=["attention map", "cross attention", "aggregate attention", "heat map", "daam"],
             inputs=[
                 Attention.Input("attention", tooltip="From Capture Attention."),
                 io.Latent.Input(
                     "samples",
-                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for "
-                    "the sampler, and tells which sampler is meant when several used that model.",
+                    tooltip="The latent that the sampler made with the captured model. It makes this node wait for the "
+                    "sampler, and shows which sampler is meant if several used that model.",
                 ),
                 io.Combo.Input(
                     "role",
                     options=["all", "subject", "scene"],
                     default="all",
-                    tooltip="Which of the words: all of them, the subjects, or the scene.",
+                    tooltip="The words whose maps are made: all of them, the subjects, or the scene.",
                 ),
                 io.Combo.Input(
                     "over_steps",
                     options=list(OVER_STEPS),
                     default=OVER_STEPS[0],
-                    tooltip="mean: every captured step counts alike. last: the last captured step. each: one map per "
-                    "step. sum: a step counts as much as attention goes to the word in it, as in DAAM.",
+                    tooltip="mean: every captured step has the same weight. last: the last captured step. each: one "
+                    "map per step. sum: a step with more attention to the word has more weight, as in DAAM.",
                 ),
                 io.Boolean.Input(
                     "each_layer",
                     default=False,
                     advanced=True,
-                    tooltip="For inspection: one map per cross-attention layer, summed over the steps, instead of "
-                    "their sum. over_steps does not matter then.",
+                    tooltip="For inspection: one map per cross-attention layer, summed over the steps, instead of the "
+                    "sum of the layers. over_steps then has no effect.",
                 ),
             ],
             outputs=[
@@ -146,7 +148,7 @@ class ELAttentionSaliency(io.ComfyNode):
 
 
 class ELProbeAttention(io.ComfyNode):
-    """Reads where the prompt's words look in an existing picture, without sampling."""
+    """Reads where in an existing picture the model looks at the prompt's words, without sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -155,8 +157,8 @@ class ELProbeAttention(io.ComfyNode):
             node_id="ELProbeAttention",
             display_name="Probe Attention",
             category=CATEGORY,
-            description="Where do these words look in this picture? Its latent is noised to one level and the model "
-            "is called once; nothing is sampled. SD 1.x, SD 2.x, SDXL.",
+            description="Where in this picture does the model look at each word? The picture's latent is noised to one "
+            "level and the model is called once; nothing is sampled. SD 1.x, SD 2.x, SDXL.",
             search_aliases=["attention map", "segment by prompt", "prompt mask", "cross attention", "daam"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
@@ -169,8 +171,8 @@ class ELProbeAttention(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). Less noise "
-                    "gives finer maps; 0.2 to 0.5 is a good range.",
+                    tooltip="How much noise is added to the picture, from none (0) to pure noise (1). Less noise makes "
+                    "finer maps; 0.2 to 0.5 is a good range.",
                 ),
                 seed_input("Seed of that noise."),
                 *reading_inputs(),

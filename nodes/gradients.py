@@ -1,4 +1,4 @@
-"""Abs-Grad-SAM Saliency: which parts of the prediction hang on the prompt's words."""
+"""Abs-Grad-SAM Saliency: which parts of the prediction depend on the attention to the prompt's words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sockets import CATEGORY, Saliency, Subjects
 
 
 class ELGradientSaliency(io.ComfyNode):
-    """Measures how much each element of the model's prediction depends on each word, in an existing picture."""
+    """Measures how much each part of the prediction for a picture depends on the attention to each word."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,9 +24,9 @@ class ELGradientSaliency(io.ComfyNode):
             node_id="ELGradientSaliency",
             display_name="Abs-Grad-SAM Saliency",
             category=CATEGORY,
-            description="Which parts of this picture would change if the model looked at these words differently? "
-            "The gradient of the prediction with respect to the words' attention, exact, in about one model call. "
-            "Nothing is sampled.",
+            description="Which parts of this picture would change if the model looked at these words differently? The "
+            "exact gradient of the prediction with respect to the attention to the words, in the time of about one "
+            "model call. Nothing is sampled.",
             search_aliases=["gradient", "grad-cam", "grad-sam", "explain", "saliency", "heat map", "attribution"],
             inputs=[
                 io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
@@ -39,8 +39,8 @@ class ELGradientSaliency(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much noise is put over the picture, from clean (0) to pure noise (1). The paper "
-                    "manipulates between 0.8 and 0.3.",
+                    tooltip="How much noise is added to the picture, from none (0) to pure noise (1). The paper's code "
+                    "replaces the latent between 0.8 and 0.3.",
                 ),
                 seed_input("Seed of that noise."),
                 io.Combo.Input(
@@ -55,26 +55,26 @@ class ELGradientSaliency(io.ComfyNode):
                     options=list(DEFINITIONS),
                     default=DEFINITIONS[0],
                     advanced=True,
-                    tooltip="Abs-Grad-SAM: what each latent element depends on, through the last layer (published). "
-                    "aggregated: where attention matters to the whole picture, by all layers at once; another "
-                    "measure, with one backward pass through the whole model.",
+                    tooltip="Abs-Grad-SAM (the paper's): how much each latent element depends on the attention of one "
+                    "layer. aggregated: where attention matters to the prediction as a whole, in all layers at once; a "
+                    "different measure, which needs one backward pass through the whole model.",
                 ),
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
                     advanced=True,
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
-                    "backward pass per latent element, for every model and layer; slow (the node says how long). "
-                    "aggregated needs neither.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
+                    "pass per latent element, for every model and layer; slow (the node shows how long it will take). "
+                    "aggregated uses neither.",
                 ),
                 io.String.Input(
                     "layer",
                     default="last",
                     advanced=True,
-                    tooltip="The cross-attention layer that counts: last (published) or a name (output.5.0); several, "
-                    "separated by commas, give a map each. Any other than last, and SDXL's last, need the solver "
-                    "exact. aggregated takes all.",
+                    tooltip="The cross-attention layer whose attention the gradient is taken with respect to: last (as "
+                    "in the paper's code) or a name (output.5.0); several, separated by commas, give a map each. "
+                    "Layers other than last, and SDXL's last, need the solver exact. aggregated uses all layers.",
                 ),
                 region_input(),
             ],

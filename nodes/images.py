@@ -24,17 +24,17 @@ class ELSaliencyOverlay(io.ComfyNode):
             node_id="ELSaliencyOverlay",
             display_name="Saliency Overlay",
             category=CATEGORY,
-            description="Shows where each word counts: one heat map per word (and step) with a legend, alone or over "
-            "a picture. The colours are evenly spaced to the eye and safe for colour-blind viewers.",
+            description="Shows saliency as heat maps: one per word (and step) with a legend, alone or over a picture. "
+            "Equal steps of value look equally far apart, also to colour-blind viewers.",
             search_aliases=["heat map", "heatmap", "attention map", "visualize attention", "daam"],
             is_output_node=True,
             inputs=[
-                Saliency.Input("saliency", tooltip="The maps, from any node that gives saliency."),
+                Saliency.Input("saliency", tooltip="The maps, from any node with a saliency output."),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The picture under the maps: the one decoded from the same latent, in any resolution of "
-                    "the same proportions. Without it the heat maps stand alone.",
+                    tooltip="The picture under the maps: the one decoded from the same latent. Its resolution may "
+                    "differ, its proportions may not. Without it only the heat maps are shown.",
                 ),
                 io.Combo.Input(
                     "colormap",
@@ -49,22 +49,22 @@ class ELSaliencyOverlay(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="How much of the heat covers the picture: 0 the picture alone, 1 the heat alone.",
+                    tooltip="Opacity of the heat map: 0 shows only the picture, 1 only the heat map.",
                 ),
                 io.Combo.Input(
                     "scale",
                     options=list(SCALES),
                     default=SCALES[0],
                     advanced=True,
-                    tooltip="each map: every map uses all colours. shared: one scale for all, to compare words and "
-                    "steps.",
+                    tooltip="each map: every map uses all colours. shared: one colour scale for all maps, to compare "
+                    "words and steps.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="sheet",
-                    tooltip="Up to 100 pictures on one sheet with words and legends; more steps are thinned out, which "
-                    "the sheet says. The legend counts in multiples of the map's mean: 1 is no preference.",
+                    tooltip="Up to 100 pictures on one sheet, with words and legends; of more steps it shows an even "
+                    "selection, and says so. The legend is in multiples of the map's mean: 1 is no preference.",
                 ),
                 io.Image.Output(
                     display_name="overlays",
@@ -118,14 +118,14 @@ class ELCompareImages(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     display_name="PSNR",
-                    tooltip="Peak signal-to-noise ratio in dB, mean over the batch. More is closer: below 15 little "
-                    "in common, above 30 hard to tell apart, infinite when identical.",
+                    tooltip="Peak signal-to-noise ratio in dB, mean over the batch. Higher is closer: below 15 little "
+                    "in common, above 30 hard to tell apart, infinite if identical.",
                 ),
                 io.Float.Output(
                     display_name="SSIM",
                     tooltip="Structural similarity, mean over the batch. 1 is identical, 0 is no common structure.",
                 ),
-                io.String.Output(display_name="text", tooltip="The values in words, one line per picture."),
+                io.String.Output(display_name="text", tooltip="Both values as text, one line per picture."),
             ],
         )
 

@@ -14,19 +14,19 @@ from .sockets import Masking
 
 
 def shaping_inputs(defaults: Shaping) -> list[io.Input]:
-    """Which words count and how their maps become a mask."""
+    """Which words a mask is made from, and how their maps become a mask."""
     role = io.Combo.Input(
         "role",
         options=["subject", "scene", "all"],
         default="subject",
-        tooltip="Which of the words count: the subjects, the scene, or all of them.",
+        tooltip="The words that the mask is made from: the subjects, the scene, or all of them.",
     )
     combine = io.Combo.Input(
         "combine",
         options=list(COMBINATIONS),
         default=defaults.combine,
-        tooltip="Several words: sum adds their maps before the threshold (published), union and intersection join "
-        "their masks.",
+        tooltip="Several words: sum adds their maps before the threshold (aggregated attention); union (Abs-Grad-SAM) "
+        "and intersection join the masks of the words.",
         advanced=True,
     )
     invert = io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True)
@@ -34,15 +34,16 @@ def shaping_inputs(defaults: Shaping) -> list[io.Input]:
 
 
 def threshold_inputs(defaults: Shaping) -> list[io.Input]:
-    """Where a map is cut into inside and outside."""
+    """The threshold that separates a map into inside and outside."""
     return [
         io.Combo.Input(
             "rule",
             options=list(RULES),
             default=defaults.rule,
-            tooltip="What counts as looked at. mean: more than the map's mean (aggregated attention). log-mean: more "
-            "than the geometric mean times e^value (scene-based). mean + k·std: k is value (Abs-Grad-SAM). quantile: "
-            "the share of the latent, from 0 to 1, that stays out. otsu: the level that parts the map best.",
+            tooltip="The threshold above which a place is inside the mask. mean: the map's mean (aggregated "
+            "attention). log-mean: its geometric mean times e^value (scene-based). mean + k·std: k is value "
+            "(Abs-Grad-SAM). quantile: value, from 0 to 1, is the share of the latent that stays outside. otsu: the "
+            "threshold that best separates bright from dark.",
         ),
         io.Float.Input(
             "value",
@@ -50,27 +51,28 @@ def threshold_inputs(defaults: Shaping) -> list[io.Input]:
             min=-10.0,
             max=10.0,
             step=0.01,
-            tooltip="λ of log-mean (published: 0.2), k of mean + k·std (published: 0.5) or the quantile. A larger "
-            "value makes a smaller mask. mean and otsu do not use it.",
+            tooltip="λ of log-mean (scene-based: 0.2), k of mean + k·std (Abs-Grad-SAM: 0.5), or the quantile (0 to "
+            "1). A larger value makes a smaller mask. mean and otsu do not use it.",
         ),
     ]
 
 
 def flat_map_input() -> io.Input:
-    """What becomes of a map that cannot be cut; it stands behind all other inputs of a node."""
+    """What to do with a map that is the same everywhere. Added later, so it comes after a node's earlier inputs."""
     return io.Combo.Input(
         "flat_map",
         options=list(FLAT_MAPS),
         default=FLAT_MAPS[0],
         optional=True,
-        tooltip="A map that is the same everywhere (a word or latent channel without effect) has no part above a "
-        "threshold. error: stop. all in, all out: it lies above or below as a whole, before invert.",
+        tooltip="What to do with a map that is the same everywhere (a word or latent channel without effect), in which "
+        "no threshold separates anything. error: stop. all in, all out: everything is inside, or outside, before "
+        "invert.",
         advanced=True,
     )
 
 
 def filter_inputs(defaults: Shaping) -> list[io.Input]:
-    """What is done to a map before it is cut."""
+    """Smoothing and dilation."""
     return [
         io.Float.Input(
             "smooth_sigma",
@@ -79,7 +81,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
             max=64.0,
             step=0.1,
             tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels (8 "
-            "picture pixels each). 0 is off; the paper uses 6.",
+            "picture pixels each). 0 is off; the Abs-Grad-SAM code uses 6.",
             advanced=True,
         ),
         io.Int.Input(
@@ -88,7 +90,7 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
             min=1,
             max=63,
             step=2,
-            tooltip="Width of the smoothing window in latent pixels, odd. The paper uses 3.",
+            tooltip="Width of the smoothing window in latent pixels, odd. The Abs-Grad-SAM code uses 3.",
             advanced=True,
         ),
         io.Int.Input(
@@ -97,7 +99,8 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
             min=1,
             max=63,
             step=2,
-            tooltip="Width of the square that dilation grows bright parts by, in latent pixels, odd. The paper uses 3.",
+            tooltip="Dilation: width in latent pixels, odd, of the square by which bright parts grow. The Abs-Grad-SAM "
+            "code uses 3.",
             advanced=True,
         ),
         io.Int.Input(
@@ -105,49 +108,49 @@ def filter_inputs(defaults: Shaping) -> list[io.Input]:
             default=defaults.dilate_iterations,
             min=0,
             max=64,
-            tooltip="How often to dilate. 0 is off; the paper uses 3. More makes a larger mask.",
+            tooltip="How many times to dilate. More makes a larger mask; 0 is off. The Abs-Grad-SAM code uses 3.",
             advanced=True,
         ),
     ]
 
 
 def order_input() -> io.Input:
-    """Whether maps are smoothed and dilated, or masks. It came later, so it stands behind all other inputs."""
+    """Whether maps or masks are smoothed and dilated. Added later, so it comes after a node's earlier inputs."""
     return io.Combo.Input(
         "smooth_and_dilate",
         options=list(FILTER_ORDERS),
         default=FILTER_ORDERS[0],
-        tooltip="Smooth and dilate the maps before the threshold divides them, or the mask that comes out of it, as "
-        "the paper describes it; the mask then has a soft edge.",
+        tooltip="What is smoothed and dilated. before the threshold: the maps. after the threshold: the mask, as the "
+        "Abs-Grad-SAM paper describes it; its edge is then soft.",
         optional=True,
         advanced=True,
     )
 
 
 def seed_input(tooltip: str) -> io.Input:
-    """The seed of some noise, with the host's button for a new one after each run."""
+    """The seed of some noise, with ComfyUI's control for a new one after each run."""
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
 
 
 def prompt_input() -> io.Input:
-    """For nodes that watch a sampler, which has the prompts."""
+    """The subjects' prompt, for nodes whose masks or maps come from a sampler's own model calls."""
     return io.Conditioning.Input(
         "positive",
         optional=True,
         advanced=True,
-        tooltip="Only where several different prompts are combined, or another node gives parts of the picture prompts "
-        "of their own (Attention Couple): the conditioning of the prompt that the subjects come from. Without it the "
-        "first positive prompt counts.",
+        tooltip="Needed only if several different prompts are combined, or another node gives parts of the picture "
+        "prompts of their own (Attention Couple): the conditioning of the prompt that the subjects come from. Without "
+        "it, the first positive prompt is used.",
     )
 
 
 def region_input() -> io.Input:
-    """For nodes that call the model themselves, with a prompt."""
+    """The subjects' prompt, for nodes that call the model themselves and have `positive` for the whole picture."""
     return io.Conditioning.Input(
         "region",
         optional=True,
         advanced=True,
-        tooltip="Only where another node gives parts of the picture prompts of their own (Attention Couple): the "
+        tooltip="Needed only if another node gives parts of the picture prompts of their own (Attention Couple): the "
         "conditioning of the region that the subjects come from.",
     )
 
@@ -159,7 +162,7 @@ def reading_inputs() -> list[io.Input]:
             "layers",
             default="all",
             advanced=True,
-            tooltip="Cross-attention layers that count: all (as published), last, grids (16x16, height x width) or "
+            tooltip="The cross-attention layers to read: all (as in the paper), last, grids (16x16, height x width) or "
             "names (output, output.5), separated by commas.",
         ),
         io.Combo.Input(
@@ -167,22 +170,22 @@ def reading_inputs() -> list[io.Input]:
             options=list(RESIZE_MODES),
             default=RESIZE_MODES[0],
             advanced=True,
-            tooltip="How the coarser layers are brought to the latent's grid: nearest (as published) or bilinear "
-            "(smoother).",
+            tooltip="How coarser layers are enlarged to the latent's grid: nearest (as in the paper's code) or "
+            "bilinear (smoother).",
         ),
         io.Combo.Input(
             "share",
             options=list(SHARES),
             default=SHARES[0],
             advanced=True,
-            tooltip="Share of what. all tokens: the plain probability (as published), where the begin-of-text token "
-            "takes most. prompt words: renormalised over the prompt's own tokens.",
+            tooltip="What a word's attention is a share of. all tokens (as in the paper): all attention, most of which "
+            "goes to the begin-of-text token. prompt words: the attention to the prompt's own tokens.",
         ),
     ]
 
 
 def refine_input() -> io.Input:
-    """Whether maps are sharpened. It came later, so it stands behind all other inputs."""
+    """How often maps are sharpened. Added later, so it comes after a node's earlier inputs."""
     return io.Int.Input(
         "refine",
         default=0,
@@ -190,34 +193,38 @@ def refine_input() -> io.Input:
         max=MOST_POWERS,
         optional=True,
         advanced=True,
-        tooltip="Sharpen the maps by the model's own self-attention, so that they fill the things they lie on. 0 is "
-        "off (as in the paper). 1 works best with the rule otsu, 2 with mean; more spreads the maps further.",
+        tooltip="How many times to sharpen the maps with the model's own self-attention, so that each fills its thing "
+        "up to the outline. 0 is off (as in the paper). 1 works best with the rule otsu, 2 with mean; more spreads the "
+        "maps further.",
     )
 
 
 def plan_inputs() -> list[io.Input]:
-    """Where, when and by what the latent is replaced."""
+    """Where, at which steps and with what the latent is replaced."""
     return [
-        Masking.Input("masking", tooltip="How the mask is found, from a Mask from ... node."),
+        Masking.Input(
+            "masking",
+            tooltip="How to find the mask: from Mask from Attention, Mask from Abs-Grad-SAM or Mask from Image.",
+        ),
         io.String.Input(
             "manipulate_at",
             default=PUBLISHED_SHARES,
-            tooltip="Steps whose state is replaced before the model sees it: shares of the run (15%), numbers "
-            "(5, 18, 28) or ranges (2-4), counted from 0 among the steps that are run. 100%, or the number of steps "
-            "itself, stands for the finished latent. Published: 5, 18, 28 of 35 steps.",
+            tooltip="At which steps the latent is replaced, before the model sees it: shares of the run (15%), step "
+            "numbers (5, 18, 28) or ranges (2-4), counted from 0 among the steps that are run. 100%, or the number of "
+            "steps itself, is the finished latent. The papers' code: 5, 18, 28 of 35 steps; scene-based: 2, 4.",
         ),
         io.Combo.Input(
             "inside",
             options=list(POLICIES),
             default=KEEP,
-            tooltip="What fills the mask. keep: the latent stays. reference: the reference at the step's "
+            tooltip="What fills the inside of the mask. keep: the latent stays. reference: the reference at the step's "
             "noise level. cached reference: the reference at a fixed noise level.",
         ),
         io.Combo.Input(
             "outside",
             options=list(POLICIES),
             default=CURRENT,
-            tooltip="What fills the rest; choices as for inside.",
+            tooltip="What fills the outside of the mask; the choices are those of inside.",
         ),
         io.Int.Input(
             "inside_timestep",
@@ -225,7 +232,7 @@ def plan_inputs() -> list[io.Input]:
             min=0,
             max=998,
             tooltip=f"Noise level of '{CACHED}' inside the mask: training timestep, 0 clean to 998 noise. "
-            f"Published: 680.",
+            "The scene-based code uses 680.",
             advanced=True,
         ),
         io.Int.Input(
@@ -234,7 +241,7 @@ def plan_inputs() -> list[io.Input]:
             min=0,
             max=998,
             tooltip=f"Noise level of '{CACHED}' outside the mask: training timestep, 0 clean to 998 noise. "
-            f"Published: 80.",
+            "Scene-based: 80.",
             advanced=True,
         ),
     ]

@@ -17,7 +17,7 @@ from .sockets import CATEGORY, Saliency
 def _maps() -> tuple[io.MatchType.Input, io.MatchType.Template]:
     """The input for saliency or a MASK, and the template that gives the output its type."""
     template = io.MatchType.Template("maps", [Saliency, io.Mask])
-    tooltip = "Saliency from any node that gives it, or any MASK. The output is of the same type."
+    tooltip = "Saliency from any node, or any MASK. The output has the same type."
     return io.MatchType.Input("maps", template, tooltip=tooltip), template
 
 
@@ -32,8 +32,8 @@ class ELSmoothSaliency(io.ComfyNode):
             node_id="ELSmoothSaliency",
             display_name="Gaussian Smooth",
             category=CATEGORY,
-            description="Smooths saliency before it becomes a mask, so that single bright spots do not tear it; or "
-            "gives a MASK a soft edge.",
+            description="Smooths saliency before it becomes a mask, so that single bright spots do not fray the mask; "
+            "or softens the edge of a MASK.",
             search_aliases=["gaussian blur", "blur mask", "feather", "soft mask", "smooth saliency"],
             inputs=[
                 maps,
@@ -44,7 +44,7 @@ class ELSmoothSaliency(io.ComfyNode):
                     max=64.0,
                     step=0.1,
                     tooltip="Standard deviation in pixels of the maps: latent pixels (8 picture pixels each) for "
-                    "saliency, picture pixels for a MASK. More is softer; 0 is off; the paper uses 6.",
+                    "saliency, picture pixels for a MASK. Higher is softer; 0 is off; the Abs-Grad-SAM code uses 6.",
                 ),
                 io.Int.Input(
                     "size",
@@ -53,7 +53,7 @@ class ELSmoothSaliency(io.ComfyNode):
                     max=255,
                     step=2,
                     tooltip="Width of the window in the same pixels, odd. It limits how far sigma reaches: 3 (the "
-                    "paper) is a light touch, 6 times sigma is the whole bell.",
+                    "Abs-Grad-SAM code) smooths only lightly, 6 times sigma covers the whole bell curve.",
                 ),
             ],
             outputs=[io.MatchType.Output(template, display_name="maps", tooltip="The smoothed saliency or MASK.")],
@@ -66,7 +66,7 @@ class ELSmoothSaliency(io.ComfyNode):
 
 
 class ELDilateSaliency(io.ComfyNode):
-    """Grows or shrinks what is bright."""
+    """Grows or shrinks the bright parts of saliency or a mask."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -76,8 +76,8 @@ class ELDilateSaliency(io.ComfyNode):
             node_id="ELDilateSaliency",
             display_name="Dilate",
             category=CATEGORY,
-            description="Grows (or shrinks) the bright parts of saliency or of a MASK by a square: grey on grey "
-            "values, binary on a mask of 0 and 1.",
+            description="Grows (or shrinks) the bright parts of saliency or of a MASK by a square. A mask of 0 and 1 "
+            "stays a mask of 0 and 1.",
             search_aliases=["dilate", "erode", "grow mask", "shrink mask", "expand mask", "morphology"],
             inputs=[
                 maps,
@@ -85,8 +85,8 @@ class ELDilateSaliency(io.ComfyNode):
                     "operation",
                     options=list(OPERATIONS),
                     default="dilate",
-                    tooltip="dilate: every place takes the highest value of its square, bright parts grow. erode: the "
-                    "lowest, they shrink (not from the picture's edge).",
+                    tooltip="dilate: every place takes the highest value of the square around it, so bright parts "
+                    "grow. erode: the lowest, so bright parts shrink (but not at the picture's edge).",
                 ),
                 io.Int.Input(
                     "size",
@@ -95,15 +95,15 @@ class ELDilateSaliency(io.ComfyNode):
                     max=255,
                     step=2,
                     tooltip="Width of the square, odd, in pixels of the maps: latent pixels (8 picture pixels each) "
-                    "for saliency, picture pixels for a MASK. The paper uses 3.",
+                    "for saliency, picture pixels for a MASK. The Abs-Grad-SAM code uses 3.",
                 ),
                 io.Int.Input(
                     "iterations",
                     default=3,
                     min=0,
                     max=64,
-                    tooltip="How often. Each time bright parts gain or lose half the square's width on every side. 0 "
-                    "is off; the paper uses 3.",
+                    tooltip="How many times. Each time, bright parts gain or lose half the square's width on every "
+                    "side. 0 is off; the Abs-Grad-SAM code uses 3.",
                 ),
             ],
             outputs=[
@@ -118,7 +118,7 @@ class ELDilateSaliency(io.ComfyNode):
 
 
 class ELSaliencyToMask(io.ComfyNode):
-    """Divides saliency into inside and outside."""
+    """Turns saliency into a mask with a threshold."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -127,15 +127,15 @@ class ELSaliencyToMask(io.ComfyNode):
             node_id="ELSaliencyToMask",
             display_name="Saliency to Mask",
             category=CATEGORY,
-            description="Makes a MASK for any core node out of saliency: what lies above a threshold is inside.",
+            description="Turns saliency into a MASK for any core node: what lies above a threshold is inside.",
             search_aliases=["threshold", "binarize", "otsu", "attention mask", "segment", "heat map to mask"],
             inputs=[
-                Saliency.Input("saliency", tooltip="The maps, from any node that gives saliency."),
+                Saliency.Input("saliency", tooltip="The maps, from any node with a saliency output."),
                 io.String.Input(
                     "words",
                     default="",
-                    tooltip="Which maps count, by the words that Saliency Overlay shows over them, separated by "
-                    "commas (dog, cat). Empty: all.",
+                    tooltip="Which maps to use: the words that Saliency Overlay shows above them, separated by commas "
+                    "(dog, cat). Empty: all.",
                 ),
                 *threshold_inputs(Shaping(value=0.2)),
                 io.Combo.Input(
@@ -143,17 +143,17 @@ class ELSaliencyToMask(io.ComfyNode):
                     options=[*COMBINATIONS, "each"],
                     default="union",
                     tooltip="Several words (or steps): sum adds their maps before the threshold, union and "
-                    "intersection join their masks, each gives a mask for every word: all latents of the first word, "
-                    "then of the next.",
+                    "intersection join their masks, each makes one mask per word: first those of all latents for the "
+                    "first word, then for the next.",
                 ),
                 io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside."),
                 io.Combo.Input(
                     "channels",
                     options=list(CHANNELS_TO_MASK),
                     default=CHANNELS_TO_MASK[0],
-                    tooltip="Abs-Grad-SAM has a map per latent channel. together: divide their mean. each (published) "
-                    "and whole: divide every channel by itself, or all at one level; the mask is the share of "
-                    "channels that are inside.",
+                    tooltip="Only for Abs-Grad-SAM, which has a map per latent channel. together: one threshold for "
+                    "their mean. each (as in the paper's code): a threshold for every channel. whole: one threshold "
+                    "for all channels. With each and whole the mask is the share of channels that are inside.",
                     advanced=True,
                 ),
                 flat_map_input(),
@@ -161,8 +161,8 @@ class ELSaliencyToMask(io.ComfyNode):
             outputs=[
                 io.Mask.Output(
                     display_name="mask",
-                    tooltip="In picture pixels (8 per latent pixel), 1 inside: one per latent; for each: one per word "
-                    "and latent.",
+                    tooltip="In picture pixels (8 per latent pixel); 1 is inside. One mask per latent; with combine = "
+                    "each, one per word and latent.",
                 )
             ],
         )
@@ -179,7 +179,7 @@ class ELSaliencyToMask(io.ComfyNode):
         channels: str,
         flat_map: str = FLAT_MAPS[0],
     ) -> io.NodeOutput:
-        """Divide the maps of the words."""
+        """Apply the threshold to the maps of the words."""
         masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels, flat_map)
         return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))
 

@@ -1,4 +1,4 @@
-"""Mask from Attention, Mask from Abs-Grad-SAM, Mask from Image: where to act while a model samples."""
+"""Mask from Attention, Mask from Abs-Grad-SAM, Mask from Image: where the latent is replaced while a model samples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .sockets import CATEGORY, Masking, Subjects
 
 _USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
 
-# How Abs-Grad-SAM was published.
+# The settings of the Abs-Grad-SAM paper and its code.
 PAPER_SHAPING = Shaping("mean + k·std", 0.5, "union", smooth_sigma=6.0, dilate_iterations=3)
 
 
 class ELMaskFromAttention(io.ComfyNode):
-    """Describes a mask that is read from the prompt's own attention while a sampler runs."""
+    """Describes a mask that a sampler finds in the attention to the prompt's words while it runs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,8 +29,9 @@ class ELMaskFromAttention(io.ComfyNode):
             node_id="ELMaskFromAttention",
             display_name="Mask from Attention",
             category=CATEGORY,
-            description="At each manipulated step the mask is where the model's cross-attention looks at the chosen "
-            "words. Nothing is computed here: the sampler that receives this finds the mask while it runs.",
+            description="At each manipulated step (one at which the latent is replaced) the mask is where the model's "
+            "cross-attention looks at the chosen words. Nothing is computed here: the sampler that receives this finds "
+            "the mask while it runs.",
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -38,8 +39,8 @@ class ELMaskFromAttention(io.ComfyNode):
                 io.String.Input(
                     "layers",
                     default="all",
-                    tooltip="Cross-attention layers that count: all, last, grids (16x16, height x width) or names "
-                    "(output.5), separated by commas.",
+                    tooltip="The cross-attention layers to read: all (as in the paper), last, grids (16x16, height x "
+                    "width) or names (output.5), separated by commas.",
                     advanced=True,
                 ),
                 prompt_input(),
@@ -50,7 +51,8 @@ class ELMaskFromAttention(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="last call: the maps of the model call before the manipulated step. cumulative: the maps "
-                    "of all calls from the first step to it, added up; steadier, slower to follow the picture.",
+                    "of all calls from the first step to the manipulated one, added up; steadier, but slower to follow "
+                    "changes of the picture.",
                 ),
                 order_input(),
                 flat_map_input(),
@@ -88,7 +90,7 @@ class ELMaskFromAttention(io.ComfyNode):
 
 
 class ELMaskFromGradient(io.ComfyNode):
-    """Describes a mask that Abs-Grad-SAM finds while a sampler runs."""
+    """Describes a mask that a sampler finds with Abs-Grad-SAM while it runs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -97,9 +99,9 @@ class ELMaskFromGradient(io.ComfyNode):
             node_id="ELMaskFromGradient",
             display_name="Mask from Abs-Grad-SAM",
             category=CATEGORY,
-            description="At each manipulated step the mask is what of the prediction depends on the model's "
-            "attention to the chosen words. It costs one more model call and the gradients of it per step. The "
-            "sampler that receives this finds the mask while it runs.",
+            description="At each manipulated step (one at which the latent is replaced) the mask is the part of the "
+            "prediction that depends on the model's attention to the chosen words. This costs one more model call and "
+            "its gradients per manipulated step. The sampler that receives this finds the mask while it runs.",
             search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -108,8 +110,8 @@ class ELMaskFromGradient(io.ComfyNode):
                     "channels",
                     options=list(CHANNELS),
                     default=CHANNELS[0],
-                    tooltip="each: every latent channel has a mask of its own (published). together: one mask for "
-                    "all, from the mean of their maps.",
+                    tooltip="each: every latent channel has a mask of its own (as in the paper's code). together: one "
+                    "mask for all, from the mean of their maps.",
                     advanced=True,
                 ),
                 io.Combo.Input(
@@ -124,16 +126,16 @@ class ELMaskFromGradient(io.ComfyNode):
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one "
-                    "backward pass per latent element and step, for every model and layer; very slow.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
+                    "pass per latent element and manipulated step, for every model and layer; very slow.",
                     advanced=True,
                 ),
                 io.String.Input(
                     "layer",
                     default="last",
-                    tooltip="The cross-attention layer to derive by: last (published) or a name (output.5.0); the "
-                    "masks of several, separated by commas, intersect. Any other than last, and SDXL's last, need the "
-                    "solver exact.",
+                    tooltip="The cross-attention layer whose attention the gradient is taken with respect to: last (as "
+                    "in the paper's code) or a name (output.5.0); of several, separated by commas, the masks are "
+                    "intersected. Layers other than last, and SDXL's last, need the solver exact.",
                     advanced=True,
                 ),
                 prompt_input(),
@@ -174,7 +176,7 @@ class ELMaskFromGradient(io.ComfyNode):
 
 
 class ELMaskFromImage(io.ComfyNode):
-    """Uses an ordinary MASK where a masking is expected."""
+    """Uses an ordinary MASK as the mask of every manipulated step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -183,14 +185,14 @@ class ELMaskFromImage(io.ComfyNode):
             node_id="ELMaskFromImage",
             display_name="Mask from Image",
             category=CATEGORY,
-            description="Uses a given mask at every manipulated step, whatever the model looks at. Works with every "
-            "model.",
+            description="Uses a given mask at every manipulated step (one at which the latent is replaced), wherever "
+            "the model looks. Works with every model.",
             search_aliases=["fixed mask", "static mask", "inpaint mask"],
             inputs=[
                 io.Mask.Input(
                     "mask",
-                    tooltip="1 is inside, 0 outside, values between mix. Any resolution: it is brought to the "
-                    "latent's size by averaging.",
+                    tooltip="1 is inside, 0 outside; values between mix both sides. Any resolution: it is averaged "
+                    "down to the latent's size.",
                 )
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("The mask"))],

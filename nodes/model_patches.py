@@ -26,21 +26,22 @@ class ELMaskedLatentModel(io.ComfyNode):
             display_name="Masked Latent (model patch)",
             category=CATEGORY,
             description="For any sampler node: at a few steps the sampler finds a mask and overwrites the latent "
-            "outside (or inside) of it with the noised reference. Composes with other patches, and with itself.",
+            "outside (or inside) it with the noised reference. Works together with other patches, and can be applied "
+            "twice.",
             search_aliases=["masked latent", "latent replacement", "aggregated attention", "keep background", "patch"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with. It is copied, not changed."),
                 io.Latent.Input(
                     "reference",
-                    tooltip="The encoded reference picture, of the same size as the sampled latent. One serves a "
-                    "whole batch.",
+                    tooltip="The encoded reference picture, of the same size as the sampled latent. One is enough for "
+                    "a whole batch.",
                 ),
                 *plan_inputs(),
             ],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="For KSampler, KSampler (Advanced), SamplerCustom or a guider, with any sampler but "
+                    tooltip="For KSampler, KSampler (Advanced), SamplerCustom or a guider, with any sampler except "
                     "dpm_fast and dpm_adaptive.",
                 ),
                 Report.Output(
@@ -52,12 +53,12 @@ class ELMaskedLatentModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> str:
-        """New when what the node gave is gone, so that the sampler runs again."""
+        """A new value when the node's output has left ComfyUI's cache, so that the sampler runs again."""
         return fingerprint()
 
     @classmethod
     def validate_inputs(cls, manipulate_at: str | None = None) -> bool | str:
-        """Find what is no step before anything is loaded; how many there are, only the sampler knows."""
+        """Refuse what is not a step before anything is loaded; only the sampler knows how many steps there are."""
         return steps_problem(manipulate_at) or True
 
     @classmethod
@@ -89,21 +90,23 @@ class ELMaskedLatentReport(io.ComfyNode):
             node_id="ELMaskedLatentReport",
             display_name="Masked Latent Report",
             category=CATEGORY,
-            description="The masks, maps and noise levels of the manipulated steps, once the sampler has run the model "
-            "of Masked Latent (model patch).",
+            description="The masks, maps and noise levels of the steps at which Masked Latent (model patch) replaced "
+            "part of the latent, after the sampler has run.",
             search_aliases=["masks of the steps", "masked latent", "attention mask", "log"],
             inputs=[
                 Report.Input("report", tooltip="From Masked Latent (model patch)."),
                 io.Latent.Input(
                     "samples",
                     tooltip="The latent that the sampler made with that model. It makes this node wait for the "
-                    "sampler, and tells which sampler is meant when several used that model.",
+                    "sampler, and shows which sampler is meant if several used that model.",
                 ),
             ],
             outputs=[
                 *report_outputs(),
                 io.String.Output(
-                    display_name="text", tooltip="Number, noise level (sigma) and share inside the mask of each step."
+                    display_name="text",
+                    tooltip="For each manipulated step: its number, its noise level (sigma), and "
+                    "how much of the latent is inside the mask.",
                 ),
             ],
         )

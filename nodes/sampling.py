@@ -24,8 +24,8 @@ class ELMaskedLatentKSampler(io.ComfyNode):
             display_name="KSampler (Masked Latent)",
             category=CATEGORY,
             description="A KSampler that, at a few steps, finds a mask and overwrites the latent outside (or inside) "
-            "of it with the noised reference. So a picture keeps its context at noise levels where plain img2img "
-            "would lose it.",
+            "it with the noised reference. So a picture keeps its surroundings at noise levels where plain img2img "
+            "would lose them.",
             search_aliases=[
                 "masked latent",
                 "latent replacement",
@@ -42,7 +42,8 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     default=35,
                     min=1,
                     max=10000,
-                    tooltip="Steps that are run. The papers' 50 steps at strength 0.7 are 35 steps at denoise 0.7.",
+                    tooltip="The number of steps that are run. The papers' 50 steps at strength 0.7 are 35 steps at "
+                    "denoise 0.7.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -57,15 +58,15 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     "sampler_name",
                     options=sampler_names(),
                     default="ddpm",
-                    tooltip="The algorithm used when sampling. Any but dpm_fast and dpm_adaptive, which choose their "
-                    "own steps. The papers use ddpm.",
+                    tooltip="The algorithm used when sampling: any except dpm_fast and dpm_adaptive, which choose "
+                    "their own steps. The papers use ddpm.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=scheduler_names(),
                     default="ddim_uniform",
-                    tooltip="How noise is removed over the steps. ddim_uniform has the papers' evenly spaced "
-                    "timesteps.",
+                    tooltip="How noise is removed over the steps. ddim_uniform spaces the timesteps evenly, as the "
+                    "papers do.",
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="What the picture shows: the prompt that Parse Subjects reads."
@@ -81,15 +82,15 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Strength: how much of the noise schedule is run. Less keeps more of the start. The "
+                    tooltip="Strength: how much of the noise schedule is run. Lower keeps more of latent_image. The "
                     "papers use 0.7 and 0.9.",
                 ),
                 *plan_inputs(),
                 io.Latent.Input(
                     "reference",
                     optional=True,
-                    tooltip="The encoded reference picture, of the same size as the latent. Without one the start "
-                    "latent is the reference.",
+                    tooltip="The encoded reference picture, of the same size as the latent. If not connected, "
+                    "latent_image is the reference.",
                 ),
             ],
             outputs=[
@@ -106,7 +107,7 @@ class ELMaskedLatentKSampler(io.ComfyNode):
         denoise: float | None = None,
         scheduler: str | None = None,
     ) -> bool | str:
-        """Find steps that this run does not have before anything is loaded."""
+        """Refuse steps that this run does not have before anything is loaded."""
         return steps_problem(manipulate_at, steps, denoise, scheduler) or True
 
     @classmethod

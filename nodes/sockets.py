@@ -14,7 +14,7 @@ Report = io.Custom("EL_REPORT")
 
 
 def report_outputs() -> list[io.Output]:
-    """What the manipulated steps leave behind."""
+    """The masks of the manipulated steps, and the maps that they were made from."""
     return [
         io.Mask.Output(
             display_name="masks",
@@ -22,7 +22,7 @@ def report_outputs() -> list[io.Output]:
         ),
         Saliency.Output(
             display_name="saliency",
-            tooltip="The maps behind the masks, one per word and step; empty when the mask was given. For "
+            tooltip="The maps that the masks were made from, one per word and step; none with Mask from Image. For "
             "Saliency Overlay.",
         ),
     ]

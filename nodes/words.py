@@ -27,8 +27,8 @@ class ELParseSubjects(io.ComfyNode):
             node_id="ELParseSubjects",
             display_name="Parse Subjects",
             category=CATEGORY,
-            description="Finds the subject and scene words of a prompt and the positions of their tokens in every "
-            "text encoder of the connected CLIP. Weights, escapes, embeddings and long prompts are understood.",
+            description="Finds the subject and scene words of a prompt and the positions of their tokens in every text "
+            "encoder of the connected CLIP. The prompt may have weights, escapes and embeddings, and may be long.",
             search_aliases=["prompt words", "token positions", "nouns", "attention words", "explainable"],
             is_output_node=True,
             inputs=[
@@ -37,21 +37,21 @@ class ELParseSubjects(io.ComfyNode):
                     "text",
                     multiline=True,
                     default="a dog on the beach",
-                    tooltip="The prompt, exactly as it goes into CLIP Text Encode.",
+                    tooltip="The prompt, exactly the same text as in CLIP Text Encode.",
                 ),
                 io.Combo.Input(
                     "parser",
                     options=list(PARSERS),
                     default=PARSERS[0],
                     tooltip="rules: built-in English word lists and rules. spacy: an installed English spaCy model. "
-                    "auto: the model if there is one (rules for lists of tags), else rules.",
+                    "auto: the spaCy model if one is installed, but rules for lists of tags.",
                 ),
                 io.String.Input(
                     "override",
                     default="",
-                    tooltip="Words or phrases of the prompt to use instead of the subjects found, separated by "
-                    "commas: dog, red car. dog#2 is the second dog; without a number every occurrence counts. scene: "
-                    "beach names the scene.",
+                    tooltip="Words or phrases of the prompt to use instead of those that the parser finds, separated "
+                    "by commas: dog, red car. dog#2 is only the second dog; without a number every occurrence counts. "
+                    "scene: beach names the scene.",
                 ),
                 io.Combo.Input(
                     "words",
@@ -67,8 +67,9 @@ class ELParseSubjects(io.ComfyNode):
                     default=SELECTIONS[0],
                     optional=True,
                     advanced=True,
-                    tooltip="Which of the things that the prompt names: main subject, what it is a picture of, with "
-                    "what 'and' joins to it (a dog and a cat); or all things (also the ball they play with).",
+                    tooltip="Which things become subjects. main subject: what the prompt is a picture of, and what "
+                    "'and' joins to it (a dog and a cat). all things: every thing that is mentioned (also the ball "
+                    "they play with).",
                 ),
             ],
             outputs=[
