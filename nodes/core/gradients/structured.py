@@ -32,7 +32,7 @@ from .derivative import Derivative, columns_by_autograd, is_pointwise
 
 # Rows and columns of a block of the matrix product: on a CPU small enough to stay in its cache (1 MiB), else large
 # enough to keep the device busy (16 MiB).
-_BLOCK_CPU, _BLOCK = 512, 2048
+BLOCK_ON_CPU, BLOCK_ON_GPU = 512, 2048
 
 
 @dataclass(frozen=True)
@@ -217,4 +217,4 @@ def _blocks(count: int, like: Tensor) -> int:
 
 
 def _block_size(like: Tensor) -> int:
-    return _BLOCK_CPU if like.device.type == "cpu" else _BLOCK
+    return BLOCK_ON_CPU if like.device.type == "cpu" else BLOCK_ON_GPU

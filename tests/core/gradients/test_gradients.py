@@ -66,7 +66,7 @@ def test_the_product_by_blocks_is_the_whole_product(monkeypatch, polarity):
     layers = LastLayers(seed=36, batch=2)
     words, features = layers.words([(1, 2), (4,)])
     whole = structured(words, features, layers.head, polarity)
-    monkeypatch.setattr("explainable_latents.nodes.core.gradients.structured._BLOCK_CPU", 23)  # divides neither side
+    monkeypatch.setattr("explainable_latents.nodes.core.gradients.structured.BLOCK_ON_CPU", 23)  # divides neither side
     torch.testing.assert_close(structured(words, features, layers.head, polarity), whole, rtol=1e-5, atol=0)
 
 
@@ -178,7 +178,7 @@ def test_the_solvers_report_every_piece_of_work_and_can_be_cancelled_by_the_repo
 
 def test_the_product_of_one_token_can_be_cancelled_within_it(monkeypatch):
     """A large picture and a token of many heads: seconds to minutes, in blocks of milliseconds."""
-    monkeypatch.setattr("explainable_latents.nodes.core.gradients.structured._BLOCK_CPU", 16)
+    monkeypatch.setattr("explainable_latents.nodes.core.gradients.structured.BLOCK_ON_CPU", 16)
     layers = LastLayers(seed=33, size=(5, 6), heads=2)
     words, features = layers.words([(1,)])
     seen = []

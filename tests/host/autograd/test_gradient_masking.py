@@ -15,6 +15,8 @@ from explainable_latents.nodes.host.one_call import gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.core.gradients.last_layers import relative_error
+from tests.host.autograd.test_gradients import out_of_memory
+from tests.host.operations import at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 KEEP, REFERENCE = Policy("keep"), Policy("reference")
@@ -160,18 +162,13 @@ def test_the_model_is_afterwards_as_it_was(model):
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "out of memory"])
-def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, monkeypatch, ending):
-    from explainable_latents.nodes.host.autograd import gradient_probe
+def test_a_run_that_ends_inside_the_gradients_leaves_the_model_as_it_was(model, ending):
+    import comfy.model_management as management
 
     first = run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"]
-
-    def end(*args):
-        raise {"cancelled": InterruptedError, "out of memory": torch.OutOfMemoryError}[ending]
-
-    monkeypatch.setattr(gradient_probe, "structured", end)
-    with pytest.raises((InterruptedError, torch.OutOfMemoryError)):
+    act = management.interrupt_current_processing if ending == "cancelled" else out_of_memory
+    with pytest.raises((management.InterruptProcessingException, torch.OutOfMemoryError)), at("backward", 2, act):
         run(model, GradientMasking(SUBJECTS, PAPER))
-    monkeypatch.undo()
     assert torch.equal(run(model, GradientMasking(SUBJECTS, PAPER))[0]["samples"], first)
     assert not any("forward" in vars(module) for module in model.model.diffusion_model.modules())
 

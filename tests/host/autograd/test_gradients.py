@@ -13,6 +13,7 @@ from explainable_latents.nodes.host.families.family import cross_attention_layer
 from explainable_latents.nodes.host.one_call import call_once, gradient_saliency, noise_sigma
 from tests.core.gradients.last_layers import relative_error
 from tests.host import unets
+from tests.host.operations import Operations, at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 LEVEL, SEED = 0.5, 3
@@ -376,22 +377,23 @@ def test_the_aggregated_definition_is_one_gradient_by_all_layers(comfy, kind, po
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "batch"), [("SD15", 2), ("SD20", 1)])
-def test_the_closed_form_is_used_where_the_block_is_the_usual_one(comfy, monkeypatch, kind, batch, dtype):
-    """And autograd where another node changes the block without mixing positions; the numbers are right either way."""
-    from explainable_latents.nodes.host.autograd import gradient_probe
+def test_the_closed_form_is_used_where_the_block_is_the_usual_one(comfy, kind, batch, dtype):
+    """And autograd where another node changes the block without mixing positions; the numbers are right either way.
 
-    used, structured = [], gradient_probe.structured
-    monkeypatch.setattr(
-        gradient_probe, "structured", lambda *args: used.append(args[-1] is not None) or structured(*args)
-    )
+    The closed form differentiates the block's nonlinearity once, autograd once per feature of its output.
+    """
     model, start = random_unet(kind, dtype, seed=13), noise(batch, (5, 6))
     changed = model.clone()
     changed.set_model_attn2_output_patch(lambda n, options: 0.5 * n * n.sigmoid())
+    passes = []
     for each in (model, changed):
-        assert (
-            relative_error(saliency(each, start=start).maps, saliency(each, start=start, solver="exact").maps) <= 1e-4
-        )
-    assert used == [True, False]
+        computed = []
+        with Operations(computed.append):
+            found = saliency(each, start=start).maps
+        assert relative_error(found, saliency(each, start=start, solver="exact").maps) <= 1e-4
+        passes.append(computed.count("aten::gelu_backward"))
+    assert passes[0] == 1
+    assert passes[1] > 1
 
 
 def test_other_nodes_patches_take_part(comfy):
@@ -452,6 +454,15 @@ class Interrupt(Exception):
     """What ends a run early."""
 
 
+# When memory runs out: the weights' precision, and the operation, by its kind and its number among these.
+OUT_OF_MEMORY = {
+    "out of memory in the model": (torch.float32, ("convolution", 20)),
+    "out of memory for the weights": (torch.float16, ("_to_copy", 10)),
+    "out of memory in the first pass": (torch.float32, ("backward", 1)),
+    "out of memory in a later layer": (torch.float32, ("backward", 3)),
+}
+
+
 def state(model) -> dict:
     """Everything of a model that the call could change."""
     network = model.model.diffusion_model
@@ -464,41 +475,29 @@ def state(model) -> dict:
 
 
 @pytest.mark.parametrize("how", [{"solver": "structured"}, {"solver": "exact"}, {"definition": "aggregated"}])
-@pytest.mark.parametrize(
-    "ending", ["done", "cancelled", "out of memory", "out of memory early", "out of memory for the weights"]
-)
-def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
+@pytest.mark.parametrize("ending", ["done", "cancelled", *OUT_OF_MEMORY])
+def test_the_model_is_afterwards_as_it_was(comfy, how, ending):
     """Output bit for bit, parameters, modules, options; no tensor of the call stays alive."""
     import gc
 
-    import comfy.model_management
+    import comfy.model_management as management
 
-    from explainable_latents.nodes.core.gradients import definition
-    from explainable_latents.nodes.host.attention import attention_call
-    from explainable_latents.nodes.host.autograd import differentiable, exact_solver, gradient_probe
+    def cancel() -> None:
+        management.interrupt_current_processing()
+        if "definition" in how:  # one backward pass, in which nothing but another node's code looks
+            management.throw_exception_if_processing_interrupted()
 
-    model = random_unet("SD15", seed=8)
+    dtype, operation = OUT_OF_MEMORY.get(ending, (torch.float32, ("backward", 2)))
+    model = random_unet("SD15", dtype, seed=8)
     with torch.inference_mode():
         expected = unets.sample(model)
     before = state(model)
-    if ending == "cancelled" and "definition" in how:
-        monkeypatch.setattr(definition, "query_scores", cancelled)
-    elif ending == "cancelled":
-        monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", stop_after(3))
-    if ending == "out of memory":
-        monkeypatch.setattr(gradient_probe, "structured", out_of_memory)
-        monkeypatch.setattr(exact_solver, "brute_force", out_of_memory)
-        monkeypatch.setattr(definition, "query_scores", out_of_memory)
-    if ending == "out of memory early":
-        monkeypatch.setattr(attention_call, "token_probabilities", out_of_memory)
-    if ending == "out of memory for the weights":
-        monkeypatch.setattr(differentiable, "float32_layer", after(2, differentiable.float32_layer, out_of_memory))
     if ending == "done":
         saliency(model, **how)
     else:
-        with pytest.raises((Interrupt, torch.OutOfMemoryError)):
+        error = management.InterruptProcessingException if ending == "cancelled" else torch.OutOfMemoryError
+        with pytest.raises(error), at(*operation, cancel if ending == "cancelled" else out_of_memory):
             saliency(model, **how)
-    monkeypatch.undo()
     assert state(model) == before
     assert torch.is_grad_enabled()
     with torch.inference_mode():
@@ -507,30 +506,5 @@ def test_the_model_is_afterwards_as_it_was(comfy, monkeypatch, how, ending):
     assert not [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.grad_fn is not None]
 
 
-def stop_after(count: int):
-    """What the host calls to find out that the user cancelled; it does so on the `count`-th report of a solver."""
-    import sys
-
-    seen = []
-
-    def throw() -> None:
-        if sys._getframe(1).f_code.co_name == "stop_when_cancelled":
-            seen.append(0)
-            if len(seen) == count:
-                raise Interrupt
-
-    return throw
-
-
-def after(count: int, function, instead):
-    """`function`, and from the `count`-th call on `instead`."""
-    calls = []
-    return lambda *args: (instead if len(calls) >= count - 1 else calls.append(0) or function)(*args)
-
-
-def cancelled(*args, **kwargs):
-    raise Interrupt
-
-
-def out_of_memory(*args, **kwargs):
+def out_of_memory() -> None:
     raise torch.OutOfMemoryError("simulated")

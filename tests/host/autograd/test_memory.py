@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from explainable_latents.nodes.core.gradients import definition
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
-from explainable_latents.nodes.host.autograd import exact_solver, gradient_probe
+from explainable_latents.nodes.host.autograd import exact_solver
 from explainable_latents.nodes.host.families.family import cross_attention_layers
 from explainable_latents.nodes.host.families.unet_gradients import gradient_memory
 from explainable_latents.nodes.host.one_call import call_once, gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host import unets
-from tests.host.autograd.test_gradients import subjects
+from tests.host.autograd.test_gradients import out_of_memory, subjects
+from tests.host.operations import at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 
@@ -57,21 +58,19 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "channels", "grid", "batch", "sets", "layer", "how"), CASES)
-def test_what_is_asked_for_is_what_it_takes(
-    comfy, monkeypatch, little_memory, kind, channels, grid, batch, sets, layer, how
-):
+def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels, grid, batch, sets, layer, how):
     """At most the estimate beside a plain call, at least half of it in all; and all of it is given back."""
     model = random_unet(kind, model_channels=channels)
     network, layers = model.model.diffusion_model, cross_attention_layers(model)
     start, words = {"samples": noise(batch, grid)}, subjects(*sets)
-    monkeypatch.setattr(gradient_probe, "exact", a_few_passes)
     options = {"layer": layers[layer]} if how in ("structured", "exact") else {"definition": "aggregated"}
     if how == "in little memory":
         little_memory()
     solver = "exact" if how == "exact" else "structured"
 
     def saliency() -> None:
-        gradient_saliency(model, conditioning(1), start, words, 0.5, 0, "absolute", solver, **options)
+        with cancelled_after_a_few_passes() if how == "exact" else nullcontext():
+            gradient_saliency(model, conditioning(1), start, words, 0.5, 0, "absolute", solver, **options)
 
     with torch.inference_mode():
         plain, _ = used_by(lambda: call_once(model.clone(), conditioning(1), start, 0.5, 0))
@@ -88,37 +87,45 @@ def test_what_is_asked_for_is_what_it_takes(
     assert left == 0
 
 
-def a_few_passes(words, prediction, polarity, together, progress):
-    """Two batches of the largest size in place of all."""
-    definition.brute_force(words, prediction, polarity, elements=range(2 * together), batch=together)
-    return prediction.detach().expand(words.columns.shape[1], *prediction.shape)
+@contextmanager
+def cancelled_after_a_few_passes() -> Iterator[None]:
+    """The user cancels as soon as the first passes of a solver are done."""
+    import comfy.model_management as management
+    import comfy.utils
+
+    def cancel(done: int, *_: object, **__: object) -> None:
+        if done > 0:
+            management.interrupt_current_processing()
+
+    comfy.utils.set_progress_bar_global_hook(cancel)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            yield
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
 
 
-# Where each solver is called.
-WHERE = {"structured": gradient_probe, "brute_force": exact_solver, "query_scores": definition}
+def cancel() -> None:
+    import comfy.model_management as management
+
+    management.interrupt_current_processing()
+    management.throw_exception_if_processing_interrupted()
 
 
-@pytest.mark.parametrize("place", WHERE)
-@pytest.mark.parametrize("error", [InterruptedError, torch.OutOfMemoryError])
-def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, monkeypatch, place, error):
+@pytest.mark.parametrize("how", [{"solver": "structured"}, {"solver": "exact"}, {"definition": "aggregated"}])
+@pytest.mark.parametrize("end", [cancel, out_of_memory], ids=lambda end: end.__name__)
+def test_all_memory_is_back_after_a_cancel_and_after_running_out_of_it(comfy, how, end):
+    from comfy.model_management import InterruptProcessingException
+
     model, start = random_unet("SD15", seed=1), {"samples": noise(1, (10, 12))}
-    solver = "exact" if place == "brute_force" else "structured"
-    options = {"definition": "aggregated"} if place == "query_scores" else {}
-    ended = []
-
-    def end(*args, **kwargs):
-        ended.append(place)
-        raise error
-
-    monkeypatch.setattr(WHERE[place], place, end)
+    options = {"solver": "structured", **how}
 
     def saliency() -> None:
-        with pytest.raises(error):
-            gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", solver, **options)
+        with pytest.raises((InterruptProcessingException, torch.OutOfMemoryError)), at("backward", 2, end):
+            gradient_saliency(model, conditioning(1), start, SUBJECTS, 0.5, 0, "absolute", **options)
 
     with torch.inference_mode():
         most, left = used_by(saliency)
-    assert ended
     assert most > 1e6
     assert left == 0
 

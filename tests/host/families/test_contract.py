@@ -470,6 +470,9 @@ def state(model):
     return (
         str(model.model_options),
         str(model.wrappers),
-        [sorted(vars(module)) for module in network.modules()],
-        [len(module._forward_hooks) for module in network.modules()],
+        # their attributes, and the names of their parameters, buffers and hooks
+        [
+            {name: list(value) if isinstance(value, dict) else None for name, value in vars(module).items()}
+            for module in network.modules()
+        ],
     )

@@ -1,0 +1,36 @@
+"""Files of the pack are short enough to be read at once, and long enough to be worth opening."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST, LEAST = 250, 30
+
+# Shorter files, and why each is one of its own. Files that say what is in a package are short by their nature.
+SHORT = {
+    "nodes/extension.py": "what ComfyUI asks for; it must not be imported by any node",
+    "nodes/sockets.py": "socket types and the menu's name, which every file of nodes imports",
+    "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
+}
+
+
+def lines() -> dict[str, int]:
+    files = sorted((ROOT / "nodes").rglob("*.py"))
+    return {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+
+
+def test_no_file_is_longer_than_250_lines():
+    found = lines()
+    assert len(found) > 50
+    assert {name: count for name, count in found.items() if count > MOST} == {}
+
+
+def test_no_file_is_shorter_than_30_lines_without_a_reason():
+    short = {name for name, count in lines().items() if count < LEAST and not name.endswith("/__init__.py")}
+    assert short == set(SHORT)
+
+
+def test_a_package_says_what_is_in_it_and_imports_nothing():
+    for file in sorted((ROOT / "nodes").rglob("__init__.py")):
+        text = file.read_text(encoding="utf-8").strip()
+        assert text.count('"""') in (0, 2), file
+        assert not text.partition('"""')[2].partition('"""')[2], file
