@@ -112,14 +112,9 @@ class GradientProbe:
         finally:
             self._measuring, self._progress, self._call = False, None, None
         if done is None or not done.pieces:
-            raise no_attention(
-                self._subjects.labels,
-                "in the model call",
-                (
-                    "the positive conditioning is not active at its noise level (a timestep range)",
-                    "another node hides it (see log)",
-                ),
-            )
+            inactive = "the positive conditioning is not active at its noise level (a timestep range)"
+            causes = inactive, "another node hides it (see log)"
+            raise no_attention(self._subjects.labels, "in the model call", causes)
         found, labels = done.layers(), self._subjects.labels
         if self._aggregated:
             maps = normalise(found[AGGREGATED])
