@@ -82,9 +82,9 @@ class Subjects:
             )
         return replace(self, items=items)
 
-    def positions(self, index: int) -> tuple[int, ...]:
-        """Return `Subject.positions` of one item."""
-        return self.items[index].positions()
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """Return `Subject.positions` of every subject, in order."""
+        return tuple(item.positions() for item in self.items)
 
     def word_positions(self) -> tuple[int, ...]:
         """Return the positions of all the prompt's own tokens in the cross-attention context of a UNet model.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...core.attention.aggregate import RESIZE_MODES, aggregate, normalise
 from ...core.attention.refine import MOST_POWERS
+from ...core.choices import one_of
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation, uncompiled
@@ -225,12 +226,11 @@ def observe(
             f"start_percent {start_percent} and end_percent {end_percent} must satisfy 0 <= start_percent < "
             f"end_percent <= 1"
         )
-    for name, value, allowed in (("resize", resize, RESIZE_MODES), ("share", share, SHARES)):
-        if value not in allowed:
-            raise ValueError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+    one_of("resize", resize, RESIZE_MODES)
+    one_of("share", share, SHARES)
     if not 0 <= refine <= MOST_POWERS:
         raise ValueError(f"refine {refine} is not a whole number from 0 to {MOST_POWERS}")
-    tokens = tuple(subjects.positions(i) for i in range(len(subjects.items)))
+    tokens = subjects.positions()
     if not tokens:
         raise ValueError("there is no subject to capture: name one in 'override' of Parse Subjects")
     words = None if share == SHARES[0] else subjects.word_positions()

@@ -74,7 +74,7 @@ class GradientProbe:
     ) -> None:
         check_choices(polarity, solver, definition)
         self._subjects = subjects
-        self._named = NamedTokens(tuple(subjects.positions(i) for i in range(len(subjects.items))))
+        self._named = NamedTokens(subjects.positions())
         self._distinct = len(set().union(*self._named.tokens))
         if not self._named.tokens:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")

@@ -28,8 +28,7 @@ def test_a_role_that_is_not_there_is_an_error_that_lists_what_is():
 
 
 def test_context_positions_are_those_of_the_clip_encoders():
-    assert SUBJECTS.positions(0) == (2,)
-    assert SUBJECTS.positions(1) == (5, 6)
+    assert SUBJECTS.positions() == ((2,), (5, 6), (8,))
     with pytest.raises(ValueError, match=r"\['t5xxl'\] only"):
         Subject("dog", "subject", (0, 3), {"t5xxl": (1,)}).positions()
     with pytest.raises(ValueError, match="no token"):

@@ -10,7 +10,7 @@ from explainable_latents.nodes.core.attention.probabilities import token_attenti
 from explainable_latents.nodes.host.attention.observer import observe
 from tests.host.unets import CONTEXT, SUBJECTS, conditioning, noise, random_unet, sample, unet_config
 
-TOKENS = [list(SUBJECTS.positions(i)) for i in range(2)]
+TOKENS = [list(tokens) for tokens in SUBJECTS.positions()]
 
 
 class ReadScores:

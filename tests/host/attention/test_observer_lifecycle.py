@@ -191,8 +191,8 @@ def test_calls_on_tiles_are_left_out_and_named(model, caplog):
         ({"layers": "output.9"}, "'output.9'; choose all, last, .* among: input.1.0, input.3.0, middle.0.0"),
         ({"layers": "all,"}, "no cross-attention layer is called ''"),
         ({"start_percent": 0.5, "end_percent": 0.5}, "start_percent 0.5 and end_percent 0.5"),
-        ({"resize": "cubic"}, "resize 'cubic' is not one of nearest, bilinear"),
-        ({"share": "all"}, "share 'all' is not one of all tokens, prompt words"),
+        ({"resize": "cubic"}, "resize 'cubic' is not one of: nearest, bilinear"),
+        ({"share": "all"}, "share 'all' is not one of: all tokens, prompt words"),
         ({"positive": [[None, {}]]}, "holds no text"),
     ],
 )

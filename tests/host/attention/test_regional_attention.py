@@ -16,7 +16,7 @@ from tests.host.regional_patches import Couple, interleaved, left_half, negpip
 from tests.host.toy_sampling import KEEP, REFERENCE
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
-TOKENS = [list(SUBJECTS.positions(i)) for i in range(2)]
+TOKENS = [list(tokens) for tokens in SUBJECTS.positions()]
 LEFT, REST = left_half(), 1 - left_half()
 REGION = conditioning(5)
 

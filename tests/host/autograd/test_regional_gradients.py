@@ -20,7 +20,7 @@ from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 LEVEL, SEED = 0.5, 3
 LEFT, REST = left_half(0.9), left_half(0.1)
-TOKENS = [list(SUBJECTS.positions(i)) for i in range(2)]
+TOKENS = [list(tokens) for tokens in SUBJECTS.positions()]
 
 
 @pytest.fixture(scope="module")

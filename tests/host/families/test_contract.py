@@ -98,7 +98,7 @@ def alone(network, model, start, prompt):
     grid, summed = start.shape[-2:], 0
     for (p,) in found.values():
         size = next(size for size in grids(grid) if math.prod(size) == p.shape[2])
-        maps = torch.stack([p[..., list(SUBJECTS.positions(i))].sum((-1, 1)).unflatten(-1, size) for i in range(2)])
+        maps = torch.stack([p[..., list(tokens)].sum((-1, 1)).unflatten(-1, size) for tokens in SUBJECTS.positions()])
         summed = summed + F.interpolate(maps, size=grid, mode="nearest")
     return summed
 
