@@ -113,14 +113,6 @@ def test_maps_are_multiplied_with_the_decoders_self_attention(comfy, kind, power
         assert torch.allclose(after.maps.sum((-2, -1)), torch.ones(2, batch))
 
 
-def test_off_is_what_it_was(model):
-    patcher, plain = observed(model)
-    other, off = observed(model, refine=0)
-    assert torch.equal(sample(patcher), sample(other))
-    runs = plain.runs.kept[0], off.runs.kept[0]
-    assert all(torch.equal(a, b) for a, b in zip(runs[0].content(), runs[1].content(), strict=True))
-
-
 @pytest.mark.parametrize("refine", [-1, 9])
 def test_powers_outside_the_range_are_named(model, refine):
     with pytest.raises(ValueError, match=f"refine {refine} is not a whole number from 0 to 8"):
@@ -302,37 +294,46 @@ def test_beside_other_nodes_in_both_orders_the_picture_is_theirs_and_maps_are_re
     assert not torch.allclose(first.latest().maps, unrefined.latest().maps, rtol=0.01)
 
 
-def test_nothing_is_kept_after_the_call(model):
-    """The queries that are kept are those that come to the backend a second time."""
+def queries_of_the_backend(model, steps: int, **options) -> tuple[list, list[int]]:
+    """The queries that the attention backend got while a capture with these options watched, and after each step how
+    many of all so far are still there."""
     from comfy.patcher_extension import WrappersMP
 
-    kept, alive = [], []
-
-    def override(attention, q, *args, **kwargs):
-        def backend(q, *inner, **options):
-            kept.append(weakref.ref(q))
-            return attention(q, *inner, **options)
-
-        return previous[0](backend, q, *args, **kwargs)
-
-    previous = []
+    queries, alive = [], []
 
     def wrapper(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
-        previous[:] = [transformer_options["optimized_attention_override"]]
+        previous = transformer_options["optimized_attention_override"]
+
+        def override(attention, *args, **inner):
+            def backend(q, *others, **more):
+                queries.append(weakref.ref(q))
+                return attention(q, *others, **more)
+
+            return previous(backend, *args, **inner)
+
         options = {**transformer_options, "optimized_attention_override": override}
         return executor(x, timesteps, context, y, control, options, **kwargs)
 
-    patcher, _ = observed(model, refine=3)
-    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", wrapper)
-
     def count(*_):
         gc.collect()
-        alive.append(sum(ref() is not None for ref in kept))
+        alive.append(sum(query() is not None for query in queries))
 
-    sample(patcher, 2, callback=count)
-    # 14 attentions of the network, and two layers three times, in each of two calls
-    assert len(kept) == 2 * (14 + 6)
+    patcher, _ = observed(model, **options)
+    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", wrapper)
+    sample(patcher, steps, callback=count)
+    return queries, alive
+
+
+def test_nothing_is_kept_after_the_call(model):
+    """14 attentions of the network, and the two layers' queries, which were kept till then, three times."""
+    queries, alive = queries_of_the_backend(model, 2, refine=3)
+    assert len(queries) == 2 * (14 + 2 * 3)
     assert alive == [0, 0]
+
+
+def test_without_refining_the_backend_computes_what_it_always_did(model):
+    queries, _ = queries_of_the_backend(model, 1, refine=0)
+    assert len(queries) == 14
 
 
 def test_a_map_that_becomes_flat_is_named_once(comfy, caplog):
