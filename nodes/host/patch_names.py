@@ -36,11 +36,11 @@ def patch_names(patches: Iterable[Callable]) -> str:
 
 
 def replaced_parts(network: nn.Module) -> str:
-    """The names of what other nodes put in place of the `forward` of parts of the network; else `another node`."""
+    """The names of what replaces the `forward` of modules of the network; `another node` where nothing does."""
     patches = [vars(part)["forward"] for part in network.modules() if "forward" in vars(part)]
     return patch_names(of_other_nodes(patches)) or "another node"
 
 
 def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:
-    """Those that are not this pack's own: several captures may watch one model."""
+    """Those that are not this pack's own: several captures may be on one model."""
     return [patch for patch in patches if not getattr(inspect.unwrap(patch), "__module__", "").startswith(_OURS)]

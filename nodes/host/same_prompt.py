@@ -111,9 +111,9 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
         text = "', '".join(shorten(found[0], _SHOWN) for found in sampled)
         raise ValueError(
             f"the subjects {words} were parsed from '{parsed}', but the prompt that is sampled is '{text}'. Connect "
-            f"the same text to Parse Subjects and to CLIP Text Encode; where several prompts are combined, or regions "
-            f"have prompts of their own, connect the conditioning of the subjects' prompt to the input 'positive' "
-            f"('region' where there is one)"
+            "the same text to Parse Subjects and to CLIP Text Encode; where several prompts are combined, or regions "
+            "have prompts of their own, connect the conditioning of the subjects' prompt to the input 'positive' "
+            "('region' where there is one)"
         )
     if not same and subjects.prompt not in texts:
         message = (

@@ -64,7 +64,7 @@ def _items(text: str) -> Iterator[range | float]:
         if found is None:
             raise ValueError(
                 f"manipulate_at: {item!r} is no step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
-                f"run (10%), separated by commas."
+                "run (10%), separated by commas."
             )
         first, last, percent = found.groups()
         if percent is not None:
@@ -130,8 +130,7 @@ def fit_reference(reference: Tensor, state: Tensor) -> Tensor:
         )
     if reference.shape[0] not in (1, state.shape[0]):
         raise ValueError(
-            f"{reference.shape[0]} reference latents for a batch of {state.shape[0]}: give one reference for all, or "
-            f"one for each"
+            f"{reference.shape[0]} reference latents for a batch of {state.shape[0]}: give one for all, or one for each"
         )
     return reference.expand_as(state)
 

@@ -99,8 +99,7 @@ class ImageSource(MaskSource):
         """See `MaskSource`. Raises ValueError when the mask's batch is neither 1 nor the latent's."""
         if self._mask.shape[0] not in (1, x.shape[0]):
             raise ValueError(
-                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one mask for all, or one for "
-                f"each"
+                f"{self._mask.shape[0]} masks for a batch of {x.shape[0]} latents: give one for all, or one for each"
             )
         mask = self._mask.to(device=x.device, dtype=torch.float32).unsqueeze(1)
         if mask.shape[-2:] != x.shape[-2:]:

@@ -109,18 +109,18 @@ class Runs(Generic[Kept]):
             self.lost = True
             raise ValueError(
                 f"several runs of the model of {self._giver} made exactly this latent, each in its own way: give each "
-                f"sampler a {self._giver} of its own. If there is one sampler only, queue the workflow once more: it "
-                f"then runs again"
+                f"sampler a {self._giver} of its own. If there is only one sampler, queue the workflow once more, and "
+                "it runs again"
             )
         made = [run for run in self.kept if mark in run.marks]
         if not made:
             self.lost = True
             reason = (
                 f"none of the {len(self.kept)} runs in the {self._name} made this latent: connect the latent output of "
-                f"the sampler itself, since the run of a latent that another node has changed cannot be found"
+                "the sampler itself, since the run of a latent that another node has changed cannot be found"
                 if self.kept
                 else f"the {self._name} is empty: connect the model output of {self._giver} to the sampler whose "
-                f"latent is connected here"
+                "latent is connected here"
             )
             raise ValueError(
                 f"{reason}. If it is connected, queue the workflow once more and the sampler runs again: ComfyUI took "
