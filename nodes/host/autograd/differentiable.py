@@ -27,24 +27,24 @@ _IN_PLACE = "modified by an inplace operation"
 
 @contextmanager
 def differentiable(
-    network: nn.Module, from_site: str | None, device: torch.device, options: dict, *, repeat: bool = False
+    layers: LayersBehind, device: torch.device, options: dict, *, repeat: bool = False
 ) -> Iterator[RecordedLayers]:
-    """Around one call of the network and the backward passes through it: autograd can record from `from_site` on.
+    """Around one call of a network and the backward passes through it: autograd can record these layers.
 
-    Outside of inference mode and with TF32 off, everything behind the cross-attention `from_site` computes in float32.
-    Recording begins where somebody behind that site's attention turns it on (`torch.set_grad_enabled`).
+    Outside of inference mode and with TF32 off, the layers behind a site, or behind all of them, compute in float32.
+    Recording begins where somebody turns it on (`torch.set_grad_enabled`), behind the attention of that site.
 
-    With a site its layers have float32 copies of their weights for the time, which many backward passes use. Without
-    one (None: all layers behind the first site; for a single pass) nothing is copied: each layer gets its weights from
-    the host when it computes, and again when the pass comes back to it. repeat: of a block only what enters it is kept,
-    and the pass runs it again, which gives the same gradient in less memory and more time; only without a site.
+    Behind a site the layers have float32 copies of their weights for the time, which many backward passes use. Behind
+    all (`layers.site` None; for a single pass) nothing is copied: each layer gets its weights from the host when it
+    computes, and again when the pass comes back to it. repeat: of a block only what enters it is kept, and the pass
+    runs it again, which gives the same gradient in less memory and more time; only behind all.
 
     options: the host's transformer options of the call. Raises ValueError where gradients cannot pass: a layer or a
     `forward` that is not the host's own, a recorded number that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
-        recorded = RecordedLayers(LayersBehind(network, from_site), exits)
-        recorded.replace(device, from_site is not None, options if repeat else None)
+        recorded = RecordedLayers(layers, exits)
+        recorded.replace(device, options if repeat else None)
         try:
             yield recorded
         except RuntimeError as error:
@@ -78,13 +78,13 @@ class RecordedLayers:
         self.features: Tensor | None = None
         exits.callback(self._forget)
 
-    def replace(self, device: torch.device, copies: bool, repeat_with: dict | None) -> None:
+    def replace(self, device: torch.device, repeat_with: dict | None) -> None:
         """Give every layer its `forward`. repeat_with: the call's options where blocks are to be repeated."""
         blocks = [] if repeat_with is None else self._layers.repeatable(repeat_with)
         repeated = {layer for block in blocks for layer in block.modules()}
         for layer in self._layers.weighted():
             compute = float32_layer(layer)
-            if copies or isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):  # whose weights are small
+            if self._layers.site is not None or isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):  # of small weights
                 weight, bias = self._copies[layer] = float32_weights(layer, device)
                 self._set_forward(layer, partial(compute, weight=weight, bias=bias))
             else:

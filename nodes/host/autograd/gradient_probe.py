@@ -8,6 +8,7 @@ probabilities of all cross-attention layers.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ from ..attention.override import processing
 from ..attention.rows import Positives, Rows, contexts_of
 from ..compiled import as_written, uncompiled
 from ..families.family import cross_attention_layers, family_of
-from ..families.unet_gradients import GradientMemory, gradient_memory
+from ..families.unet_gradients import GradientMemory
 from ..same_prompt import require_same_prompt
 from .differentiable import RecordedLayers, differentiable
 from .exact_solver import TOGETHER, cost_of_exact, exact
@@ -154,7 +155,7 @@ class GradientProbe:
 
     def _memory(self, network: nn.Module, grid: tuple[int, int]) -> GradientMemory:
         """What lies behind the first of the layers; the attention is that of all which have maps of their own."""
-        each = [gradient_memory(network, layer, grid) for layer in self._layers[: self.layers]]
+        each = [self._family.layers_behind(network, layer).memory(grid) for layer in self._layers[: self.layers]]
         return replace(each[0], attention=sum(one.attention for one in each))
 
     def _around_step(
@@ -179,35 +180,29 @@ class GradientProbe:
         with uncompiled():
             return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
 
-    def _around_network(
-        self,
-        executor: WrapperExecutor,
-        x: Tensor,
-        timesteps: Tensor,
-        context: Tensor,
-        y: Tensor | None,
-        control: dict | None,
-        transformer_options: dict,
-        **kwargs: Any,
-    ) -> Tensor:
+    def _around_network(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record what follows and solve.
 
         `executor.class_obj` is the network that runs: the host may have copied the model that was patched.
         """
         call, network, rows = self._call, executor.class_obj, []
         if call is not None:
-            rows = call.positives.rows(x, context, transformer_options, 0, call.batch, call.grid)
+            given = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
+            x, transformer_options = given.arguments["x"], given.arguments["transformer_options"]
+            rows = call.positives.rows(x, given.arguments["context"], transformer_options, 0, call.batch, call.grid)
         if not rows:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+            return executor(*args, **kwargs)
         variable, first, repeat = WordVariable(rows, self._named, self._layers), self._layers[0], False
         if self._aggregated:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
             first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)
+        layers = self._family.layers_behind(network, first)
         with (
-            differentiable(network, first, x.device, transformer_options, repeat=repeat) as recorded,
+            differentiable(layers, x.device, transformer_options, repeat=repeat) as recorded,
             processing(transformer_options, self._family, [variable]) as options,
         ):
-            out = executor(x, timesteps, context, y, control, options, **kwargs)
+            given.arguments["transformer_options"] = options
+            out = executor(*given.args[1:], **given.kwargs)
             variable.require_all(network)
             with torch.enable_grad():
                 for i, row in enumerate(rows):
@@ -229,7 +224,7 @@ class GradientProbe:
         Raises ValueError when the structured solver does not fit, with the time that the exact one takes.
         """
         if self._solver == EXACT:
-            memory = gradient_memory(recorded.network, layer, row.size)
+            memory = self._family.layers_behind(recorded.network, layer).memory(row.size)
             together = memory.fitting(len(prediction), words.change.shape[-1], prediction.device, TOGETHER)
             maps = exact(words, prediction, self._polarity, together, self._progress)
         else:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..compiled import as_written
 from .sites import CROSS, Inputs, Site
 from .unet import UNet
+from .unet_gradients import LayersBehind
 
 
 class Listener(Protocol):
@@ -56,6 +57,9 @@ class Family(Protocol):
 
     def finder(self) -> SiteFinder:
         """For one model call."""
+
+    def layers_behind(self, network: nn.Module, site: str | None) -> LayersBehind:
+        """What gradients pass from this cross-attention to the network's output; None: from the first one."""
 
 
 FAMILIES: tuple[Family, ...] = (UNet(),)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..patch_names import of_other_nodes, patch_names
 from .sites import CROSS, SELF, Inputs, Site, site_name
+from .unet_gradients import LayersBehind
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -40,6 +41,10 @@ class UNet:
     def finder(self) -> UNetSites:
         """See `Family`."""
         return UNetSites()
+
+    def layers_behind(self, network: nn.Module, site: str | None) -> LayersBehind:
+        """See `Family`."""
+        return LayersBehind(network, site)
 
 
 class UNetSites:

@@ -60,7 +60,8 @@ class LayersBehind:
         block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
         in_transformer = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
         behind = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
-        self.network = network
+        self.network, self.site = network, site
+        self._attention = block.attn2
         self.modules: list[nn.Module] = [*in_transformer, *behind, network.out]
         self.norm: nn.Module = block.norm3
         self.last: nn.Module = network.output_blocks[-1][-1]
@@ -85,6 +86,35 @@ class LayersBehind:
         patches = [] if options is None else [*chain(*(options.get("patches", {}).get(kind, []) for kind in _WITHIN))]
         kinds = (ResBlock,) if of_other_nodes(patches) else (ResBlock, BasicTransformerBlock)
         return [block for module in self.modules for block in module.modules() if isinstance(block, kinds)]
+
+    def memory(self, grid: tuple[int, int]) -> GradientMemory:
+        """How much the layers hold for a latent of this height and width."""
+        grids: dict[nn.Module, tuple[int, int]] = {}
+        for module in (module for _, block in _blocks(self.network) for module in block):
+            if isinstance(module, Downsample):
+                grid = tuple(-(-side // 2) for side in grid)
+            elif isinstance(module, Upsample):
+                grid = tuple(2 * side for side in grid)
+            grids |= dict.fromkeys(module.modules(), grid)
+        grids |= dict.fromkeys(self.end.modules(), grid)
+        outputs = {layer: _width(layer) * math.prod(grids[layer]) for layer in self.weighted()}
+        weights = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in outputs}
+        blocks = {block: [layer for layer in block.modules() if layer in outputs] for block in self.repeatable()}
+        inside = set().union(*blocks.values())
+        repeated = sum(_entering(block) * math.prod(grids[block]) for block in blocks)
+        repeated += sum(size for layer, size in outputs.items() if layer not in inside)
+        repeated += max((sum(outputs[layer] for layer in layers) for layers in blocks.values()), default=0)
+        norm, *_, conv = self.end
+        return GradientMemory(
+            outputs=sum(outputs.values()),
+            widest=max(outputs.values()),
+            weights=sum(weights.values()),
+            largest=max(weights.values()),
+            repeated=repeated,
+            repeated_weights=max((sum(weights[layer] for layer in layers) for layers in blocks.values()), default=0),
+            attention=self._attention.heads * math.prod(grids[self.modules[0]]),
+            sums=conv.weight[:, 0].numel() + 2 * norm.num_groups,
+        )
 
     def head(self, weights: Mapping[nn.Module, Weights], scale: float) -> Head | None:
         """GroupNorm, SiLU and convolution at the network's end, times `scale`; None where it ends differently."""
@@ -160,37 +190,6 @@ class GradientMemory:
         """How many elements, from 1 to `most`, may share a backward pass that takes half of what memory is free."""
         free = comfy.model_management.get_free_memory(device)
         return max(1, min(most, int(free / 2 / self.exact_more(batch, tokens))))
-
-
-def gradient_memory(network: nn.Module, site: str, grid: tuple[int, int]) -> GradientMemory:
-    """What lies behind the cross-attention `site` of a UNet for a latent of this height and width."""
-    grids: dict[nn.Module, tuple[int, int]] = {}
-    for module in (module for _, block in _blocks(network) for module in block):
-        if isinstance(module, Downsample):
-            grid = tuple(-(-side // 2) for side in grid)
-        elif isinstance(module, Upsample):
-            grid = tuple(2 * side for side in grid)
-        grids |= dict.fromkeys(module.modules(), grid)
-    grids |= dict.fromkeys(network.out.modules(), grid)
-    behind = LayersBehind(network, site)
-    outputs = {layer: _width(layer) * math.prod(grids[layer]) for layer in behind.weighted()}
-    weights = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in outputs}
-    blocks = {block: [layer for layer in block.modules() if layer in outputs] for block in behind.repeatable()}
-    inside = set().union(*blocks.values())
-    repeated = sum(_entering(block) * math.prod(grids[block]) for block in blocks)
-    repeated += sum(size for layer, size in outputs.items() if layer not in inside)
-    repeated += max((sum(outputs[layer] for layer in layers) for layers in blocks.values()), default=0)
-    norm, *_, conv = network.out
-    return GradientMemory(
-        outputs=sum(outputs.values()),
-        widest=max(outputs.values()),
-        weights=sum(weights.values()),
-        largest=max(weights.values()),
-        repeated=repeated,
-        repeated_weights=max((sum(weights[layer] for layer in layers) for layers in blocks.values()), default=0),
-        attention=cross_attention(network, site).heads * math.prod(grids[behind.modules[0]]),
-        sums=conv.weight[:, 0].numel() + 2 * norm.num_groups,
-    )
 
 
 def cross_attention(network: nn.Module, site: str) -> nn.Module:

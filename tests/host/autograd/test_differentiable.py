@@ -40,7 +40,7 @@ def gradient(model, from_site: str | None) -> Tensor:
         return n.float() + found[0]
 
     def around(executor, x, t, context, y, control, options, **kwargs):
-        with differentiable(executor.class_obj, from_site, x.device, options):
+        with differentiable(LayersBehind(executor.class_obj, from_site), x.device, options):
             out = executor(x, t, context, y, control, options, **kwargs)
             found.extend(torch.autograd.grad(out.float().sum(), found[0]))
             return out.detach()
