@@ -36,7 +36,7 @@ def added(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "near
 def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest") -> Tensor:
     """Aggregated attention map: layers resized to the latent grid, added, normalised to sum 1.
 
-    A_s = sum_n resize(sum_h sum_{t in T_s} P_n[h,:,t]);  A_s / sum_ij A_s[i,j]   (Experiment 1; method section 4).
+    A_s = sum_n resize(sum_h sum_{t in T_s} P_n[h,:,t]);  A_s / sum_ij A_s[i,j]   (Experiment 1).
     layer_maps: [S,B,h_n,w_n] each, already summed over heads and tokens. grid: (h, w) of the latent. Returns [S,B,h,w].
     Raises ValueError when there is no layer.
     """

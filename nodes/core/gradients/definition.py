@@ -1,6 +1,6 @@
 """Abs-Grad-SAM: how far each element of the model's prediction depends on a word's cross-attention (arXiv 2408.16232).
 
-    S_s[c,i,j] = sum_h sum_q sum_{t in T_s} P[h,q,t] |d z[c,i,j] / d P[h,q,t]|        (method section 5)
+    S_s[c,i,j] = sum_h sum_q sum_{t in T_s} P[h,q,t] |d z[c,i,j] / d P[h,q,t]|
 
 P: probabilities of one cross-attention layer. z: the model's denoised prediction. This module holds the definition and
 the solver that follows it literally, one backward pass per element of z; `structured` gets the same numbers from far

@@ -1,7 +1,7 @@
 """Masked-latent sampling: at chosen steps, overwrite part of the sampler's state with the noised reference.
 
 In the order of use: which steps (`parse_steps`), with what each side of the mask is filled (`Policy`), and the
-replacement itself (`fit_reference`, `blend`). Method section 7.
+replacement itself (`fit_reference`, `blend`).
 """
 
 from __future__ import annotations
