@@ -32,7 +32,8 @@ def differentiable(
     """Around one call of a network and the backward passes through it: autograd can record these layers.
 
     Outside of inference mode and with TF32 off, the layers behind a site, or behind all of them, compute in float32.
-    Recording begins where somebody turns it on (`torch.set_grad_enabled`), behind the attention of that site.
+    Recording begins where somebody turns it on (`torch.set_grad_enabled`), behind the attention of that site,
+    and ends with the network's output: what the host makes of that is not recorded.
 
     Behind a site the layers have float32 copies of their weights for the time, which many backward passes use. Behind
     all (`layers.site` None; for a single pass) nothing is copied: each layer gets its weights from the host when it
@@ -65,7 +66,8 @@ class RecordedLayers:
     offloaded. So each layer gets a `forward` of its own for the time; its weights are never touched.
 
     network: that has them. only_end: whether only the rest of the site's own transformer block and the network's end
-    are among them. features: after the network ran, what entered its last norm, float32 [rows,M,h,w].
+    are among them. After the network ran, features: what entered its last norm, float32 [rows,M,h,w]; output: what came
+    out of it.
     """
 
     def __init__(self, layers: LayersBehind, exits: ExitStack) -> None:
@@ -76,6 +78,7 @@ class RecordedLayers:
         self._entered_norm: Tensor | None = None
         self.network, self.only_end = layers.network, layers.only_end
         self.features: Tensor | None = None
+        self.output: Tensor | None = None
         exits.callback(self._forget)
 
     def replace(self, device: torch.device, repeat_with: dict | None) -> None:
@@ -95,6 +98,7 @@ class RecordedLayers:
             self._layers.norm.register_forward_pre_hook(self._keep_entering),
             self._layers.last.register_forward_hook(self._keep_last_output),
             self._layers.end.register_forward_pre_hook(self._unrounded),
+            self.network.register_forward_hook(self._end),
         ):
             self._exits.callback(hook.remove)
 
@@ -122,6 +126,12 @@ class RecordedLayers:
         self.features = output.float() if untouched else h.float()
         return self.features
 
+    def _end(self, network: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        """The network's output without its record, which stays here."""
+        self.output = output
+        torch.set_grad_enabled(False)
+        return output.detach()
+
     def _set_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         if "forward" in vars(module):
             raise ValueError(
@@ -133,7 +143,7 @@ class RecordedLayers:
 
     def _forget(self) -> None:
         self._copies.clear()
-        self._last_output = self._entered_norm = self.features = None
+        self._last_output = self._entered_norm = self.features = self.output = None
 
 
 def float32_weights(layer: nn.Module, device: torch.device) -> Weights:

@@ -8,7 +8,6 @@ probabilities of all cross-attention layers.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -95,7 +94,7 @@ class GradientProbe:
         for kind, wrapper in (
             (WrappersMP.PREPARE_SAMPLING, self._around_loading),
             (WrappersMP.PREDICT_NOISE, self._around_step),
-            (WrappersMP.DIFFUSION_MODEL, self._around_network),
+            (WrappersMP.APPLY_MODEL, self._around_model),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
         require_same_prompt(patcher, subjects, prompt, log.warning)
@@ -180,18 +179,27 @@ class GradientProbe:
         with uncompiled():
             return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
 
-    def _around_network(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
-        """DIFFUSION_MODEL wrapper: where rows of this call are the prompt's, record what follows and solve.
+    def _around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **conds: Any,
+    ) -> Tensor:
+        """APPLY_MODEL wrapper: where rows of this call are the prompt's, record what follows and solve.
 
-        `executor.class_obj` is the network that runs: the host may have copied the model that was patched.
+        `executor.class_obj` is the model that runs: the host may have copied the one that was patched.
         """
-        call, network, rows = self._call, executor.class_obj, []
+        call, rows = self._call, []
         if call is not None:
-            given = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
-            x, transformer_options = given.arguments["x"], given.arguments["transformer_options"]
-            rows = call.positives.rows(x, given.arguments["context"], transformer_options, 0, call.batch, call.grid)
+            rows = call.positives.rows(x, c_crossattn, transformer_options, 0, call.batch, call.grid)
         if not rows:
-            return executor(*args, **kwargs)
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+        network = as_written(executor.class_obj.diffusion_model)
         variable, first, repeat = WordVariable(rows, self._named, self._layers), self._layers[0], False
         if self._aggregated:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
@@ -201,20 +209,19 @@ class GradientProbe:
             differentiable(layers, x.device, transformer_options, repeat=repeat) as recorded,
             processing(transformer_options, self._family, [variable]) as options,
         ):
-            given.arguments["transformer_options"] = options
-            out = executor(*given.args[1:], **given.kwargs)
+            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
             variable.require_all(network)
             with torch.enable_grad():
                 for i, row in enumerate(rows):
                     words = {layer: each[i] for layer, each in variable.words.items()}
-                    prediction = out.float()[row.rows] * self._scale
+                    prediction = recorded.output.float()[row.rows] * self._scale
                     if self._aggregated:
                         maps = {AGGREGATED: aggregated(words, variable.grids, prediction, row.size, self._polarity)}
                     else:
                         maps = {layer: self.solve(recorded, layer, words[layer], prediction, row) for layer in words}
                     for name, each in maps.items():
                         call.pieces.setdefault(name, []).append((each, row))
-            return out.detach()
+            return out
 
     def solve(
         self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: Rows
