@@ -12,7 +12,7 @@ import uuid
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from .attention.captured import AttentionCapture
+from .attention.observer import AttentionCapture
 from .graph import identity, running
 from .sampling.report import Report
 

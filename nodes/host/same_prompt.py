@@ -23,7 +23,7 @@ from torch import Tensor
 from ..core.words.prompt_text import MAX_CHARACTERS
 from ..core.words.subjects import CONTEXT_ENCODERS, Subjects, shorten
 from .attention.model_call import OURS
-from .attention.rows import contexts_of
+from .attention.positives import contexts_of
 from .graph import Graph, running
 from .ui.running_node import show_on_running_node
 

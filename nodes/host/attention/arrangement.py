@@ -16,7 +16,7 @@ from torch import Tensor
 from ...core.attention.rearranged import is_alike, key_positions
 from ..families.sites import Inputs
 from .named_tokens import NamedTokens
-from .rows import Rows
+from .positives import PromptRows
 
 
 class UnreadableError(ValueError):
@@ -65,7 +65,7 @@ class Arranger:
     rows: the conditionings. named: the tokens of their prompt that count. Raises ValueError as `NamedTokens.columns`.
     """
 
-    def __init__(self, rows: Sequence[Rows], named: NamedTokens) -> None:
+    def __init__(self, rows: Sequence[PromptRows], named: NamedTokens) -> None:
         self._rows = rows
         self._texts = [
             [
@@ -130,7 +130,7 @@ class Arranger:
         return Place(row.rows, *_of_keys(text, positions))
 
 
-def _carriers(row: Rows, n: Tensor, before: Tensor | None) -> Tensor | None:
+def _carriers(row: PromptRows, n: Tensor, before: Tensor | None) -> Tensor | None:
     """The rows of n that carry the queries of each latent of a conditioning: [K,B], None where they are not found.
 
     before: those queries, None where the rows are as they were.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.attention.aggregate import PlacedMaps, compose, resize
-from .rows import Positives, Rows
+from .positives import Positives, PromptRows
 
 # What this pack installs on models and puts into their options has a name that begins like this.
 OURS = "explainable_latents."
@@ -27,19 +27,55 @@ def aside(extra_args: dict) -> dict:
     return {**extra_args, "model_options": {**options, "transformer_options": marked}}
 
 
-class Evaluation(Protocol):
-    """What is known of a model call while the host evaluates its lists of conditionings.
+@dataclass
+class ModelCall:
+    """One model call of a sampler.
 
-    index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened.
+    index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened. device: of
+    the sampler's state. maps: per layer those of each conditioning, on the device where the network ran: the host may
+    have copies of it on several. refined: the same of the layers' sum, refined, where that was asked for.
     """
 
     positives: Positives
-    index: int | None
-    evaluated: bool
+    batch: int
+    grid: tuple[int, int]
+    device: torch.device
+    sigma: float
+    step: int | None
+    index: int | None = None
+    evaluated: bool = False
+    maps: dict[str, list[tuple[Tensor, PromptRows]]] = field(default_factory=dict)
+    refined: list[tuple[Tensor, PromptRows]] = field(default_factory=list)
+
+    def layers(self) -> dict[str, Tensor]:
+        """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
+
+        On `device`.
+        """
+        whole = all(len(each) == 1 and each[0][1].is_whole(self.grid) for each in self.maps.values())
+        if whole:
+            return {name: each[0][0].to(self.device) for name, each in self.maps.items()}
+        return {
+            name: compose([self._placed(maps, row) for maps, row in each], self.grid)
+            for name, each in self.maps.items()
+        }
+
+    def total(self) -> Tensor | None:
+        """The refined sum of the layers on the latent's grid, on `device`; None where refining was not asked for."""
+        if not self.refined:
+            return None
+        maps, row = self.refined[0]
+        if len(self.refined) == 1 and row.is_whole(self.grid):
+            return maps.to(self.device)
+        return compose([self._placed(maps, row) for maps, row in self.refined], self.grid)
+
+    def _placed(self, maps: Tensor, row: PromptRows) -> PlacedMaps:
+        weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
+        return PlacedMaps(resize(maps, row.size).to(self.device), row.offset, weight)
 
 
 @contextmanager
-def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
+def evaluating(call: ModelCall | None, conds: list) -> Iterator[None]:
     """Inside the block `call.index` is that of the positive list among `conds`, the lists the host evaluates now.
 
     Not by their order: guiders order the lists as they like, and guidance nodes evaluate the positive or the negative
@@ -53,53 +89,6 @@ def evaluating(call: Evaluation | None, conds: list) -> Iterator[None]:
     finally:
         if call is not None:
             call.index = None
-
-
-@dataclass
-class ModelCall:
-    """One model call of a sampler. index: of the positive list while the host evaluates it, else None.
-
-    device: of the sampler's state. pieces: per layer the maps of each conditioning, where the network ran that the host
-    gave it to: it may have copies of the model on several devices. refined: the same of the layers' sum, refined, where
-    that was asked for.
-    """
-
-    positives: Positives
-    batch: int
-    grid: tuple[int, int]
-    device: torch.device
-    sigma: float
-    step: int | None
-    index: int | None = None
-    evaluated: bool = False
-    pieces: dict[str, list[tuple[Tensor, Rows]]] = field(default_factory=dict)
-    refined: list[tuple[Tensor, Rows]] = field(default_factory=list)
-
-    def layers(self) -> dict[str, Tensor]:
-        """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
-
-        On `device`.
-        """
-        whole = all(len(pieces) == 1 and pieces[0][1].is_whole(self.grid) for pieces in self.pieces.values())
-        if whole:
-            return {name: pieces[0][0].to(self.device) for name, pieces in self.pieces.items()}
-        return {
-            name: compose([self._placed(maps, row) for maps, row in pieces], self.grid)
-            for name, pieces in self.pieces.items()
-        }
-
-    def total(self) -> Tensor | None:
-        """The refined sum of the layers on the latent's grid, on `device`; None where refining was not asked for."""
-        if not self.refined:
-            return None
-        maps, row = self.refined[0]
-        if len(self.refined) == 1 and row.is_whole(self.grid):
-            return maps.to(self.device)
-        return compose([self._placed(maps, row) for maps, row in self.refined], self.grid)
-
-    def _placed(self, maps: Tensor, row: Rows) -> PlacedMaps:
-        weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
-        return PlacedMaps(resize(maps, row.size).to(self.device), row.offset, weight)
 
 
 def step_of(sigma: float, model_options: dict) -> int | None:
@@ -121,3 +110,11 @@ def prediction_scale(sampling: Any, sigma: Tensor) -> float:
     zero = torch.zeros_like(unit)
     change = sampling.calculate_denoised(one, unit, zero) - sampling.calculate_denoised(one, zero, zero)
     return float(change)
+
+
+def no_attention(words: Sequence[str], where: str, reasons: Sequence[str]) -> ValueError:
+    """The error for a model call or a run, said by `where`, in which no attention to the words was seen.
+
+    reasons: what may be the cause, the most certain first.
+    """
+    return ValueError(f"no attention to {', '.join(words)} was seen {where}: {'; or '.join(reasons)}")

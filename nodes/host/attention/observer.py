@@ -1,44 +1,26 @@
-"""Watch a model's cross-attention while any sampler runs it, without changing what it computes.
-
-Everything is installed through the host's wrappers, at the moment the model is called:
-
-  OUTER_SAMPLE     one sampler run begins and ends
-  PREDICT_NOISE    one model call of the sampler: its positive conditionings, latent grid and noise level
-  CALC_COND_BATCH  the host's evaluation of it; further evaluations (guidance by perturbed copies) are not captured
-  APPLY_MODEL      the network itself: a `recorder.Recorder` looks on at its cross-attention
-"""
+"""Capture a model's cross-attention while any sampler runs it, without changing what it computes, and read it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...core.attention.aggregate import RESIZE_MODES, aggregate, normalise
+from ...core.attention.aggregate import RESIZE_MODES
 from ...core.attention.refine import MOST_POWERS
 from ...core.choices import one_of
-from ...core.maps.saliency import Saliency
+from ...core.maps.saliency import Saliency, over_steps
 from ...core.words.subjects import Subjects
-from ..compiled import as_written, hidden_by_compilation, uncompiled
-from ..families.family import Family, cross_attention_layers, family_of
-from ..families.sites import SELF
+from ..families.family import cross_attention_layers, family_of
 from ..same_prompt import require_same_prompt
-from ..sampling.runs import Runs
-from .captured import AttentionCapture, CapturedRun
-from .layer_choice import LayerSelection, select_layers
-from .model_call import ASIDE, OURS, ModelCall, evaluating, step_of
+from .capturing import Observer, Settings
+from .layer_choice import select_layers
+from .model_call import OURS, no_attention
 from .named_tokens import NamedTokens
-from .override import processing
-from .recorder import Recorder
-from .refinement import Refinement
-from .rows import Positives, contexts_of
+from .positives import contexts_of
 
 log = logging.getLogger("explainable_latents")
 
@@ -47,152 +29,64 @@ WRAPPER_KEY = OURS + "attention"
 SHARES = ("all tokens", "prompt words")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to capture.
+class AttentionCapture:
+    """Handle of an observed model (EL_ATTENTION): filled while samplers run, read afterwards.
 
-    tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
-    conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `core.attention.resize`.
-    refine: how often maps are refined, see `core.attention.refine`.
+    subjects: whose attention is captured. It holds sums per subject only, never a whole attention matrix.
     """
 
-    tokens: NamedTokens
-    prompt: list[Tensor] | None
-    layers: LayerSelection
-    start: float
-    end: float
-    resize: str
-    refine: int
+    def __init__(self, observer: Observer) -> None:
+        self.subjects: Subjects = observer.subjects
+        self.runs = observer.runs
+        self._observer = observer
 
+    def latest(self) -> Saliency | None:
+        """Map of the most recent model call: every subject, B = latent batch, each summing to 1; None before the first.
 
-class Observer:
-    """What is installed on an observed model.
+        While a sampler runs only that run counts.
+        """
+        run = self.runs.latest()
+        return run.saliencies[-1] if run and run.saliencies else None
 
-    runs: what was seen. subjects: whose attention. resize: see `Settings`.
-    The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
-    """
+    def nothing_seen(self, where: str, otherwise: str) -> ValueError:
+        """The error for the most recent run, see `no_attention`: what was warned of while it ran, or `otherwise`."""
+        run = self.runs.latest()
+        return no_attention(self.subjects.labels, where, [*(run.notes if run else []), otherwise])
 
-    def __init__(self, subjects: Subjects, family: Family, settings: Settings, keep: bool, add_up: bool) -> None:
-        self.subjects = subjects
-        self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
-        self._adds = keep or add_up
-        self.resize = settings.resize
-        self._family = family
-        self._settings = settings
-        self._call: ModelCall | None = None
-        self._asking = False
-        self._answer: Saliency | None = None
+    def capture_calls(self, wanted: bool) -> None:
+        """While a sampler runs: whether its model calls from now on are captured; those that are not run compiled."""
+        self.runs.current.capturing = wanted
+
+    def before_step(self) -> Saliency | None:
+        """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""
+        return self.runs.current.last
+
+    def until_step(self) -> Saliency | None:
+        """While a sampler runs, between two of its steps: the maps of its calls so far added up before they are
+        normalised; None when none of them had any."""
+        run = self.runs.current
+        return run.total(self._observer.resize) if run.saliencies else None
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
-        """The map of the one model call that `predict` makes beside the sampler's steps; None when it has none."""
-        self._asking, self._answer = True, None
-        try:
-            predict()
-            return self._answer
-        finally:
-            self._asking, self._answer = False, None
+        """The map of the model call that `predict` makes, which is no step of the sampler; None when it has none."""
+        return self._observer.ask(predict)
 
-    def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
-        """OUTER_SAMPLE wrapper, see `Runs.around`."""
-        return self.runs.around(executor, *args, **kwargs)
+    def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
+        """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 
-    def around_step(
-        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
-
-        Calls that are no step of the sampler count for nobody but the one who asked for them.
+        role: all, subject or scene. how: see `core.saliency.over_steps`. each_layer: one map per layer instead, summed
+        over the steps. Raises ValueError when there is nothing of that kind.
         """
-        run = self.runs.current
-        beside = ASIDE in model_options.get("transformer_options", {})
-        if run is None or (beside and not self._asking):
-            return executor(x, timestep, model_options, *args, **kwargs)
-        wanted = beside or run.capturing
-        call = self._begin(executor.class_obj, x, timestep, model_options) if wanted else None
-        outer, self._call = self._call, call
-        try:
-            out = executor(x, timestep, model_options, *args, **kwargs)
-        finally:
-            self._call = outer
-        found, layers, refined = None, {}, None
-        if call is not None and call.pieces:
-            layers = call.layers()
-            refined = call.total()
-            maps = aggregate(list(layers.values()), call.grid, self.resize) if refined is None else normalise(refined)
-            scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
-            found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
-        if beside:
-            self._answer = found
-        elif self._adds:
-            run.see(found, layers, refined)
-        else:
-            run.last = found
-        return out
-
-    def around_batch(
-        self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
-    ) -> list[Tensor]:
-        """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
-        with evaluating(self._call, conds):
-            captured = self._call is not None and self._call.index is not None
-            with uncompiled() if captured else nullcontext():
-                return executor(model, conds, *args, **kwargs)
-
-    def around_model(
-        self,
-        executor: WrapperExecutor,
-        x: Tensor,
-        t: Tensor,
-        c_concat: Tensor | None,
-        c_crossattn: Tensor | None,
-        control: dict | None,
-        transformer_options: dict,
-        **conds: Any,
-    ) -> Tensor:
-        """APPLY_MODEL wrapper: look on at the attention where rows of this call are the prompt's."""
-        call, settings, rows = self._call, self._settings, []
-        if call is not None and call.index is not None:
-            rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)
-        if not rows:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
-        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, chosen=settings.prompt is not None)
-        processors, network = [recorder], as_written(executor.class_obj.diffusion_model)
-        if settings.refine:
-            names = self._family.site_names(network, SELF)
-            refinement = Refinement(len(x), rows, settings.refine, names, self.subjects.labels, self._warn)
-            processors.append(refinement)
-        with processing(transformer_options, self._family, processors) as options:
-            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
-        recorder.finish(network)
-        for name, maps in recorder.maps.items():
-            call.pieces.setdefault(name, []).extend(zip(maps, rows, strict=True))
-        if settings.refine and recorder.maps:
-            call.refined += refinement.refined(recorder.maps, self.resize, network)
-        return out
-
-    def _begin(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> ModelCall | None:
-        """The model call at this noise level, None when it is not to be captured."""
-        sigma = float(timestep.flatten()[0])
-        sampling = guider.inner_model.model_sampling
-        start, end = (
-            float(sampling.percent_to_sigma(percent)) for percent in (self._settings.start, self._settings.end)
-        )
-        if not end <= sigma <= start:
-            return None
-        listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
-        positives = Positives(listed, self._settings.prompt, self._warn, wrapper)
-        if not positives:
-            return None
-        if TORCH_COMPILE_KWARGS in model_options:
-            self._warn(hidden_by_compilation())
-        return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
-
-    def _warn(self, message: str) -> None:
-        """Log a warning once per run, not once per layer and step."""
-        notes = self.runs.current.notes
-        if message not in notes:
-            notes.append(message)
-            log.warning(message)
+        run = self.runs.of(samples)
+        if not run.saliencies:
+            otherwise = "start and end percent of Capture Attention include none of the sampler's steps (0 and 1: all)"
+            raise no_attention(self.subjects.labels, "while this latent was sampled", [*run.notes, otherwise])
+        self.subjects.with_role(role)
+        picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
+        if each_layer:
+            return run.layer_saliency(picked)
+        total = run.total(self._observer.resize).select(picked)
+        return over_steps([call.select(picked) for call in run.saliencies], how, total.maps)
 
 
 def observe(

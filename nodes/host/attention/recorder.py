@@ -15,7 +15,7 @@ from .arrangement import Arrangement, Arranger, Place, UnreadableError
 from .attention_call import AttentionCall, Processor
 from .layer_choice import LayerSelection
 from .named_tokens import NamedTokens
-from .rows import Rows
+from .positives import PromptRows
 
 
 class Recorder(Processor):
@@ -28,7 +28,7 @@ class Recorder(Processor):
 
     def __init__(
         self,
-        rows: list[Rows],
+        rows: list[PromptRows],
         named: NamedTokens,
         selection: LayerSelection,
         warn: Callable[[str], None],

@@ -14,7 +14,7 @@ from ...core.attention.refine import SelfAttention, refine
 from ..families.sites import SELF, Site
 from ..patch_names import replaced_parts
 from .attention_call import AttentionCall, Processor
-from .rows import Rows
+from .positives import PromptRows
 
 # At most so many layers: in SD 1.x output.9, output.10 and output.11, which is all that its decoder has at 64x64.
 LAYERS = 3
@@ -42,7 +42,7 @@ class Refinement(Processor):
     def __init__(
         self,
         count: int,
-        rows: Sequence[Rows],
+        rows: Sequence[PromptRows],
         power: int,
         names: Sequence[str],
         labels: Sequence[str],
@@ -79,7 +79,7 @@ class Refinement(Processor):
 
     def refined(
         self, layers: Mapping[str, Sequence[Tensor]], resize: str, network: nn.Module
-    ) -> list[tuple[Tensor, Rows]]:
+    ) -> list[tuple[Tensor, PromptRows]]:
         """After the network's call, once: the sum of the layers' maps [S,B,h,w] of each of the rows, refined.
 
         layers: the maps [S,B,h_n,w_n] of each of the rows, per layer. resize: how they are brought to one grid. Where

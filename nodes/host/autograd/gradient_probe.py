@@ -34,12 +34,11 @@ from ...core.gradients.definition import (
 from ...core.gradients.structured import obstacle, structured
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
-from ..attention.captured import no_attention
 from ..attention.layer_choice import single_layers
-from ..attention.model_call import OURS, ModelCall, prediction_scale, step_of
+from ..attention.model_call import OURS, ModelCall, no_attention, prediction_scale, step_of
 from ..attention.named_tokens import NamedTokens
 from ..attention.override import processing
-from ..attention.rows import Positives, Rows, contexts_of
+from ..attention.positives import Positives, PromptRows, contexts_of
 from ..compiled import as_written, uncompiled
 from ..families.family import cross_attention_layers, family_of
 from ..families.unet_gradients import GradientMemory
@@ -111,7 +110,7 @@ class GradientProbe:
             done = self._call
         finally:
             self._measuring, self._progress, self._call = False, None, None
-        if done is None or not done.pieces:
+        if done is None or not done.maps:
             inactive = "the positive conditioning is not active at its noise level (a timestep range)"
             causes = inactive, "another node hides it (see log)"
             raise no_attention(self._subjects.labels, "in the model call", causes)
@@ -220,11 +219,11 @@ class GradientProbe:
                     else:
                         maps = {layer: self.solve(recorded, layer, words[layer], prediction, row) for layer in words}
                     for name, each in maps.items():
-                        call.pieces.setdefault(name, []).append((each, row))
+                        call.maps.setdefault(name, []).append((each, row))
             return out
 
     def solve(
-        self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: Rows
+        self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: PromptRows
     ) -> Tensor:
         """Saliency of one conditioning and one layer, with the channels beside the subjects: [S*C,B,a,b].
 

@@ -11,7 +11,7 @@ from ...core.gradients.definition import WordAttention, distinct_tokens
 from ..attention.arrangement import Arranger, Place, UnreadableError
 from ..attention.attention_call import AttentionCall, Processor
 from ..attention.named_tokens import NamedTokens
-from ..attention.rows import Rows
+from ..attention.positives import PromptRows
 from ..families.sites import Site
 from ..patch_names import replaced_parts
 from .foreign_attention import differentiable_attention, followed
@@ -25,7 +25,7 @@ class WordVariable(Processor):
     words: per layer that ran one entry per entry of `rows`. grids: per layer its (h, w).
     """
 
-    def __init__(self, rows: list[Rows], named: NamedTokens, layers: Sequence[str]) -> None:
+    def __init__(self, rows: list[PromptRows], named: NamedTokens, layers: Sequence[str]) -> None:
         self.words: dict[str, list[WordAttention]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
         self._arranger = Arranger(rows, named)

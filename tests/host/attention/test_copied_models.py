@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from explainable_latents.nodes.core.methods.masking import GradientMasking
 from explainable_latents.nodes.host.attention.model_call import ModelCall
 from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.attention.rows import Rows
+from explainable_latents.nodes.host.attention.positives import PromptRows
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.core.gradients.last_layers import relative_error
@@ -115,9 +115,9 @@ def test_maps_of_two_devices_are_put_in_one_frame_on_the_samplers():
     with FakeTensorMode():
         sampler, other = torch.device("cuda", 0), torch.device("cuda", 1)
         pieces = [
-            (torch.ones(2, 1, 3, 2, device=device), Rows(slice(0, 1), (), True, 77, (6, 4), (0, x), weight))
+            (torch.ones(2, 1, 3, 2, device=device), PromptRows(slice(0, 1), (), True, 77, (6, 4), (0, x), weight))
             for device, x, weight in ((sampler, 0, 1.0), (other, 4, torch.ones(1, 6, 4, device=other)))
         ]
-        call = ModelCall([], 1, (6, 8), sampler, 1.0, 0, pieces={"output.3.0": pieces})
+        call = ModelCall([], 1, (6, 8), sampler, 1.0, 0, maps={"output.3.0": pieces})
         (frame,) = call.layers().values()
     assert (frame.shape, frame.device) == ((2, 1, 6, 8), sampler)

@@ -7,8 +7,7 @@ import torch
 
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
-from explainable_latents.nodes.host.attention.captured import AttentionCapture
-from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.attention.observer import AttentionCapture, observe
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling import runs
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent

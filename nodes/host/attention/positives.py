@@ -1,4 +1,4 @@
-"""Which rows of a model call belong to the prompt whose words are meant, and where in the frame they lie."""
+"""The positive conditionings that hold the subjects' prompt: their rows in a model call, their place in the frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..patch_names import of_other_nodes, patch_name
 
 
 @dataclass(frozen=True)
-class Rows:
+class PromptRows:
     """Where one positive conditioning is: in the network's batch, and in the frame.
 
     rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
@@ -83,7 +83,7 @@ class Positives:
 
     def rows(
         self, x: Tensor, context: Tensor, options: dict, index: int, batch: int, grid: tuple[int, int]
-    ) -> list[Rows]:
+    ) -> list[PromptRows]:
         """Where the chosen conditionings lie in a call of the model with input `x` [rows,C,h,w].
 
         context: [rows,T,d], what the network attends to in this call. options: the host's transformer options. index:
@@ -115,7 +115,7 @@ class Positives:
             own = context[rows, : _context(cond).shape[1]]
             contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            found.append(Rows(rows, contexts, not self._elsewhere, length, size, offset, weight))
+            found.append(PromptRows(rows, contexts, not self._elsewhere, length, size, offset, weight))
         return found
 
 

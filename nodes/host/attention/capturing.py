@@ -1,0 +1,246 @@
+"""Watch a model's cross-attention while any sampler runs it, without changing what it computes.
+
+Everything is installed through the host's wrappers, at the moment the model is called:
+
+  OUTER_SAMPLE     one sampler run begins and ends
+  PREDICT_NOISE    one model call of the sampler: its positive conditionings, latent grid and noise level
+  CALC_COND_BATCH  the host's evaluation of it; further evaluations (guidance by perturbed copies) are not captured
+  APPLY_MODEL      the network itself: a `recorder.Recorder` looks on at its cross-attention
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrapperExecutor
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+from torch import Tensor
+
+from ...core.attention.aggregate import aggregate, normalise, resize
+from ...core.maps.saliency import Saliency
+from ...core.words.subjects import Subjects
+from ..compiled import as_written, hidden_by_compilation, uncompiled
+from ..families.family import Family
+from ..families.sites import SELF
+from ..sampling.runs import Runs, SamplerRun
+from .layer_choice import LayerSelection
+from .model_call import ASIDE, ModelCall, evaluating, step_of
+from .named_tokens import NamedTokens
+from .override import processing
+from .positives import Positives
+from .recorder import Recorder
+from .refinement import Refinement
+
+log = logging.getLogger("explainable_latents")
+
+
+@dataclass
+class CapturedRun(SamplerRun):
+    """The aggregated map of every model call of a run, and each layer's sum over the calls.
+
+    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
+    [S,B,h,w], None where maps are not refined. last: the map of the sampler's most recent model call, None when
+    that call showed no attention or was not captured. notes: what was warned of while it ran. capturing: whether
+    the sampler's next model call is captured.
+    """
+
+    saliencies: list[Saliency] = field(default_factory=list)
+    layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
+    refined: Tensor | None = None
+    last: Saliency | None = None
+    notes: list[str] = field(default_factory=list)
+    capturing: bool = True
+
+    def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
+        """Take in one model call of the sampler; None when the subjects' prompt took no part in it.
+
+        refined: see `ModelCall.total`.
+        """
+        self.last = saliency
+        if saliency is None:
+            return
+        self.saliencies.append(saliency)
+        for name, maps in layers.items():
+            key = (name, tuple(maps.shape[-2:]))
+            self.layers[key] = self.layers[key] + maps if key in self.layers else maps
+        if refined is not None:
+            self.refined = refined if self.refined is None else self.refined + refined
+
+    def content(self) -> list[Tensor]:
+        """See `SamplerRun`."""
+        refined = [] if self.refined is None else [self.refined]
+        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values(), *refined]
+
+    def to_cpu(self) -> None:
+        """See `SamplerRun`."""
+        self.saliencies = [saliency.with_maps(saliency.maps.cpu()) for saliency in self.saliencies]
+        self.layers = {key: maps.cpu() for key, maps in self.layers.items()}
+        self.refined = None if self.refined is None else self.refined.cpu()
+        self.last = None
+
+    def layer_saliency(self, subjects: tuple[int, ...]) -> Saliency:
+        """Each layer's own map of the `subjects`, as it was read, summed over the calls: `word, layer (h x w)`."""
+        last = self.saliencies[-1].select(subjects)
+        maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
+        labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
+        return replace(last, maps=torch.cat(maps), labels=labels, step=None)
+
+    def total(self, mode: str) -> Saliency:
+        """The maps of every subject over all calls so far, added up before they are normalised. mode: see `resize`."""
+        last = self.saliencies[-1]
+        if self.refined is not None:
+            return replace(last, maps=normalise(self.refined), step=None)
+        return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode), step=None)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to capture.
+
+    tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
+    conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `core.attention.resize`.
+    refine: how often maps are refined, see `core.attention.refine`.
+    """
+
+    tokens: NamedTokens
+    prompt: list[Tensor] | None
+    layers: LayerSelection
+    start: float
+    end: float
+    resize: str
+    refine: int
+
+
+class Observer:
+    """What is installed on an observed model.
+
+    runs: what was seen. subjects: whose attention. resize: see `Settings`.
+    The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
+    """
+
+    def __init__(self, subjects: Subjects, family: Family, settings: Settings, keep: bool, add_up: bool) -> None:
+        self.subjects = subjects
+        self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
+        self._adds = keep or add_up
+        self.resize = settings.resize
+        self._family = family
+        self._settings = settings
+        self._call: ModelCall | None = None
+        self._asking = False
+        self._answer: Saliency | None = None
+
+    def ask(self, predict: Callable[[], object]) -> Saliency | None:
+        """The map of the one model call that `predict` makes beside the sampler's steps; None when it has none."""
+        self._asking, self._answer = True, None
+        try:
+            predict()
+            return self._answer
+        finally:
+            self._asking, self._answer = False, None
+
+    def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
+        """OUTER_SAMPLE wrapper, see `Runs.around`."""
+        return self.runs.around(executor, *args, **kwargs)
+
+    def around_step(
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
+
+        Calls that are no step of the sampler count for nobody but the one who asked for them.
+        """
+        run = self.runs.current
+        beside = ASIDE in model_options.get("transformer_options", {})
+        if run is None or (beside and not self._asking):
+            return executor(x, timestep, model_options, *args, **kwargs)
+        wanted = beside or run.capturing
+        call = self._begin(executor.class_obj, x, timestep, model_options) if wanted else None
+        outer, self._call = self._call, call
+        try:
+            out = executor(x, timestep, model_options, *args, **kwargs)
+        finally:
+            self._call = outer
+        found, layers, refined = None, {}, None
+        if call is not None and call.maps:
+            layers = call.layers()
+            refined = call.total()
+            maps = aggregate(list(layers.values()), call.grid, self.resize) if refined is None else normalise(refined)
+            scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
+            found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
+        if beside:
+            self._answer = found
+        elif self._adds:
+            run.see(found, layers, refined)
+        else:
+            run.last = found
+        return out
+
+    def around_batch(
+        self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
+        """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
+        with evaluating(self._call, conds):
+            captured = self._call is not None and self._call.index is not None
+            with uncompiled() if captured else nullcontext():
+                return executor(model, conds, *args, **kwargs)
+
+    def around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **conds: Any,
+    ) -> Tensor:
+        """APPLY_MODEL wrapper: look on at the attention where rows of this call are the prompt's."""
+        call, settings, rows = self._call, self._settings, []
+        if call is not None and call.index is not None:
+            rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)
+        if not rows:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, chosen=settings.prompt is not None)
+        processors, network = [recorder], as_written(executor.class_obj.diffusion_model)
+        if settings.refine:
+            names = self._family.site_names(network, SELF)
+            refinement = Refinement(len(x), rows, settings.refine, names, self.subjects.labels, self._warn)
+            processors.append(refinement)
+        with processing(transformer_options, self._family, processors) as options:
+            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+        recorder.finish(network)
+        for name, maps in recorder.maps.items():
+            call.maps.setdefault(name, []).extend(zip(maps, rows, strict=True))
+        if settings.refine and recorder.maps:
+            call.refined += refinement.refined(recorder.maps, self.resize, network)
+        return out
+
+    def _begin(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> ModelCall | None:
+        """The model call at this noise level, None when it is not to be captured."""
+        sigma = float(timestep.flatten()[0])
+        sampling = guider.inner_model.model_sampling
+        start, end = (
+            float(sampling.percent_to_sigma(percent)) for percent in (self._settings.start, self._settings.end)
+        )
+        if not end <= sigma <= start:
+            return None
+        listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
+        positives = Positives(listed, self._settings.prompt, self._warn, wrapper)
+        if not positives:
+            return None
+        if TORCH_COMPILE_KWARGS in model_options:
+            self._warn(hidden_by_compilation())
+        return ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
+
+    def _warn(self, message: str) -> None:
+        """Log a warning once per run, not once per layer and step."""
+        notes = self.runs.current.notes
+        if message not in notes:
+            notes.append(message)
+            log.warning(message)
