@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -38,10 +38,9 @@ def differentiable(
     Behind a site the layers have float32 copies of their weights for the time, which many backward passes use. Behind
     all (`layers.site` None; for a single pass) nothing is copied: each layer gets its weights from the host when it
     computes, and again when the pass comes back to it. repeat: of a block only what enters it is kept, and the pass
-    runs it again, which gives the same gradient in less memory and more time; only behind all.
-
-    options: the host's transformer options of the call. Raises ValueError where gradients cannot pass: a layer or a
-    `forward` that is not the host's own, a recorded number that another node changes in place.
+    runs it again, which gives the same gradient in less memory and more time; only behind all. options: the host's
+    transformer options of the call. Raises ValueError where gradients cannot pass: a layer or a `forward` that is not
+    the host's own, a recorded number that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
         recorded = RecordedLayers(layers, exits)
@@ -65,20 +64,16 @@ class RecordedLayers:
     The host's weights are inference tensors, which autograd refuses to save, and may be half precision, quantised or
     offloaded. So each layer gets a `forward` of its own for the time; its weights are never touched.
 
-    network: that has them. only_end: whether only the rest of the site's own transformer block and the network's end
-    are among them. After the network ran, features: what entered its last norm, float32 [rows,M,h,w]; output: what came
-    out of it.
+    network: that has them. only_end: whether they are only the rest of the site's own transformer block and the
+    network's end. After the network ran, features: what entered its last norm, float32 [rows,M,h,w]; output: its own.
     """
 
     def __init__(self, layers: LayersBehind, exits: ExitStack) -> None:
         self._layers = layers
         self._exits = exits
         self._copies: dict[nn.Module, Weights] = {}
-        self._last_output: Tensor | None = None
-        self._entered_norm: Tensor | None = None
         self.network, self.only_end = layers.network, layers.only_end
-        self.features: Tensor | None = None
-        self.output: Tensor | None = None
+        self._forget()
         exits.callback(self._forget)
 
     def replace(self, device: torch.device, repeat_with: dict | None) -> None:
@@ -147,16 +142,16 @@ class RecordedLayers:
 
 
 def float32_weights(layer: nn.Module, device: torch.device) -> Weights:
-    """Copies of the weight and bias the host would compute with, in float32. Raises ValueError for a foreign layer."""
+    """Copies of the weight and bias the host would compute with: float32, constant. ValueError for a foreign layer."""
     if not isinstance(layer, comfy.ops.CastWeightBiasOp):
         raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}, which is none of ComfyUI's own")
     weight, bias, stream = comfy.ops.cast_bias_weight(
         layer, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
     )
-    plain = weight.dequantize().float() if isinstance(weight, QuantizedTensor) else weight.clone()
+    plain = weight.dequantize().float() if isinstance(weight, QuantizedTensor) else weight.detach().clone()
     if (smoothing := getattr(layer, "pre_quant_scale", None)) is not None:  # the host multiplies the input by it
         plain = plain * smoothing.to(plain)
-    copies = plain, None if bias is None else bias.clone()
+    copies = plain, None if bias is None else bias.detach().clone()
     comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
     return copies
 
@@ -207,11 +202,10 @@ def _repeated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A `forward` of which autograd keeps x only, and runs it again when it needs the rest."""
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        options = [value for value in (*args, *kwargs.values()) if isinstance(value, dict)]
-        noted = [dict(each) for each in options]
+        options = [(value, dict(value)) for value in (*args, *kwargs.values()) if isinstance(value, dict)]
 
         def block(x: Tensor) -> Tensor:
-            for each, before in zip(options, noted, strict=True):
+            for each, before in options:
                 each.update(before)  # the host notes there where in the network it is
             return run(x, *args, **kwargs)
 
@@ -224,21 +218,18 @@ def _repeated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def full_float32() -> Iterator[None]:
     """Inside the block float32 is computed as float32, not rounded to TF32 (or bfloat16) where the device could.
 
-    By default cuDNN rounds what enters a convolution to TF32's 10 bits, so gradients would be right to 1e-3 only.
-    PyTorch's flags are those of the process; they are put back at the end, however the block ends.
+    By default cuDNN rounds what enters a convolution to TF32's 10 bits, so gradients would be right to 1e-3 only. The
+    flags are those of the process; they are put back however the block ends.
     """
-    backends = torch.backends
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     # Since PyTorch 2.9 each kind of operation has a precision of its own, beside the older flags, and both must agree.
-    kinds = []
-    if hasattr(backends.cudnn, "conv"):
-        kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-        kinds += [backends.mkldnn.matmul, backends.mkldnn.conv]
+    kinds = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv] if hasattr(cudnn, "conv") else []
     before = [kind.fp32_precision for kind in kinds]
     products = _older_flag(torch.get_float32_matmul_precision)
-    convolutions = _older_flag(lambda: backends.cudnn.allow_tf32)
+    convolutions = _older_flag(lambda: cudnn.allow_tf32)
     try:
         torch.set_float32_matmul_precision("highest")
-        backends.cudnn.allow_tf32 = False
+        cudnn.allow_tf32 = False
         for kind in kinds:
             kind.fp32_precision = "ieee"
         yield
@@ -246,14 +237,13 @@ def full_float32() -> Iterator[None]:
         if products is not None:
             torch.set_float32_matmul_precision(products)
         if convolutions is not None:
-            backends.cudnn.allow_tf32 = convolutions
+            cudnn.allow_tf32 = convolutions
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
 
 
 def _older_flag(value: Callable[[], Any]) -> Any:
     """The value of an older flag; None where only the newer ones were set, which PyTorch then refuses to tell by it."""
-    try:
+    with suppress(RuntimeError):
         return value()
-    except RuntimeError:
-        return None
+    return None
