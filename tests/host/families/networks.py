@@ -16,13 +16,13 @@ from tests.host.unets import random_unet
 @dataclass(frozen=True)
 class Network:
     """family: of the pack, by its class's name. build: a ModelPatcher. modules: the host's modules that compute the
-    attentions of a kind, by site. replace: put a node's function (q, k, v, extra_options) in place of one attention of
-    a kind, on a model that may be changed; None where the host has no way to do that."""
+    attentions of a kind, by site. replace: put a node's function (q, k, v, extra_options) in place of the attention of
+    a kind at `middle.0.0`, on a model that may be changed."""
 
     family: str
     build: Callable[[], Any]
     modules: Callable[[Any, str], dict[str, torch.nn.Module]]
-    replace: Callable[[Any, str, Callable], None] | None
+    replace: Callable[[Any, str, Callable], None]
 
 
 def _unet_modules(network: torch.nn.Module, kind: str) -> dict[str, torch.nn.Module]:

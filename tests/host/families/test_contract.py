@@ -415,6 +415,17 @@ def test_another_nodes_attention_stays_in_effect_in_any_order_of_nodes(network, 
 
 
 @pytest.mark.parametrize("kind", [CROSS, SELF])
+def test_queries_are_seen_as_they_were_before_another_node_changes_them_in_place(network, model, kind):
+    first = []
+    for patched in (model, a_replacement(kind)(network, model)):
+        look = Look()
+        sample(with_processors(patched, lambda rows, look=look: [look]), 1, start=noise(1, GRID))
+        calls = {(call.site.kind, call.site.name): call for call, _ in look.seen}
+        first.append(calls[kind, "middle.0.0"].q)
+    assert torch.equal(*first)
+
+
+@pytest.mark.parametrize("kind", [CROSS, SELF])
 def test_rows_with_keys_of_their_own_are_refused_where_another_node_computes_attention(network, model, kind):
     patched = a_replacement(kind)(network, model)
     patched = with_processors(patched, lambda rows: [Edit(kind, rows[0], more_keys)])
@@ -435,29 +446,40 @@ class Breaks(Look):
         self.error = error
 
     def see(self, call, out):
-        self.seen += [weakref.ref(each) for each in (call.q, call.k, call.v, out)]
-        if len(self.seen) == 4 * self.at and self.error is not None:
+        self.seen += [weakref.ref(each) for each in (call.inputs.behind[0], call.q, call.k, call.v, out)]
+        if len(self.seen) == 5 * self.at and self.error is not None:
             raise self.error
 
 
 @pytest.mark.parametrize("ending", ["done", "cancelled", "failed"])
 def test_nothing_is_left(network, model, ending):
-    """No option, patch, hook or tensor of a run that ends in its second step; and the next run is like a fresh one."""
+    """No option, patch, hook or tensor of a run that ends in its second step; and the next run is like a fresh one.
+
+    Not even where another node keeps the options of the model calls.
+    """
     import comfy.model_management
+    from comfy.patcher_extension import WrappersMP
 
     errors = {"failed": RuntimeError("no memory"), "cancelled": comfy.model_management.InterruptProcessingException()}
     start, error = noise(1, GRID), errors.get(ending)
     sites = sum(len(network.modules(model.model.diffusion_model, kind)) for kind in (CROSS, SELF))
     breaks = Breaks(sites + 3, error)
     patched = with_processors(model, lambda rows: [breaks, Probabilities(CROSS, rows[0])])
-    capture = observe(patched, SUBJECTS)
+    capture, options = observe(patched, SUBJECTS), []
+
+    def keep(executor, *args, **kwargs):
+        options.append(args[5])
+        return executor(*args, **kwargs)
+
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "innermost", keep)
     plain, before = sample(model, 2, start=start), state(patched)
     with nullcontext() if error is None else pytest.raises(type(error)):
         sample(patched, 2, start=start)
-    assert len(breaks.seen) == 4 * (2 * sites if error is None else sites + 3)
+    assert len(breaks.seen) == 5 * (2 * sites if error is None else sites + 3)
     errors.clear()
     del error, breaks.error
     gc.collect()
+    assert len(options) == 2
     assert not [each for each in breaks.seen if each() is not None]
     assert state(patched) == before
     assert len(capture.runs.kept) == (ending == "done")
