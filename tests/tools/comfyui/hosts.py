@@ -1,4 +1,4 @@
-"""Run the host and workflow tests on every ComfyUI of `install.PINS`: `make test-hosts`.
+"""Run the node, host and workflow tests on every ComfyUI of `install.PINS`: `make test-hosts`.
 
 `python -m tests.tools.comfyui.hosts VERSION... -- PYTEST...`: one after the other, all of them when none is named; each
 is set up when it is missing (half a minute). What follows goes to pytest. The table at the end says what passed and
