@@ -80,6 +80,12 @@ class Arranger:
         """How a cross-attention that is made from `inputs` is left. Raises UnreadableError when the prompt is not
         found in it."""
         n, context = inputs.behind
+        row, (count, *grid) = self._rows[0], inputs.latent
+        if (count, *grid) != (row.count, *row.size):
+            raise UnreadableError(
+                f"the network was called with {count} rows of {tuple(grid)} instead of {row.count} of {row.size}: "
+                f"{inputs.called_by} splits the batch or cuts the latent into tiles"
+            )
         if inputs.before is None:
             return self._untouched((n.shape[0], context.shape[1]))
         before_n, before_context = inputs.before

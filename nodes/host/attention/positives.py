@@ -19,7 +19,7 @@ class PromptRows:
     rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
     these is the conditioning's own; else only another node can put one of them there. length: tokens of the context in
     this call, where a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it
-    counts there, a number or [B or 1,a,b].
+    counts there, a number or [B or 1,a,b]. count: all rows of the batch.
     """
 
     rows: slice
@@ -29,6 +29,7 @@ class PromptRows:
     size: tuple[int, int]
     offset: tuple[int, int]
     weight: Tensor | float
+    count: int
 
     def is_whole(self, grid: tuple[int, int]) -> bool:
         """Whether the conditioning covers the whole latent evenly."""
@@ -115,7 +116,7 @@ class Positives:
             own = context[rows, : _context(cond).shape[1]]
             contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            found.append(PromptRows(rows, contexts, not self._elsewhere, length, size, offset, weight))
+            found.append(PromptRows(rows, contexts, not self._elsewhere, length, size, offset, weight, len(x)))
         return found
 
 

@@ -44,9 +44,12 @@ class Inputs:
 
     before: queries' input n [R,Q,d] and keys' input, the context [R,T,d], as the model gives them; None where no other
     node has a patch there, and for SELF. behind: both behind the other nodes' patches, perhaps of other shapes.
-    changed_by: the names of what other nodes put there, for messages.
+    latent: rows, height and width of what the network was given. changed_by, called_by: the names of what other nodes
+    put there and around the network, for messages.
     """
 
     before: tuple[Tensor, Tensor] | None
     behind: tuple[Tensor, Tensor]
+    latent: tuple[int, int, int]
     changed_by: str
+    called_by: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
 from ..patch_names import of_other_nodes, patch_names
@@ -60,6 +61,7 @@ class UNetSites:
         self._before: tuple[Tensor, Tensor] | None = None
         self._behind: tuple[Tensor, Tensor] | None = None
         self._changed_by: dict[str, str] = {}
+        self._called_by = ""
         self._wrapped: list[Callable] = []
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
@@ -68,6 +70,7 @@ class UNetSites:
         others = [each for each in patches.get("attn2_patch", []) if each not in (self._enter, self._announce_cross)]
         outputs = patches.get("attn2_output_patch", [])
         self._changed_by[CROSS] = _names([*others, *outputs])
+        self._called_by = _names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
         patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce_cross]
         if outputs:
             patches["attn2_output_patch"] = [self._once(each, self._mixing(each, listener)) for each in outputs]
@@ -96,7 +99,9 @@ class UNetSites:
         h, w = options["activations_shape"][-2:]
         queries = slice(0, h * w)
         keys = slice(0, self._behind[1].shape[1]) if kind == CROSS else queries
-        inputs = Inputs(self._before if kind == CROSS else None, self._behind, self._changed_by[kind])
+        rows, _, *size = options["original_shape"]
+        before = self._before if kind == CROSS else None
+        inputs = Inputs(before, self._behind, (rows, *size), self._changed_by[kind], self._called_by)
         return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys), inputs
 
     def forget(self) -> None:

@@ -115,7 +115,7 @@ def test_maps_of_two_devices_are_put_in_one_frame_on_the_samplers():
     with FakeTensorMode():
         sampler, other = torch.device("cuda", 0), torch.device("cuda", 1)
         pieces = [
-            (torch.ones(2, 1, 3, 2, device=device), PromptRows(slice(0, 1), (), True, 77, (6, 4), (0, x), weight))
+            (torch.ones(2, 1, 3, 2, device=device), PromptRows(slice(0, 1), (), True, 77, (6, 4), (0, x), weight, 1))
             for device, x, weight in ((sampler, 0, 1.0), (other, 4, torch.ones(1, 6, 4, device=other)))
         ]
         call = ModelCall([], 1, (6, 8), sampler, 1.0, 0, maps={"output.3.0": pieces})

@@ -137,6 +137,49 @@ def test_a_node_that_calls_the_model_on_tiles_is_named(model):
         capture.saliency(sample(patched, 1), "all", "mean")
 
 
+def row_by_row(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+    rows = zip(x.split(1), timesteps.split(1), context.split(1), strict=True)
+    return torch.cat([executor(*row, y, control, transformer_options, **kwargs) for row in rows])
+
+
+def in_halves(executor, x, *args, **kwargs):
+    return torch.cat([executor(each, *args, **kwargs) for each in x.chunk(2, dim=-1)], dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [(row_by_row, r"1 rows of \(16, 16\) instead of 2"), (in_halves, r"2 rows of \(16, 8\) instead of 2")],
+    ids=["row by row", "in halves"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_node_that_calls_the_network_in_parts_is_named_in_any_order_of_nodes(model, call, seen, first):
+    """Its wrapper is that of the network itself, inside of all that surrounds the model."""
+    from comfy.patcher_extension import WrappersMP
+
+    def with_call(model):
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", call)
+        return model
+
+    observed = with_call(model) if first else model.clone()
+    capture = observe(observed, SUBJECTS, refine=1)
+    observed = observed if first else with_call(observed)
+    made = sample(observed, 1)
+    assert torch.equal(made, sample(with_call(model), 1))
+    with pytest.raises(ValueError, match=f"called with {seen} of .*: {call.__name__} {HERE} splits the batch"):
+        capture.saliency(made, "all", "mean")
+
+
+def test_gradients_name_a_node_that_calls_the_network_in_parts(model):
+    from comfy.patcher_extension import WrappersMP
+
+    patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", in_halves)
+    message = rf"cross-attention output.3.0: the network was called with 1 rows of \(16, 8\).*in_halves {HERE}"
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        gradient_saliency(patched, conditioning(1), {"samples": noise()}, SUBJECTS, 0.5, 0, "absolute", "structured")
+
+
 def test_rows_that_are_changed_where_no_capture_looks_give_no_map(model):
     """A node that installs its patches when the network is called, behind the capture."""
     from comfy.patcher_extension import WrappersMP
