@@ -64,7 +64,7 @@ class WordAttention:
 def distinct_tokens(columns: Tensor) -> tuple[Tensor, Tensor]:
     """The positions [N] that belong to any subject, and the membership [N,S] of these alone.
 
-    columns: membership [T,S] of all tokens of the context, as `attention.token_columns` gives it.
+    columns: membership [T,S] of all tokens of the context, as `probabilities.token_columns` gives it.
     """
     used = columns.any(dim=1).nonzero().squeeze(1)
     return used, columns[used].float()

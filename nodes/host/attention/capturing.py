@@ -103,7 +103,7 @@ class Settings:
     """What to capture.
 
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
-    conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `core.attention.resize`.
+    conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
     refine: how often maps are refined, see `core.attention.refine`.
     """
 

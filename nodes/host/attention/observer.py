@@ -74,8 +74,8 @@ class AttentionCapture:
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
         """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 
-        role: all, subject or scene. how: see `core.saliency.over_steps`. each_layer: one map per layer instead, summed
-        over the steps. Raises ValueError when there is nothing of that kind.
+        role: all, subject or scene. how: see `core.maps.saliency.over_steps`. each_layer: one map per layer instead,
+        summed over the steps. Raises ValueError when there is nothing of that kind.
         """
         run = self.runs.of(samples)
         if not run.saliencies:
@@ -105,8 +105,8 @@ def observe(
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
-    layers: see `layers.select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0
-    at pure noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
+    layers: see `select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0 at pure
+    noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
     keep their share), `prompt words` the probability renormalised over the prompt's own tokens. refine: how often maps
     are refined by self-attention, from 0 to 8, see `core.attention.refine`. keep: all maps, to be read after a run, or
