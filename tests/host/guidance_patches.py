@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.host.families.networks import NETWORKS
+
 
 def extra_node(module, name, *args):
     """A stock node that patches a model."""
@@ -106,10 +108,8 @@ def negative_attention(model):
 
 def attention_modules(model):
     """((part, number, depth), attn2) of every block."""
-    from explainable_latents.nodes.host.families.unet_gradients import cross_attention
-
-    network = model.model.diffusion_model
-    return [(block, cross_attention(network, ".".join(map(str, block)))) for block in blocks_of(model)]
+    modules = NETWORKS["SD 1.x"].modules(model.model.diffusion_model, "cross")
+    return [(block, modules[".".join(map(str, block))]) for block in blocks_of(model)]
 
 
 def sparse_attention(model):

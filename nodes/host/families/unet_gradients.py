@@ -192,12 +192,6 @@ class GradientMemory:
         return max(1, min(most, int(free / 2 / self.exact_more(batch, tokens))))
 
 
-def cross_attention(network: nn.Module, site: str) -> nn.Module:
-    """The host's module that computes the cross-attention `site`."""
-    kind, number, depth = site.split(".")
-    return _transformer(dict(_blocks(network))[kind, int(number)]).transformer_blocks[int(depth)].attn2
-
-
 def _transformer(block: Iterable[nn.Module]) -> nn.Module | None:
     """The transformer among a block's modules, None where it has none."""
     return next((module for module in block if hasattr(module, "transformer_blocks")), None)
