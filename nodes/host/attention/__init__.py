@@ -2,8 +2,7 @@
 
 To read in this order: `attention_call` (one attention, and what a processor may do there), `override` (runs the
 processors of one model call), `observer` (installs a capture and reads it) with `capturing` (the wrappers around a run,
-a step and a model call). The processors: `recorder` (the words' maps), `refinement` (makes maps sharper). Whose rows and
-tokens these are: `positives` (the prompt's rows in a model call), `named_tokens` (which of its tokens count),
-`arrangement` (where other nodes put both), `layer_choice` (which sites are wanted), `model_call` (what is collected of
-one call).
+a step and a model call). The processors: `recorder` (the words' maps), `refinement` (makes maps sharper). Whose rows
+and tokens these are: `positives` (the prompt's rows in a model call), `named_tokens` (which of its tokens count),
+`arrangement` (where other nodes put both). `layer_choice`: which layers are wanted. `model_call`: the maps of one call.
 """
