@@ -1,9 +1,9 @@
 """The methods, in pure PyTorch: no ComfyUI here. This is the table of contents, in reading order.
 
     words/       from a prompt to its subjects and the positions of their tokens; English in words/english/
-    attention/   where words look: cross-attention probabilities of their tokens, put together over layers, sharpened
-    gradients/   what of a prediction depends on a word's attention: Abs-Grad-SAM
-    maps/        the saliency maps that both give: filters, thresholds and masks, colours, measures
+    attention/   where the model looks at a word: cross-attention probabilities of its tokens, over layers; refining
+    gradients/   which parts of a prediction depend on the attention to a word: Abs-Grad-SAM
+    maps/        the saliency maps that both make: filters, thresholds and masks, colours, measures
     methods/     what is done with a mask: one paper, one file
 
 Each package says in its own `__init__` what is in it and in which order to read; `choices` checks every choice by name.

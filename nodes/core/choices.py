@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
-    """Check a choice. Raises ValueError that states its name, the value and what is allowed, unless it is allowed.
+    """Raise ValueError unless `value` is allowed; the error states the name, the value and what is allowed.
 
-    name: as the user knows it, the id of the node's input where there is one.
+    name: the choice as the user knows it: the id of the node's input, if there is one.
     """
     allowed = tuple(allowed)
     if value not in allowed:

@@ -40,7 +40,7 @@ def running() -> Running | None:
 def identity(graph: Graph, node_id: str) -> str | None:
     """A digest of a node, its values and everything before it; None for a node that is not in the graph.
 
-    Two nodes have the same digest where the host gives them one result from its cache, whatever their ids.
+    Nodes that the host's cache treats as one, whatever their ids, have the same digest.
     """
     known: dict[str, str | None] = {}
     waiting = [node_id]

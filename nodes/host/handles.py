@@ -1,9 +1,9 @@
-"""Make a sampler run again when what it left in a handle is gone, though its latent is still in the host's cache.
+"""Make a sampler run again when the handle that it filled is gone, although its latent is still in the host's cache.
 
-A handle is an attention capture or a report: a node gives it away empty and a sampler fills it later. The host caches
-what nodes give under a key, which a node may add a fingerprint to. A node that gives a handle keeps its fingerprint as
-long as the host holds that handle; afterwards it has a new one, so every node behind it has a new key, and the sampler
-runs again. The host does not tell a node whether its output is still held; a weak reference to the handle does.
+A handle is an attention capture or a report: a node outputs it empty and a sampler fills it later. The host caches
+every node's output under a key, to which the node may add a fingerprint. A node that outputs a handle keeps its
+fingerprint as long as the host holds that handle. Then it gets a new one, so every node after it gets a new key, and
+the sampler runs again. A weak reference to the handle shows whether the host still holds it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .sampling.report import Report
 
 Handle = TypeVar("Handle", AttentionCapture, Report)
 
-# Node identity -> the handle that the node gave; only the host's cache keeps a handle alive.
+# Node identity -> the handle that the node outputs; only the host's cache keeps a handle alive.
 _alive: WeakValueDictionary[str, AttentionCapture | Report] = WeakValueDictionary()
 
 # Node identity -> its fingerprint, and the id of the queued workflow that the fingerprint was made for.
@@ -26,7 +26,7 @@ _fingerprints: dict[str, tuple[str, str]] = {}
 
 
 def tracked(handle: Handle) -> Handle:
-    """Remember, without keeping it alive, that the executing node gives this handle; return the handle."""
+    """Remember, without keeping it alive, that the executing node outputs this handle; return the handle."""
     now = running()
     name = now and identity(now.graph, now.node_id)
     if name is not None:
@@ -35,9 +35,9 @@ def tracked(handle: Handle) -> Handle:
 
 
 def fingerprint() -> str:
-    """Return the fingerprint of the node that the host asks now.
+    """Return the fingerprint of the node whose fingerprint the host wants now.
 
-    It stays the same until the node's handle is gone, or until the handle could not tell which run made a latent.
+    It stays the same until the node's handle is gone, or until the run of some latent was not found in the handle.
     """
     now = running()
     name = now and identity(now.graph, now.node_id)

@@ -20,7 +20,7 @@ from .attention.observer import observe
 from .autograd.gradient_probe import GradientProbe
 from .ui.running_node import progress_bar
 
-# Guidance by other nodes: it may call the model again or expect a negative prompt, and a probe is one positive call.
+# Guidance by other nodes: it may call the model again or expect a negative prompt, but a probe is one positive call.
 _GUIDANCE = (
     "sampler_cfg_function",
     "sampler_post_cfg_function",
@@ -44,7 +44,7 @@ def noise_sigma(model: ModelPatcher, noise_level: float) -> float:
 def without_ours(model: ModelPatcher) -> ModelPatcher:
     """A clone of `model` without what this pack's nodes installed on it.
 
-    Captures and reports would take the probe for a sampler run, and masked latents would look for their steps in it.
+    Otherwise captures and reports would record the probe as a sampler run, and masked latents would change it.
     """
     patcher = model.clone()
     for keys in patcher.wrappers.values():
@@ -65,9 +65,9 @@ def probe(
 ) -> Saliency:
     """Attention maps [S,B,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
-    The model is called once on the positive conditioning. LoRA, ControlNet, hooks and attention patches take part,
+    The model is called once on the positive conditioning. LoRA, ControlNet, hooks and attention patches act in it,
     guidance and this pack's other patches do not. region: the CONDITIONING of the subjects' prompt where another node
-    applies it to a part of the picture. options: those of `observe`. The maps belong to no step. Raises ValueError as
+    applies it to a part of the picture. options: those of `observe`. The maps have no step. Raises ValueError as
     `observe` and `noise_sigma` do, and when the conditioning was not active at this noise level.
     """
     patcher = without_ours(model)

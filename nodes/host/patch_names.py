@@ -14,7 +14,7 @@ _PACKS = re.compile(r".*[/\\]custom_nodes[/\\]([^/\\]+)")
 
 
 def patch_name(patch: Callable) -> str:
-    """Its name in the code and where it comes from: `couple.attn2_patch of ComfyUI-ppm.src.couple`.
+    """The patch's name in the code and where it comes from: `couple.attn2_patch of ComfyUI-ppm.src.couple`.
 
     For a pack that is installed, the place starts with the pack's folder.
     """
@@ -42,5 +42,5 @@ def replaced_parts(network: nn.Module) -> str:
 
 
 def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:
-    """Those that are not this pack's own: several captures may be on one model."""
+    """The patches that are not this pack's own: several of its captures may be on one model."""
     return [patch for patch in patches if not getattr(inspect.unwrap(patch), "__module__", "").startswith(_OURS)]

@@ -1,9 +1,10 @@
 """Check, before a model is loaded, that the subjects' words come from the prompt that is sampled.
 
-An encoded prompt does not show its text. So the text of Parse Subjects is encoded with its CLIP and compared with what
-the sampler gets. Where they differ and another text of the workflow, encoded likewise, is what the sampler gets,
-another text is sampled for certain: an error. Where no text is (averaged prompts; another encoder, LoRA or clip skip
-than at Parse Subjects) nothing is certain: a warning, and not even that where the workflow encodes the subjects' text.
+The text of an encoded prompt cannot be read back. So the text of Parse Subjects is encoded with its CLIP and compared
+with what the sampler gets. If they differ, the workflow's other texts are encoded and compared too. If one of them is
+what the sampler gets, a different text is sampled for certain: an error. If none is (averaged prompts; another encoder,
+LoRA or clip skip than at Parse Subjects), nothing is certain: a warning, unless the workflow also encodes the subjects'
+text itself.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from .ui.running_node import show_on_running_node
 
 WRAPPER_KEY = OURS + "prompt"
 
-# Relative distance between two vectors of the same token: half precision makes less, another word in the text about 1.
+# Largest relative distance between two vectors of the same token: half precision stays below it, another word in the
+# text makes about 1.
 _TOLERANCE = 0.02
 
 _SHOWN = 400  # characters of each text in a message
@@ -125,7 +127,7 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
 
 
 def encoded_texts(graph: Graph, node_id: str) -> list[str]:
-    """The texts of the nodes before this one that give a CONDITIONING: their own and those of nodes linked to them."""
+    """Texts of the nodes before this one that output a CONDITIONING: their own and those of nodes linked to them."""
     texts: dict[str, None] = {}
     seen: set[str] = set()
     waiting = [node_id]

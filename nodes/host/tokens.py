@@ -1,7 +1,7 @@
 """Tokenize the prompt as the connected CLIP does, and find the characters that every token was made of.
 
-The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and what it asks of the encoder's own
-tokenizer and of the embedding folder is recorded. The host's object is never changed.
+The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and its calls of the encoder's own
+tokenizer and of the embedding folder are recorded. The host's object is never changed.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _recorded(encoder: Any, calls: list[tuple[str, str]]) -> Any:
 
     def try_get_embedding(name: str) -> Any:
         if not name.strip():
-            raise ValueError("The prompt has 'embedding:' without a name behind it; write embedding:name or remove it.")
+            raise ValueError("The prompt has 'embedding:' without a name after it; write embedding:name or remove it.")
         result = encoder._try_get_embedding(name)
-        # The text after the name is passed to the tokenizer next; the rest is what the embedding takes of the prompt.
+        # The text after the name is passed to the tokenizer next; what comes before it belongs to the embedding.
         rest = "".join(result[-1].split())
         typed = "".join(name.split())
         calls.append(
@@ -113,7 +113,7 @@ def _tokenized_texts(
 def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:
     """Return the host's word number -> the word's tokens and their positions in the whole sequence.
 
-    The host drops embedding vectors of another width when it encodes; the tokens behind them in the chunk move up.
+    The host drops embedding vectors of another width when it encodes; the tokens after them in the chunk move up.
     """
     groups: dict[int, list[tuple[Any, int | None]]] = {}
     base = 0

@@ -1,4 +1,4 @@
-"""Where words look: the cross-attention of a layer, read for the tokens of each subject.
+"""Where the model looks at words: the cross-attention of a layer, read for the tokens of each subject.
 
 Reading order:
     probabilities   softmax(q k^T) at the subjects' tokens: the one softmax of the pack

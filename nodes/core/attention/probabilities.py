@@ -1,4 +1,4 @@
-"""Where words look: cross-attention probabilities of their tokens, for those tokens only."""
+"""Where the model looks at words: cross-attention probabilities, for the words' tokens only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A cross-attention that another program rearranged: which keys hold a text, and how rows were mixed afterwards.
 
-Regional prompting repeats the rows of a picture, once for each region with that region's text as keys, and mixes what
-comes out by the regions' masks. NegPip interleaves the tokens that become keys with those that become values. Both are
+Regional prompting repeats the rows of a picture, once for each region with that region's text as keys, and mixes the
+outputs by the regions' masks. NegPip interleaves the tokens that become keys with those that become values. Both are
 found here by comparing tensors, so nothing has to be known about the program.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Largest part of a context that a text scaled by one number may leave unexplained: rounding in bfloat16 leaves 0.004.
+# Largest relative difference between a context and a text times one number that still counts as the same text;
+# rounding in bfloat16 makes 0.004.
 _SAME = 0.02
 
 # Least cosine of a subject's token before and after another program changed it, for it to count as the same token.

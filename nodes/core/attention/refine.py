@@ -1,4 +1,4 @@
-"""Word maps sharpened by the model's own self-attention: what looks alike to the model gets alike values.
+"""Word maps sharpened with the model's own self-attention: places that attend to each other get similar values.
 
 A_s <- mean_l S_l A_s, n times; S_l = mean_h softmax(q_h k_h^T d^-1/2) is how much every position of layer l attends to
 every other one. Once as in DiffSegmenter (Wang et al. 2023), four times as in Dataset Diffusion (Nguyen et al. 2023).
@@ -17,7 +17,7 @@ from torch import Tensor
 # Authors of this method use one to eight.
 MOST_POWERS = 8
 
-# A map with (max - min) / mean below this is flat but for rounding, and more powers only make it flatter.
+# A map with (max - min) / mean below this is the same everywhere, and more powers make it only flatter.
 FLAT = 1e-3
 
 

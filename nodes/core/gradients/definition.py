@@ -1,4 +1,4 @@
-"""Abs-Grad-SAM: how far each element of the model's prediction depends on a word's cross-attention (arXiv 2408.16232).
+"""Abs-Grad-SAM: how much each element of a prediction depends on the attention to a word (arXiv 2408.16232).
 
     S_s[c,i,j] = sum_h sum_q sum_{t in T_s} P[h,q,t] |d z[c,i,j] / d P[h,q,t]|
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 def check_choices(polarity: str, solver: str, definition: str) -> None:
-    """Raise ValueError for a choice that there is not."""
+    """Raise ValueError unless all choices are allowed."""
     one_of("polarity", polarity, POLARITIES)
     one_of("solver", solver, SOLVERS)
     one_of("definition", definition, DEFINITIONS)

@@ -1,4 +1,4 @@
-"""How the features behind a cross-attention change with its probabilities: dy/dP.
+"""How the features after a cross-attention change with its probabilities: dy/dP.
 
 In SD 1.x and 2.x the features y at one position follow from the attention's output a at that position by
 
@@ -29,7 +29,7 @@ from .definition import WordAttention
 
 @dataclass(frozen=True)
 class Feedforward:
-    """The layers behind a cross-attention, as they ran.
+    """The layers after a cross-attention, as they ran.
 
     x: what entered the layer norm, [B,Q,K]. out: O, [K,H*d]. gamma, beta [K], eps: of the norm. up: U, [2F,K], its
     bias [2F]. down: C D, [M,F]. last: C, [M,K].
@@ -103,7 +103,7 @@ class Derivative:
 
 
 def columns_by_autograd(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
-    """Gives the columns of dy/dP, [B,Q,M], by one forward-mode pass for each head and token (token fastest).
+    """Return a function that computes a column of dy/dP, [B,Q,M]: one forward-mode pass per head and token.
 
     y: features [B,M,h,w], recorded as a function of `change` [B,H,Q,N]. A backward pass is linear in what it is seeded
     with; differentiating that linear map is a forward-mode pass.

@@ -1,6 +1,6 @@
 """Abs-Grad-SAM by structure: exact, in a number of passes that does not grow with the image.
 
-Behind the last cross-attention of SD 1.x and 2.x no position depends on another (`features`) until one GroupNorm, SiLU
+After the last cross-attention of SD 1.x and 2.x no position depends on another (`features`) until one GroupNorm, SiLU
 and one convolution (the `Head`) make the prediction. So the Jacobian with respect to the probabilities P at position q
 is
 
@@ -89,9 +89,9 @@ def obstacle(
     if head is None:
         return "the model does not end in a group norm, SiLU and one convolution"
     if derivative is None and not is_pointwise(words, features):
-        return "another node mixes positions behind the last cross-attention"
+        return "another node mixes positions after the last cross-attention"
     if not torch.allclose(head(features), prediction, rtol=1e-3, atol=1e-4 * abs(head.scale)):
-        return "another node changes what the model computes behind its last block"
+        return "another node changes what the model computes after its last block"
     return None
 
 
@@ -144,7 +144,7 @@ def structured(
 
 
 def _factors(y: Tensor, head: Head) -> _Factors:
-    """The closed forms of everything behind the features y [B,M,h,w]."""
+    """The closed forms of everything after the features y [B,M,h,w]."""
     b, m = y.shape[:2]
     groups, per_group = head.groups, m // head.groups
     flat = y.unflatten(1, (groups, per_group)).flatten(2)
@@ -191,7 +191,7 @@ def _summed(
 
 
 def _product_amounts(left: Tensor, right: Tensor, polarity: str, report: Callable[[int], None]) -> Tensor:
-    """What counts of left [I,R] times right [J,R] transposed, summed over J: [I].
+    """The absolute or positive values of left [I,R] times right [J,R] transposed, summed over J: [I].
 
     report: called with the number of blocks that are done after each; it may raise to cancel.
     """

@@ -6,7 +6,7 @@ Reading order:
     thresholds   where a map is separated into inside and outside
     masks        filters, thresholds and the combination of several maps put together
     colours      colour maps for heat maps
-    sheet        which heat maps a sheet shows, and where
+    sheet        which heat maps one picture (the sheet) shows, and where
     packing      maps in one small file, for the viewer in the browser
     measures     how alike two pictures are: PSNR and SSIM
 """

@@ -1,7 +1,7 @@
 """Colour maps for heat maps: curves of equal steps and rising lightness in the Oklab colour space.
 
-Equal steps of a value look equally large, and because the lightness rises all the way, the order of the colours
-survives every kind of colour blindness and a black and white print.
+Equal steps of a value look equally large. Because lightness rises all the way, the order of the colours can be seen
+with any kind of colour blindness and in black and white print.
 Source: B. Ottosson, "A perceptual color space for image processing" (Oklab), 2020; the curves are our own.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..choices import one_of
 
 SIZE = 256  # colours in a colour map
-_SAMPLES = 4096  # points of a curve from which they are chosen
+_SAMPLES = 4096  # points computed on a curve, from which these are chosen
 _AT_ONCE = 1 << 17  # values coloured at once: 7 MB of memory beside the result
 
 # How Oklab is defined: linear sRGB -> cone responses -> (cube root) -> Oklab; here it is gone backwards.
@@ -68,7 +68,7 @@ def colormap(name: str) -> Tensor:
 
 
 def colourise(values: Tensor, name: str) -> Tensor:
-    """Colours of values in 0..1 (clipped to it), between neighbours interpolated: [...] -> float32 sRGB [...,3].
+    """Colours of values, clipped to 0..1 and interpolated in the colour map: [...] -> float32 sRGB [...,3].
 
     name: one of `COLORMAPS`. Raises ValueError as `colormap` does.
     """

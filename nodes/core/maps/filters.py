@@ -38,8 +38,8 @@ def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
 def dilate(maps: Tensor, size: int, iterations: int) -> Tensor:
     """Grey dilation of the last two axes: the maximum over a `size` × `size` square, repeated; binary on a binary map.
 
-    maps: float [...,h,w]. size: odd, in latent pixels. iterations: how often, 0 returns the maps unchanged (published:
-    3×3, 3 times). Raises ValueError for an even or non-positive size or negative iterations.
+    maps: float [...,h,w]. size: odd, in latent pixels. iterations: how many times, 0 returns the maps unchanged (the
+    Abs-Grad-SAM code: 3×3, 3 times). Raises ValueError for an even or non-positive size or negative iterations.
     """
     if iterations < 0:
         raise ValueError(f"dilation iterations {iterations} is negative; use 0 for none")
@@ -82,7 +82,7 @@ OPERATIONS = {"dilate": dilate, "erode": erode}
 
 
 def apply_filter(maps: Saliency | Tensor, change: Callable[[Tensor], Tensor]) -> Saliency | Tensor:
-    """Saliency or a MASK with every map changed by a filter, as the same type, on the device it is on.
+    """Saliency or a MASK with a filter applied to every map; the result has the same type and device.
 
     maps: Saliency, or float or whole numbers [B,H,W] or [H,W]. A MASK of any float type keeps it (whole numbers become
     float32); it is computed in float32. Raises ValueError for anything else.

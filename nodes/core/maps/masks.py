@@ -13,9 +13,9 @@ from .saliency import Saliency
 from .thresholds import above_threshold, check_rule
 
 COMBINATIONS = ("sum", "union", "intersection")
-# Whether the maps are smoothed and dilated, or, as the paper of Abs-Grad-SAM describes, the mask that comes of them.
+# What is smoothed and dilated: the maps, or (as the Abs-Grad-SAM paper describes) the mask made from them.
 FILTER_ORDERS = BEFORE, AFTER = ("before the threshold", "after the threshold")
-# What becomes of maps that have latent channels, as a MASK has none.
+# How maps with latent channels become one MASK, which has no channels.
 CHANNELS_TO_MASK = ("together", "each", "whole")
 
 
@@ -28,8 +28,8 @@ class Shaping:
     smooth_sigma, smooth_size: Gaussian smoothing, in latent pixels. dilate_size, dilate_iterations: grey dilation of
     what was smoothed. smooth_and_dilate: one of `FILTER_ORDERS`; after the threshold it is the mask that is smoothed,
     so that it has a soft edge, and only then inverted.
-    across_channels: latent channels have one threshold together, not one each. flat_map: one of `FLAT_MAPS`; a map that
-    is the same everywhere is an error, or lies inside or outside as a whole.
+    across_channels: one threshold for all latent channels, not one for each. flat_map: one of `FLAT_MAPS`: whether a
+    map that is the same everywhere is an error, or is all inside or all outside.
     Raises ValueError for an unknown choice.
     """
 
@@ -78,9 +78,9 @@ def saliency_masks(
     """Masks on the latent grid, float32, 1 inside: [B,h,w], or [S·B,h,w] for `combine` `each`.
 
     The order of `each` is map by map: the first word's mask of every latent, then the second word's. channels, for maps
-    of latent channels: `together` divides their mean, `each` divides every channel by itself and `whole` all channels
-    at one threshold; the last two give the share of channels (0, 0.25 … 1) whose mask covers a place. The rest: see
-    `Shaping`. Raises ValueError as `above_threshold`, and for an unknown choice.
+    with latent channels: `together` applies one threshold to their mean, `each` a threshold to every channel, `whole`
+    one threshold to all channels; with the last two, a mask's value is the share of channels (0, 0.25 … 1) that are
+    inside. The rest: see `Shaping`. Raises ValueError as `above_threshold`, and for an unknown choice.
     """
     one_of("channels", channels, CHANNELS_TO_MASK)
     maps = saliency.maps

@@ -31,7 +31,7 @@ class Comparison:
         return sum(self.ssim) / len(self.ssim)
 
     def text(self) -> str:
-        """The values in words: one line, or for a batch one line per picture and one for the mean."""
+        """The values as text: one line, or for a batch one line per picture and one for the mean."""
         lines = [_line(p, s) for p, s in zip(self.psnr, self.ssim, strict=True)]
         if len(lines) == 1:
             return lines[0]
@@ -43,7 +43,7 @@ def compare(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Com
     """PSNR and SSIM of `image` [B,H,W,C] against `reference` [B,H,W,C], values in [0,1], any floating dtype.
 
     mask: [B,H,W]; only places where it is above 0.5 count. A batch of one is compared with each picture of the other;
-    an alpha channel is left out. Raises ValueError when sizes, channels or batches do not match, a value is not finite
+    an alpha channel is ignored. Raises ValueError when sizes, channels or batches do not match, a value is not finite
     or the mask is empty.
     """
     image, reference = (_pixels(name, x) for name, x in (("image", image), ("reference", reference)))

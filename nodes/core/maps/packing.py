@@ -1,4 +1,4 @@
-"""Saliency maps in one small file, for a viewer that has neither PyTorch nor the model."""
+"""Saliency maps in one small file, for the viewer in the browser (js/maps.js reads it)."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Saliency:
     maps: float32, [S,B,h,w] (S subjects, B latents of the batch) or, for Abs-Grad-SAM, [S,B,C,h,w]; larger is more
     salient.
     labels: one per map, the word as typed in the prompt; maps of several steps are labelled `word, step j`.
-    sigma: noise level of the model call the maps come from, in the model's own units; the last one's of several.
-    step: index in the sampler's schedule, None for a map of no single step (a mean, a probe).
+    sigma: noise level of the model call that the maps come from, in the model's own units; of several calls, the last.
+    step: index in the sampler's schedule; None if the maps do not come from a single step (a mean, a probe).
     grid: (h, w) of the latent.
     spatial_scale: picture pixels per latent pixel, along each side; 8 for Stable Diffusion, more for some later models.
     Raises ValueError when the shapes contradict each other.
@@ -58,7 +58,7 @@ class Saliency:
     def of_words(self, words: str) -> Saliency:
         """Only the maps of `words`, separated by commas, whatever their step or layer; all maps when it is empty.
 
-        Upper and lower case are the same. Raises ValueError that lists the words there are when one is missing.
+        Upper and lower case are the same. Raises ValueError if a word is missing; the error lists the words there are.
         """
         wanted = [word.strip().lower() for word in words.split(",") if word.strip()]
         found = [label.split(", ")[0].lower() for label in self.labels]
@@ -72,8 +72,8 @@ class Saliency:
 class Table:
     """The maps of a saliency as a table: one column per word, one row per frame (a step or a layer).
 
-    frames: their names, `step 5` or `input.4 (8x8)`; "" for the only one of maps that have none. maps: per frame the
-    index of each word's map, None where there is none.
+    frames: their names, `step 5` or `input.4 (8x8)`; a single "" if the labels name no frame. maps: for each frame the
+    index of each word's map, None if it has none.
     """
 
     words: tuple[str, ...]
@@ -122,10 +122,10 @@ def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Saliency:
     """The maps of several model calls as one saliency.
 
-    how: `mean` is the mean of the calls' maps (each sums to 1, so every step counts alike); `last` the last call's;
-    `each` all of them, call after call, labelled `word, step j`; `sum` is `total` [S,B,h,w], the calls' maps added up
-    before they were normalised, so that a step counts in proportion to the attention that the word got in it (as in
-    DAAM, Tang et al. 2023). Raises ValueError for an unknown choice or when there is no call.
+    how: `mean` is the mean of the calls' maps (each sums to 1, so every step has the same weight); `last` the last
+    call's; `each` all of them, call after call, labelled `word, step j`; `sum` is `total` [S,B,h,w], the calls' maps
+    added up before they were normalised, so that each step is weighted by the attention to the word in it (as in DAAM,
+    Tang et al. 2023). Raises ValueError for an unknown choice or when there is no call.
     """
     one_of("over_steps", how, OVER_STEPS)
     if not saliencies:

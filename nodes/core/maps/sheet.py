@@ -1,4 +1,4 @@
-"""A sheet of heat maps: which maps it shows, and where on it each one stands."""
+"""A sheet of heat maps, one picture that shows many: which maps it shows, and where on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .saliency import tabulate
 
 MOST_TILES = 100
-# A page this many times longer than wide (or wider than long) is a strip that nobody can look at as a whole.
+# A page this many times longer than wide (or wider than long) is a strip, too long to be seen as a whole.
 STRIP = 4.0
 _SHAPE = 4 / 3  # width : height of a page that fills a screen
 
@@ -18,8 +18,8 @@ _SHAPE = 4 / 3  # width : height of a page that fills a screen
 class Sheet:
     """The maps of a sheet, block by block: one block per frame (step or layer).
 
-    blocks: per frame its tiles in reading order, each the indices (map, latent). left_out: what the sheet does not
-    show, in words; empty when it shows everything.
+    blocks: for each frame its tiles in reading order, each as indices (map, latent). left_out: a text that says what
+    the sheet does not show; empty if it shows everything.
     """
 
     blocks: tuple[tuple[tuple[int, int], ...], ...]
@@ -29,8 +29,8 @@ class Sheet:
 def sheet_of(labels: Sequence[str], batch: int, most: int = MOST_TILES) -> Sheet:
     """The sheet of the maps with these `labels`, each for `batch` latents: `most` tiles at most.
 
-    Where there are more, it shows evenly spaced frames with the first and the last among them; where one frame has
-    more, the last latents of the batch and then the last words are left out.
+    If there are more, it shows evenly spaced frames, including the first and the last. If a single frame has more, the
+    last latents of the batch and then the last words are left out.
     """
     table = tabulate(labels)
     words = min(len(table.words), most)
@@ -52,8 +52,8 @@ def sheet_of(labels: Sequence[str], batch: int, most: int = MOST_TILES) -> Sheet
 def arrange(sheet: Sheet, tile: tuple[int, int]) -> list[list[tuple[int, int] | None]]:
     """The sheet's tiles in rows, None where a place stays empty. tile: width and height of one, in any unit.
 
-    A frame stays in one row, with as many frames beside each other as bring the page closest to the shape of a screen.
-    Where every such page is a strip, the tiles of a frame are wrapped, too.
+    A frame stays in one row, and the number of frames side by side is the one that brings the page closest to the shape
+    of a screen. If every such page is a strip, the tiles of a frame are wrapped as well.
     """
     size = max(len(block) for block in sheet.blocks)
     whole = [(size, beside) for beside in range(1, len(sheet.blocks) + 1)]

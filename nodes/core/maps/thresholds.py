@@ -11,7 +11,7 @@ from ..choices import one_of
 
 FLAT_MAPS = ("error", "all in", "all out")  # what becomes of a map that is the same everywhere
 
-# Below this spread relative to its size a float32 map is the same everywhere but for rounding.
+# A float32 map whose spread is below this share of its largest value is the same everywhere, apart from rounding.
 _FLAT = 1e-6
 
 
@@ -81,10 +81,10 @@ def above_threshold(
     """Boolean masks: where each map lies above its threshold, of the shape of `maps`, [S,B,h,w] or [S,B,C,h,w].
 
     rule, value: see `RULES`. labels: the subjects, to name them in errors. across_channels: one threshold for the C
-    channels of a map together, not one for each. flat_map: a map that is the same everywhere lies inside as a whole
-    (`all in`) or outside (`all out`). The same mask results from any positive multiple of a map.
-    Raises ValueError that names the subject for a map that is not finite and, with `error`, for one that is the same
-    everywhere; and for a value that the rule does not allow.
+    channels of a map together, not one for each. flat_map: whether a map that is the same everywhere is an
+    `error`, `all in` or `all out`. Any positive multiple of a map has the same mask.
+    Raises ValueError, which names the subject, for a map that is not finite and, with `error`, for one that is the same
+    everywhere; also for a value that the rule does not allow.
     """
     check_rule(rule, flat_map)
     together = maps.flatten(2, 3).unsqueeze(2) if across_channels and maps.ndim == 5 else maps

@@ -1,7 +1,7 @@
 """Masked-latent sampling: at chosen steps, overwrite part of the sampler's state with the noised reference.
 
-In the order of use: which steps (`parse_steps`), with what each side of the mask is filled (`Policy`), and the
-replacement itself (`fit_reference`, `blend`).
+In the order of use: at which steps (`parse_steps`), what fills each side of the mask (`Policy`), and the replacement
+itself (`fit_reference`, `blend`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
 
 
 def check_steps(text: str) -> None:
-    """Raise the ValueError of `parse_steps` where `text` cannot be read, however many steps the run makes."""
+    """Raise the ValueError of `parse_steps` if `text` cannot be read, however many steps the run makes."""
     list(_items(text))
 
 
@@ -63,7 +63,7 @@ def _items(text: str) -> Iterator[range | float]:
         found = _ITEM.fullmatch(item)
         if found is None:
             raise ValueError(
-                f"manipulate_at: {item!r} is no step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
+                f"manipulate_at: {item!r} is not a step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
                 "run (10%), separated by commas."
             )
         first, last, percent = found.groups()
@@ -119,7 +119,7 @@ def check_reference(reference: Tensor, policies: tuple[Policy, ...]) -> None:
 
 
 def fit_reference(reference: Tensor, state: Tensor) -> Tensor:
-    """Return the reference latent z_ref [1 or B,C,h,w] with the batch of the state [B,C,h,w]; one serves every latent.
+    """Return the reference latent z_ref [1 or B,C,h,w], repeated to the batch of the state [B,C,h,w].
 
     Raises ValueError with both sizes when channels or latent sizes differ or the batch is neither 1 nor the state's.
     """

@@ -21,7 +21,7 @@ LAST_CALL, CUMULATIVE = CALLS = ("last call", "cumulative")
 class AttentionMasking:
     """The mask is made from the cross-attention to `subjects` in the sampler's model calls before the manipulated step.
 
-    shaping: how a mask is made of the attention maps. layers: which cross-attention layers count (`all`, `last`, names
+    shaping: how the attention maps become a mask. layers: which cross-attention layers are read (`all`, `last`, names
     or grids separated by commas). positive: the CONDITIONING of the subjects' prompt, a list of [context [1,T,d],
     options]; None for the first positive one. calls: `last call` takes the maps of the one call before the step (as the
     published code does), `cumulative` those of all calls from the first step on, added up before they are normalised

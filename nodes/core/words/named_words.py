@@ -39,8 +39,8 @@ class NamedWords:
 def read_named_words(text: str) -> tuple[NamedWords, ...]:
     """Return the entries of what the user typed, such as "dog, red car#2, scene: beach".
 
-    Entries are separated by commas or line breaks; "scene:" or "subject:" in front of one gives its role (subject where
-    it is missing), "#2" behind it means the second occurrence.
+    Entries are separated by commas or line breaks. "scene:" or "subject:" before an entry says its role (subject if
+    missing), "#2" after it means the second occurrence.
     """
     named = []
     for part in re.split(r"[,\n]", text):

@@ -34,11 +34,11 @@ def parse(
 ) -> Subjects:
     """Return the subject and scene words of a prompt with their token positions in every encoder.
 
-    tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` gives them; {} without an encoder.
-    override: the user's named words, see `read_named_words`; a role that they name is taken from them alone, the other
-    one from the parser. parser: "auto", "spacy" or "rules", see `tag_text`; auto leaves lists of tags, which no spaCy
-    model was trained on, to the rules. extent: the head noun ("dog") or the whole phrase without its article ("small
-    white dog"). which: the main subject with what "and" joins to it, or all things that the prompt names.
+    tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` returns them; {} without an encoder.
+    override: the user's named words, see `read_named_words`. If any has a role, only named words get that role; the
+    parser finds the other one. parser: "auto", "spacy" or "rules", see `tag_text`; auto uses the rules for lists of
+    tags, on which no spaCy model was trained. extent: the head noun ("dog") or the whole phrase without its article
+    ("small white dog"). which: the main subject and what "and" joins to it, or all things that the prompt names.
     Raises ValueError for named words that are not in the prompt, for an unknown choice and for a prompt that is too
     long or nested too deep.
     """
@@ -68,9 +68,9 @@ def parse(
 
 
 def table(subjects: Subjects) -> str:
-    """Return the preview text: word, role and token positions per encoder, one subject a line, then which parser.
+    """Return the preview text: one line per subject with word, role and token positions per encoder, then the parser.
 
-    What the user must know comes first, then the words: a node shows the first two lines until it is enlarged.
+    Notes that the user must see come first, since a node shows only two lines until it is enlarged.
     """
     rows = [
         f"{item.text} | {item.role} | "
@@ -81,7 +81,7 @@ def table(subjects: Subjects) -> str:
 
 
 def _notes(uninterpreted: Sequence[str]) -> list[str]:
-    """Return what to know about syntax of other programs: ComfyUI's text encoder reads it as plain words."""
+    """Return notes on syntax of other programs, which ComfyUI's text encoder reads as plain words."""
     if not uninterpreted:
         return []
     notes = [f"note: ComfyUI itself does not interpret {'  '.join(uninterpreted)}; the text encoder reads it as words."]
@@ -124,7 +124,7 @@ def _found_by_parser(
 def _for_tagger(text: str) -> tuple[str, list[int]]:
     """Return the text for the tagger and the index in `text` of each of its characters.
 
-    Embeddings become a made-up name of equal length; quotes and brackets, which tell nothing about the grammar, become
+    An embedding becomes a made-up name of equal length; quotes and brackets, which say nothing about grammar, become
     spaces. Of several marks or spaces in a row only the first is kept, and the first comma: spaCy takes quadratic time
     for long runs.
     """

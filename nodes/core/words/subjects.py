@@ -29,7 +29,7 @@ class Subject:
     def positions(self) -> tuple[int, ...]:
         """Return the subject's positions in the cross-attention context of a UNet model.
 
-        The union over the CLIP encoders, which agree unless a textual-inversion embedding has another number of
+        The union over the CLIP encoders, which agree unless a textual-inversion embedding has a different number of
         vectors in each. Raises ValueError when no CLIP encoder was connected or the subject has no token in any.
         """
         clip = [self.tokens[key] for key in CONTEXT_ENCODERS if key in self.tokens]
@@ -49,9 +49,9 @@ class Subject:
 class Subjects:
     """A prompt and its subjects in the order of the prompt.
 
-    parser: what found them, for display. words: encoder key -> ascending positions of all the prompt's own tokens,
-    that is without begin-of-text, end-of-text and padding. source: by what the host recognises the prompt in a
-    conditioning, None when it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
+    parser: name of what found them, for display. words: encoder key -> ascending positions of all the prompt's own
+    tokens, that is without begin-of-text, end-of-text and padding. source: what lets the host recognise this prompt in
+    a conditioning; None if it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
     reads as words.
     """
 
@@ -70,7 +70,7 @@ class Subjects:
     def with_role(self, role: Literal["all", "subject", "scene"]) -> Subjects:
         """Return the subjects of one role, or all of them.
 
-        Raises ValueError that lists what there is when none is left.
+        Raises ValueError if none is left; the error lists the subjects there are.
         """
         items = tuple(item for item in self.items if role in ("all", item.role))
         if not items:

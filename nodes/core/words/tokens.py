@@ -1,11 +1,11 @@
 """From characters of a prompt to positions of a text encoder's tokens.
 
-The host cuts a prompt at weights and embeddings and gives each text between to the encoder's tokenizer. Given those
-texts in order, the characters that each token was made of follow without guessing: every visible character of the
-prompt must turn up in exactly one of the texts, in the same order. Anything else is an error.
+The host cuts a prompt at weights and embeddings and gives each text between to the encoder's tokenizer. From those
+texts, in order, the characters of each token follow without guessing: every visible character of the prompt must
+occur in exactly one of the texts, in the same order. Anything else is an error.
 
-Which characters of its text a token was made of, fast Hugging Face tokenizers report (`token_offsets`). The slow CLIP
-tokenizer of transformers 4 does not: its tokens are byte strings of the normalised text, and those are laid over the
+Fast Hugging Face tokenizers report which characters of its text each token was made of (`token_offsets`). The slow CLIP
+tokenizer of transformers 4 does not: its tokens are byte strings of the normalised text, so they are matched with the
 text, normalised character by character.
 """
 

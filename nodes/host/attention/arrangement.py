@@ -1,8 +1,8 @@
 """Where the prompt's rows and keys are after other nodes rearranged a cross-attention.
 
 Regional prompting repeats a conditioning's rows once per region and gives each its own text (Attention Couple); NegPip
-makes keys of every other token. The rows are found by the queries they carry, the text by the context their keys are
-made from, both by comparing what comes out of the other nodes' patches with what went in.
+makes keys of every other token. Rows are found by their queries, the text by the context that the keys are
+made from, both by comparing the output of the other nodes' patches with their input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .positives import PromptRows
 
 
 class UnreadableError(ValueError):
-    """Another node rearranged a cross-attention so that the prompt is not found in it; the text names the node."""
+    """Another node rearranged a cross-attention so that the prompt is not found in it; the message names the node."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Place:
     """Rows of a cross-attention whose keys hold the prompt.
 
     rows: one per latent. columns: [T',S], 1 where a key belongs to a subject. words: [T'], the prompt's own tokens, or
-    None. carrier: which of the conditioning's carriers these rows are.
+    None. carrier: the index of these rows in `Arrangement.carriers`.
     """
 
     rows: slice | Tensor
@@ -41,8 +41,8 @@ class Place:
 class Arrangement:
     """One cross-attention, as other nodes' patches left it.
 
-    shape: its rows and its keys. places: of each conditioning. carriers: [K,B] of each conditioning, the rows that
-    carry its B latents' queries, which are mixed behind the attention; None where the rows were left as they were.
+    shape: numbers of rows and keys. places: for each conditioning. carriers: for each conditioning [K,B], all rows that
+    hold the queries of its B latents and are mixed after the attention; None if the rows were left as they were.
     """
 
     shape: tuple[int, int]
@@ -77,9 +77,8 @@ class Arranger:
         self._plain: Arrangement | None = None
 
     def arrangement(self, inputs: Inputs) -> Arrangement:
-        """How a cross-attention that is made from `inputs` is left. Raises UnreadableError when the prompt is not
-        found in it."""
-        n, context = inputs.behind
+        """Find the prompt in a cross-attention made from `inputs`. Raises UnreadableError if it is not there."""
+        n, context = inputs.after
         row, (count, *grid) = self._rows[0], inputs.latent
         if (count, *grid) != (row.count, *row.size):
             raise UnreadableError(
@@ -102,7 +101,7 @@ class Arranger:
         return Arrangement((n.shape[0], context.shape[1]), places, None if kept else carriers)
 
     def _untouched(self, shape: tuple[int, int]) -> Arrangement:
-        """Where no other node has a patch: in every layer the same."""
+        """The arrangement where no other node has a patch, the same in every layer."""
         if self._plain is None:
             self._plain = Arrangement(shape, [[self._in_place(i, shape[1])] for i in range(len(self._rows))], None)
         return self._plain
@@ -129,7 +128,7 @@ class Arranger:
         raise UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {by}")
 
     def _in_place(self, i: int, length: int) -> Place:
-        """The conditioning's rows as they were; keys that another node put behind the text belong to nothing."""
+        """The conditioning's rows as they were; keys that another node added after the text belong to nothing."""
         row, text = self._rows[i], self._texts[i][0]
         positions = torch.arange(length, device=text.columns.device)
         positions = torch.where(positions < row.length, positions % text.columns.shape[0], -1)
@@ -137,9 +136,9 @@ class Arranger:
 
 
 def _carriers(row: PromptRows, n: Tensor, before: Tensor | None) -> Tensor | None:
-    """The rows of n that carry the queries of each latent of a conditioning: [K,B], None where they are not found.
+    """The rows of n that hold the queries of each latent of a conditioning: [K,B], None if they are not found.
 
-    before: those queries, None where the rows are as they were.
+    before: those queries; None if the rows are as they were.
     """
     if before is None:
         return torch.arange(row.rows.start, row.rows.stop, device=n.device).unsqueeze(0)

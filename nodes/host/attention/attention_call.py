@@ -1,4 +1,4 @@
-"""One attention as the network computes it, and what may stand there: to look on or to edit it."""
+"""One attention as the network computes it, and the base class of what observes or edits it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Attend = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class EditedRow:
-    """What an editor put in place of one row's own: [1,L,H*d] each, mask [1,1 or H,Q,K]; None where it left its own."""
+    """What an editor replaced in one row: [1,L,H*d] each, mask [1,1 or H,Q,K]; None where it left the row's own."""
 
     q: Tensor | None = None
     k: Tensor | None = None
@@ -41,7 +41,7 @@ class AttentionCall:
     q: [R,Q,H*d]. k, v: [R,K,H*d]. mask: added to the scores (bool: True is kept), or None. scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
-    where another node computes attention itself. edits, changes: what the editors want.
+    where another node computes attention itself. edits, changes: what the editors asked for.
     """
 
     site: Site
@@ -94,7 +94,7 @@ class AttentionCall:
         return replace(self, changes=(*self.changes, Change(self.numbers(rows), tokens, amount)))
 
     def numbers(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
-        """The rows one by one: int64 [B]."""
+        """The numbers of the rows: int64 [B]."""
         every = torch.arange(len(self.q), device=self.q.device)
         return every[rows if isinstance(rows, (slice, Tensor)) else list(rows)]
 
@@ -115,31 +115,31 @@ def _of_rows(mask: Tensor | None, rows: slice | Tensor | Sequence[int]) -> Tenso
 
 
 class Processor:
-    """Stands at a network's attention sites during one model call: looks on, or edits. This one does neither.
+    """Observes or edits attention at a network's sites during one model call. This base class does neither.
 
-    kinds: of the sites it is asked about.
+    kinds: the kinds of sites that it is asked about.
     """
 
     kinds: tuple[str, ...] = (CROSS,)
 
     def wants(self, site: Site) -> bool:
-        """Whether it sees and edits the attention at this site."""
+        """Whether `see` and `edit` are called for this site."""
         return True
 
     def edit(self, call: AttentionCall) -> AttentionCall:
-        """The call as it shall be computed, see `AttentionCall.with_rows` and `with_change`; unchanged, nothing is."""
+        """Return the call as it shall be computed, see `AttentionCall.with_rows` and `with_change`."""
         return call
 
     def see(self, call: AttentionCall, out: Tensor) -> None:
-        """Look at the call as the network made it, before any edit, and at its output [R,Q,H*d], behind all edits."""
+        """Look at the call as the network made it, before any edit, and at its output [R,Q,H*d], after all edits."""
 
     def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
-        """Look at what another node made of the output of a cross-attention, where it made fewer rows of many."""
+        """Look at `mixed`, which another node made of a cross-attention's output `out` and which has fewer rows."""
 
     def backend(self, attention: Callable) -> Callable:
-        """What computes every attention of the network in place of the user's backend `attention`."""
+        """Return what computes every attention of the network instead of the user's backend `attention`."""
         return attention
 
     def foreign(self, patch: Callable, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """What runs in place of `compute(q, k, v)`, by which another node's `patch` computes attention."""
+        """Return what runs instead of `compute(q, k, v)`, with which another node's `patch` computes attention."""
         return compute

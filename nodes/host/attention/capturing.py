@@ -1,11 +1,11 @@
-"""Watch a model's cross-attention while any sampler runs it, without changing what it computes.
+"""Record a model's cross-attention while any sampler runs it, without changing what it computes.
 
-Everything is installed through the host's wrappers, at the moment the model is called:
+Everything is installed through the host's wrappers, which run at these moments:
 
   OUTER_SAMPLE     one sampler run begins and ends
   PREDICT_NOISE    one model call of the sampler: its positive conditionings, latent grid and noise level
   CALC_COND_BATCH  the host's evaluation of it; further evaluations (guidance by perturbed copies) are not captured
-  APPLY_MODEL      the network itself: a `recorder.Recorder` looks on at its cross-attention
+  APPLY_MODEL      the network itself: a `recorder.Recorder` reads its cross-attention
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
     layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
-    [S,B,h,w], None where maps are not refined. last: the map of the sampler's most recent model call, None when
-    that call showed no attention or was not captured. notes: what was warned of while it ran. capturing: whether
+    [S,B,h,w]; None if maps are not refined. last: the map of the sampler's most recent model call; None if
+    that call showed no attention or was not captured. notes: the warnings while it ran. capturing: whether
     the sampler's next model call is captured.
     """
 
@@ -57,7 +57,7 @@ class CapturedRun(SamplerRun):
     capturing: bool = True
 
     def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
-        """Take in one model call of the sampler; None when the subjects' prompt took no part in it.
+        """Add one model call of the sampler. saliency: None if the subjects' prompt was not active in it.
 
         refined: see `ModelCall.total`.
         """
@@ -119,8 +119,8 @@ class Settings:
 class Observer:
     """What is installed on an observed model.
 
-    runs: what was seen. subjects: whose attention. resize: see `Settings`.
-    The handle (`AttentionCapture`) knows it, it does not know the handle: patched models live longer.
+    runs: what was captured. subjects: whose attention is captured. resize: see `Settings`.
+    The handle (`AttentionCapture`) refers to the observer, not the other way round: patched models live longer than it.
     """
 
     def __init__(self, subjects: Subjects, family: Family, settings: Settings, keep: bool, add_up: bool) -> None:
@@ -135,7 +135,7 @@ class Observer:
         self._answer: Saliency | None = None
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
-        """The map of the one model call that `predict` makes beside the sampler's steps; None when it has none."""
+        """The maps of the one model call that `predict` makes between the sampler's steps; None if it has none."""
         self._asking, self._answer = True, None
         try:
             predict()
@@ -152,7 +152,7 @@ class Observer:
     ) -> Tensor:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings.
 
-        Calls that are no step of the sampler count for nobody but the one who asked for them.
+        A call that is not a step of the sampler counts only for the one that asked for it.
         """
         run = self.runs.current
         beside = ASIDE in model_options.get("transformer_options", {})
@@ -200,7 +200,7 @@ class Observer:
         transformer_options: dict,
         **conds: Any,
     ) -> Tensor:
-        """APPLY_MODEL wrapper: look on at the attention where rows of this call are the prompt's."""
+        """APPLY_MODEL wrapper: record the attention if rows of this call belong to the prompt."""
         call, settings, rows = self._call, self._settings, []
         if call is not None and call.index is not None:
             rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 
 def one_layer(available: tuple[str, ...], wanted: str) -> str:
-    """The name of the single layer that `wanted` chooses, see `select_layers`; a grid chooses none.
+    """The name of the single layer that `wanted` names, see `select_layers`; grids are not allowed.
 
-    Raises ValueError with the names there are when it is not exactly one.
+    Raises ValueError, which lists the layers, unless it is exactly one.
     """
     chosen = select_layers(available, wanted)
     if chosen.grids or len(chosen.names) != 1:
@@ -26,7 +26,7 @@ def single_layers(available: tuple[str, ...], wanted: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """Which layers count: by name, or by the (height, width) of their grid of query positions."""
+    """The chosen layers, by name or by the (height, width) of their grid of query positions."""
 
     names: frozenset[str]
     grids: frozenset[tuple[int, int]]
@@ -40,8 +40,8 @@ def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
     """Read a choice of layers.
 
     wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`,
-    `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError with the names there are when one of them is
-    unknown.
+    `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError, which lists the layers, if one of them
+    is unknown.
     """
     names: set[str] = set()
     grids: set[tuple[int, int]] = set()

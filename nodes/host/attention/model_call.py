@@ -13,15 +13,15 @@ from torch import Tensor
 from ...core.attention.aggregate import PlacedMaps, compose, resize
 from .positives import Positives, PromptRows
 
-# What this pack installs on models and puts into their options has a name that begins like this.
+# The names of everything that this pack installs on models and puts into their options begin like this.
 OURS = "explainable_latents."
 
-# In transformer_options: the model is asked for a mask, this call is no step of the sampler.
+# In transformer_options: this call is not a step of the sampler; it is made for a mask.
 ASIDE = OURS + "aside"
 
 
 def aside(extra_args: dict) -> dict:
-    """A sampler's `extra_args` for a model call that is no step of it."""
+    """A sampler's `extra_args`, marked for a model call that is not one of its steps."""
     options = extra_args.get("model_options", {})
     marked = {**options.get("transformer_options", {}), ASIDE: True}
     return {**extra_args, "model_options": {**options, "transformer_options": marked}}
@@ -33,7 +33,7 @@ class ModelCall:
 
     index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened. device: of
     the sampler's state. maps: per layer those of each conditioning, on the device where the network ran: the host may
-    have copies of it on several. refined: the same of the layers' sum, refined, where that was asked for.
+    have copies of it on several. refined: likewise the refined sum of the layers, if that was asked for.
     """
 
     positives: Positives
@@ -78,8 +78,8 @@ class ModelCall:
 def evaluating(call: ModelCall | None, conds: list) -> Iterator[None]:
     """Inside the block `call.index` is that of the positive list among `conds`, the lists the host evaluates now.
 
-    Not by their order: guiders order the lists as they like, and guidance nodes evaluate the positive or the negative
-    list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
+    The list is not found by its place: guiders order the lists differently, and guidance nodes evaluate the positive or
+    the negative list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
     """
     if call is not None and not call.evaluated:
         call.index = call.positives.among(conds)
@@ -113,8 +113,8 @@ def prediction_scale(sampling: Any, sigma: Tensor) -> float:
 
 
 def no_attention(words: Sequence[str], where: str, reasons: Sequence[str]) -> ValueError:
-    """The error for a model call or a run, said by `where`, in which no attention to the words was seen.
+    """The error that no attention to the words was seen. where: in which model call or run.
 
-    reasons: what may be the cause, the most certain first.
+    reasons: possible causes, the most certain first.
     """
     return ValueError(f"no attention to {', '.join(words)} was seen {where}: {'; or '.join(reasons)}")

@@ -1,4 +1,4 @@
-"""Which tokens of a prompt count: those of its subjects, and its words."""
+"""The tokens of a prompt whose attention is read: those of its subjects, and its words."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...core.attention.probabilities import token_columns
 
 @dataclass(frozen=True)
 class NamedTokens:
-    """The tokens of a prompt that count.
+    """The tokens of a prompt whose attention is read.
 
-    tokens: per subject, its positions in the prompt's context. words: positions of all the prompt's own tokens, where
-    probabilities are shared among these alone, else None.
+    tokens: per subject, its positions in the prompt's context. words: positions of all the prompt's own tokens, if
+    probabilities are renormalised over these alone, else None.
     """
 
     tokens: tuple[tuple[int, ...], ...]

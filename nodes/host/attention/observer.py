@@ -41,9 +41,9 @@ class AttentionCapture:
         self._observer = observer
 
     def latest(self) -> Saliency | None:
-        """Map of the most recent model call: every subject, B = latent batch, each summing to 1; None before the first.
+        """The maps of the most recent model call [S,B,h,w], each summing to 1; None before the first.
 
-        While a sampler runs only that run counts.
+        While a sampler runs, only its run counts.
         """
         run = self.runs.latest()
         return run.saliencies[-1] if run and run.saliencies else None
@@ -54,11 +54,11 @@ class AttentionCapture:
         return no_attention(self.subjects.labels, where, [*(run.notes if run else []), otherwise])
 
     def capture_calls(self, wanted: bool) -> None:
-        """While a sampler runs: whether its model calls from now on are captured; those that are not run compiled."""
+        """While a sampler runs: say whether its model calls are captured from now on; the others may run compiled."""
         self.runs.current.capturing = wanted
 
     def before_step(self) -> Saliency | None:
-        """While a sampler runs, between two of its steps: the map of its last model call, None when that had none."""
+        """While a sampler runs, between two of its steps: the maps of its last model call; None if that had none."""
         return self.runs.current.last
 
     def until_step(self) -> Saliency | None:
@@ -68,7 +68,7 @@ class AttentionCapture:
         return run.total(self._observer.resize) if run.saliencies else None
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
-        """The map of the model call that `predict` makes, which is no step of the sampler; None when it has none."""
+        """The maps of the model call that `predict` makes, which is not a step of the sampler; None if it has none."""
         return self._observer.ask(predict)
 
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:

@@ -1,7 +1,7 @@
-"""The one override that stands at a network's attention during one model call, whatever else is installed there.
+"""The one override of a network's attention during one model call, whatever else is installed there.
 
-Several captures, maskings and gradients on one model share it: each adds its processors. Other nodes' overrides and
-replacements of attention are called from inside it, and call it in turn where they were installed later.
+Several captures, maskings and gradients on one model share it: each adds its processors. It calls other nodes'
+overrides and replacements of attention, or is called by those that were installed later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..patch_names import patch_name
 from .attention_call import AttentionCall, Processor
 from .model_call import OURS
 
-# In transformer_options: the override of this model call, for the next one who wants to add processors.
+# In transformer_options: the override of this model call, to which further processors can be added.
 _SHARED = OURS + "override"
 
 _HOSTS = "optimized_attention_override"
@@ -29,10 +29,10 @@ _HOSTS = "optimized_attention_override"
 
 @contextmanager
 def processing(options: dict, family: Family, processors: Sequence[Processor]) -> Iterator[dict]:
-    """Give transformer options with which one model call has these processors at its attention sites.
+    """Yield transformer options with which one model call has these processors at its attention sites.
 
-    Observers see every call as the network made it; editors edit one after the other, in the order in which they were
-    added, which is that of the nodes. options: the model call's own, which stay as they are.
+    Observers see every call as the network made it. Editors edit one after the other in the order in which they were
+    added, which is that of the nodes. options: the model call's own; they are not changed.
     """
     override = options.get(_SHARED) or AttentionOverride(family.finder())
     override.processors += processors
@@ -61,7 +61,7 @@ class AttentionOverride:
         return options
 
     def leave(self, processors: Sequence[Processor]) -> None:
-        """Take processors away; with the last one everything that the model call left goes."""
+        """Remove processors; with the last one, forget all tensors of the model call."""
         self.processors = [each for each in self.processors if not any(each is gone for gone in processors)]
         if not self.processors:
             self._finder.forget()
@@ -126,15 +126,15 @@ class AttentionOverride:
         return compute
 
     def _processed(self, call: AttentionCall, compute: Callable[..., Tensor], patch: Callable | None) -> Tensor:
-        """The output of a call with the edits that the processors want; they look on.
+        """The output of a call with the processors' edits, after they have seen it.
 
-        patch: of another node that `compute` runs, None where it runs the user's backend alone.
+        patch: another node's, if `compute` runs one; None if it runs only the user's backend.
         """
         wanted = [each for each in self.processors if call.site.kind in each.kinds and each.wants(call.site)]
         edited = call
         for each in wanted:
             edited = each.edit(edited)
-        # another node may compute in place, and q and k are looked at afterwards
+        # another node may compute in place, but processors look at q and k afterwards
         out = _computed(edited, _on_copies(compute) if wanted and patch is not None else compute, patch)
         for each in wanted:
             each.see(call, out)
@@ -183,7 +183,7 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
 
 
 def _exchanged(tensor: Tensor, rows: dict[int, Tensor | None]) -> Tensor:
-    """The tensor with these rows in it; itself where there are none."""
+    """The tensor with these rows replaced; the tensor itself if there are none."""
     rows = {row: each for row, each in rows.items() if each is not None}
     if not rows:
         return tensor
@@ -192,5 +192,5 @@ def _exchanged(tensor: Tensor, rows: dict[int, Tensor | None]) -> Tensor:
 
 
 def _around(ours: Callable, theirs: Callable | None) -> Callable:
-    """`ours`, from which `inspect.unwrap` gets to another node's patch, so that a message can name it."""
+    """`ours`, marked so that `inspect.unwrap` finds the other node's patch `theirs`, which messages name."""
     return ours if theirs is None else functools.update_wrapper(ours, theirs, assigned=(), updated=())

@@ -17,9 +17,9 @@ class PromptRows:
     """Where one positive conditioning is: in the network's batch, and in the frame.
 
     rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
-    these is the conditioning's own; else only another node can put one of them there. length: tokens of the context in
-    this call, where a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much it
-    counts there, a number or [B or 1,a,b]. count: all rows of the batch.
+    these is the conditioning's own text; if not, another node has to put it there. length: tokens of the context in
+    this call, in which a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much
+    it counts there, a number or [B or 1,a,b]. count: all rows of the batch.
     """
 
     rows: slice
@@ -37,9 +37,9 @@ class PromptRows:
 
 
 class Positives:
-    """The positive conditionings of one step, reduced to those that hold the subjects' prompt.
+    """Those positive conditionings of one step that hold the subjects' prompt.
 
-    listed: the guider's list itself.
+    listed: the guider's list, the very object.
     """
 
     def __init__(
@@ -74,9 +74,10 @@ class Positives:
         return bool(self._by_uuid)
 
     def among(self, lists: Sequence[list[dict] | None]) -> int | None:
-        """Index of the positive list among the lists that the host evaluates, None where it is not there.
+        """Index of the positive list among the lists that the host evaluates; None if it is not among them.
 
-        By identity; else by the ids of its conditionings, for another node may evaluate changed copies (CADS).
+        It is recognised by identity, else by the ids of its conditionings, since another node may evaluate changed
+        copies (CADS).
         """
         own = [cond["uuid"] for cond in self.listed]
         copies = (i for i, each in enumerate(lists) if each and [cond.get("uuid") for cond in each] == own)

@@ -78,7 +78,7 @@ class Recorder(Processor):
 
     @torch.no_grad()
     def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
-        """Count each place's map as much as its rows count in the `mixed` [R,Q,d] that another node made of `out`."""
+        """Weight each place's map as another node weighted its rows when it made `mixed` [R,Q,d] of `out`."""
         if name not in self._unmixed:
             return
         changed_by, arrangement, maps = self._unmixed.pop(name)
@@ -86,7 +86,7 @@ class Recorder(Processor):
         for row, carriers, places, each in zip(self._rows, arrangement.carriers, arrangement.places, maps, strict=True):
             weights = mixing_weights(out[carriers], mixed[row.rows])
             if weights is None:
-                self._refuse(name, f"how its rows are mixed cannot be told, by {changed_by}")
+                self._refuse(name, f"how its rows are mixed cannot be determined (mixed by {changed_by})")
                 return
             shares = [weights[place.carrier] * m for place, m in zip(places, each, strict=True)]
             found.append(torch.stack(shares).sum(0).unflatten(-1, self.grids[name]))
@@ -104,7 +104,7 @@ class Recorder(Processor):
         Raises ValueError when none of the layers that ran is chosen: a grid that this latent does not have.
         """
         for name, (changed_by, _, _) in self._unmixed.items():
-            self._refuse(name, f"its rows are repeated and not brought together again, by {changed_by}")
+            self._refuse(name, f"its rows were repeated, but not merged again, by {changed_by}")
         for reason, names in self._refused.items():
             where = "" if len(names) == len(self.grids) else f" of layer {', '.join(names)}"
             self._warn(f"cross-attention{where} is not captured: {reason}")

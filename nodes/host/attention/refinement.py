@@ -1,4 +1,4 @@
-"""Keep the self-attention of a model call until its word maps are there, and refine them with it."""
+"""Keep the self-attention of a model call until its word maps are complete, and refine them with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYERS = 3
 
 @dataclass(frozen=True)
 class _Kept:
-    """One layer's self-attention in each of the rows' conditionings, or why it cannot be had."""
+    """One layer's self-attention for each conditioning, or why it cannot be read."""
 
     name: str
     grid: tuple[int, int]
@@ -31,7 +31,7 @@ class _Kept:
 
 
 class Refinement(Processor):
-    """Keeps the decoder's layers of the finest grid: of those that come after all coarser ones the last `LAYERS`.
+    """Keeps the decoder's layers on the finest grid: the last `LAYERS` of those that follow all coarser layers.
 
     count: rows of the network's batch. rows: those of the conditionings whose maps are refined. power: see
     `core.attention.refine`. names: of the network's self-attention, in running order. labels: of the maps.
@@ -60,7 +60,7 @@ class Refinement(Processor):
         self._coarser = False
 
     def wants(self, site: Site) -> bool:
-        """See `Processor`; some networks' first attention of a block looks at the text, too."""
+        """See `Processor`. Leaves out the first attention of a block where that looks at the text as well."""
         return site.name in self._names
 
     def see(self, call: AttentionCall, out: Tensor) -> None:
@@ -101,7 +101,7 @@ class Refinement(Processor):
         return found
 
     def _keep(self, call: AttentionCall) -> _Kept:
-        """Copies of the rows' queries and keys: slices keep those of all rows, and a backend may overwrite them."""
+        """Copies of the rows' queries and keys: slices would keep those of all rows, a backend may overwrite them."""
         name, (h, w), changed_by = call.site.name, call.site.grid, call.inputs.changed_by
         found, expected = (tuple(call.q.shape[:2]), tuple(call.k.shape[:2])), (self._count, h * w)
         unreadable = ""
@@ -120,7 +120,7 @@ class Refinement(Processor):
         return _Kept(name, (h, w), attention, unreadable)
 
     def _unreadable(self, kept: Sequence[_Kept], network: nn.Module) -> str:
-        """Why the layers that should have been kept cannot be used; empty where they can."""
+        """Why the layers that should have been kept cannot be used; empty if they can."""
         first = self._names.index(kept[0].name) if kept else 0
         unseen = [name for name in self._names[first:] if name not in self._seen]
         if unseen or not kept:

@@ -1,4 +1,4 @@
-"""One call of the host's network that autograd can follow: the only place of the pack that leaves inference mode."""
+"""One call of the host's network that autograd can differentiate: the only place that leaves inference mode."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from torch.utils.checkpoint import checkpoint
 from ...core.gradients.definition import WordAttention
 from ...core.gradients.derivative import Derivative, agrees_with_autograd
 from ...core.gradients.structured import Head
-from ..families.unet_gradients import LayersBehind, Weights
+from ..families.unet_gradients import LayersAfter, Weights
 from ..patch_names import patch_names
 
-# What autograd says of a number that it needs and that is no longer what it was.
+# What autograd says if a tensor that it needs has been changed.
 _IN_PLACE = "modified by an inplace operation"
 
 
 @contextmanager
 def differentiable(
-    layers: LayersBehind, device: torch.device, options: dict, *, repeat: bool = False
+    layers: LayersAfter, device: torch.device, options: dict, *, repeat: bool = False
 ) -> Iterator[RecordedLayers]:
     """Around one call of a network and the backward passes through it: autograd can record these layers.
 
-    Outside of inference mode and with TF32 off, the layers behind a site, or behind all of them, compute in float32.
-    Recording begins where somebody turns it on (`torch.set_grad_enabled`), behind the attention of that site,
-    and ends with the network's output: what the host makes of that is not recorded.
+    The layers follow one site, or the first one (`layers.site` None), and so all sites. They compute in float32,
+    outside of inference mode and with TF32 off. Recording begins after the attention of that site, where a processor
+    turns it on (`torch.set_grad_enabled`), and ends with the network's output: what the host makes of it is not
+    recorded.
 
-    Behind a site the layers have float32 copies of their weights for the time, which many backward passes use. Behind
-    all (`layers.site` None; for a single pass) nothing is copied: each layer gets its weights from the host when it
-    computes, and again when the pass comes back to it. repeat: of a block only what enters it is kept, and the pass
-    runs it again, which gives the same gradient in less memory and more time; only behind all. options: the host's
+    After one site each layer has a float32 copy of its weights during the call, since many backward passes use it.
+    After all sites, for a single pass, nothing is copied: a layer gets its weights from the host when it computes, and
+    again when the backward pass reaches it. repeat (only after all sites): of a block only its input is kept and the
+    backward pass runs the block again, which takes less memory and more time for the same gradient. options: the host's
     transformer options of the call. Raises ValueError where gradients cannot pass: a layer or a `forward` that is not
-    the host's own, a recorded number that another node changes in place.
+    the host's own, a recorded tensor that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
         recorded = RecordedLayers(layers, exits)
@@ -59,16 +60,16 @@ def differentiable(
 
 
 class RecordedLayers:
-    """The layers behind a site, which compute in float32 as long as `exits` is open.
+    """The layers after a site, which compute in float32 as long as `exits` is open.
 
     The host's weights are inference tensors, which autograd refuses to save, and may be half precision, quantised or
-    offloaded. So each layer gets a `forward` of its own for the time; its weights are never touched.
+    offloaded. So each layer gets another `forward` for that time; its weights are never changed.
 
-    network: that has them. only_end: whether they are only the rest of the site's own transformer block and the
+    network: which has the layers. only_end: whether they are only the rest of the site's own transformer block and the
     network's end. After the network ran, features: what entered its last norm, float32 [rows,M,h,w]; output: its own.
     """
 
-    def __init__(self, layers: LayersBehind, exits: ExitStack) -> None:
+    def __init__(self, layers: LayersAfter, exits: ExitStack) -> None:
         self._layers = layers
         self._exits = exits
         self._copies: dict[nn.Module, Weights] = {}
@@ -102,7 +103,7 @@ class RecordedLayers:
         return self._layers.head(self._copies, scale)
 
     def derivative(self, rows: slice, words: WordAttention) -> Derivative | None:
-        """That of these rows' `features` in closed form; None where the layers before them are not the usual ones."""
+        """The derivative of these rows' `features` in closed form; None if the layers are not the usual ones."""
         layers = self._layers.feedforward(self._copies, self._entered_norm[rows].detach().float())
         derivative = None if layers is None else layers.derivative(words)
         fits = derivative is not None and agrees_with_autograd(derivative, words, self.features[rows])
@@ -122,7 +123,7 @@ class RecordedLayers:
         return self.features
 
     def _end(self, network: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        """The network's output without its record, which stays here."""
+        """Keep the network's output with its gradient, and return it without."""
         self.output = output
         torch.set_grad_enabled(False)
         return output.detach()
@@ -144,7 +145,7 @@ class RecordedLayers:
 def float32_weights(layer: nn.Module, device: torch.device) -> Weights:
     """Copies of the weight and bias the host would compute with: float32, constant. ValueError for a foreign layer."""
     if not isinstance(layer, comfy.ops.CastWeightBiasOp):
-        raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}, which is none of ComfyUI's own")
+        raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}, which is not one of ComfyUI's own")
     weight, bias, stream = comfy.ops.cast_bias_weight(
         layer, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
     )
@@ -172,11 +173,11 @@ def float32_layer(layer: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None],
 def _with_host_weights(
     compute: Callable[..., Tensor], layer: nn.Module, device: torch.device, repeated: bool
 ) -> Callable[[Tensor], Tensor]:
-    """A `forward` that gets the weights from the host whenever they are needed. repeated: with its block."""
+    """A `forward` that gets the weights from the host whenever it needs them. repeated: whether its block is."""
 
     def forward(x: Tensor) -> Tensor:
         weight, bias = float32_weights(layer, device)
-        if repeated:  # then autograd keeps nothing of the block anyway
+        if repeated:  # autograd keeps nothing of a repeated block anyway
             return compute(x, weight, bias)
         storage = weight.untyped_storage().data_ptr()
 
@@ -188,7 +189,7 @@ def _with_host_weights(
         def unpack(kept: tuple) -> Tensor:
             if len(kept) > 2:
                 return float32_weights(layer, kept[0])[0].as_strided(*kept[1:])
-            if kept[0]._version != kept[1]:  # which autograd leaves to those who keep what it needs
+            if kept[0]._version != kept[1]:  # with saved-tensor hooks, autograd does not check this itself
                 raise RuntimeError(f"what {type(layer).__name__} was given has been {_IN_PLACE}")
             return kept[0]
 
@@ -199,14 +200,14 @@ def _with_host_weights(
 
 
 def _repeated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A `forward` of which autograd keeps x only, and runs it again when it needs the rest."""
+    """A `forward` of which autograd keeps only x; it runs the block again when it needs the rest."""
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         options = [(value, dict(value)) for value in (*args, *kwargs.values()) if isinstance(value, dict)]
 
         def block(x: Tensor) -> Tensor:
             for each, before in options:
-                each.update(before)  # the host notes there where in the network it is
+                each.update(before)  # the host writes there which block it runs
             return run(x, *args, **kwargs)
 
         return checkpoint(block, x, use_reentrant=False)
@@ -243,7 +244,7 @@ def full_float32() -> Iterator[None]:
 
 
 def _older_flag(value: Callable[[], Any]) -> Any:
-    """The value of an older flag; None where only the newer ones were set, which PyTorch then refuses to tell by it."""
+    """The value of an older flag; None if only the newer ones were set: PyTorch then refuses to read the older one."""
     with suppress(RuntimeError):
         return value()
     return None

@@ -1,4 +1,4 @@
-"""Attention that autograd can follow, and whether another node's attention is such."""
+"""Attention that autograd can differentiate, and a check whether another node's attention is."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 # large one says how much each element of the output counts in it, so that rounding (in bfloat16) averages out.
 _STEP, _FAR = 0.02, 0.1
 
-# By what share of itself the derivative may differ from autograd's; in float32 it does by 0.2 %.
+# Largest relative difference between the measured derivative and autograd's; in float32 it is 0.2 %.
 _TOLERANCE = 0.02
 
 
 def differentiable_attention(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, scale: float | None = None, **options: Any
 ) -> Tensor:
-    """Attention in float32 that autograd can follow: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
+    """Attention in float32 that autograd can differentiate: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
 
     mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where kept. options: the host's, without effect.
     """
@@ -37,11 +37,11 @@ def differentiable_attention(
 
 
 def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`compute(q, k, v)`, which is what another node's `patch` makes of them, if autograd can follow it there.
+    """`compute(q, k, v)`, the attention by another node's `patch`, if autograd can differentiate it.
 
-    An optimised kernel (SageAttention, say) gives numbers that autograd takes for constants, wholly or in part, and
-    every gradient behind it would be wrong without a word. So where gradients pass the attention, its derivative along
-    a random direction is measured, by three more calls, and compared with what autograd says.
+    Autograd takes the output of an optimised kernel (SageAttention, say) for constant, wholly or in part, and every
+    gradient through it would be wrong without a warning. So where gradients pass the attention, its derivative along a
+    random direction is measured with three more calls and compared with autograd's.
 
     Raises ValueError naming the patch when they differ, or when autograd cannot differentiate it at all.
     """

@@ -1,8 +1,8 @@
 """Abs-Grad-SAM on the host's model, during one call of it.
 
-Behind the last cross-attention the network is made `differentiable`, the words' probabilities there become a
+After the last cross-attention the network is made `differentiable`, the words' probabilities there become a
 `word_variable`, autograd records from them to the prediction, and a solver of `core` turns that into saliency before
-the call returns. Everything is released when it does, however it ends. The aggregated variant does the same with the
+the call returns. Everything is released when it ends, even by an error. The aggregated variant does the same with the
 probabilities of all cross-attention layers.
 """
 
@@ -99,7 +99,8 @@ class GradientProbe:
         require_same_prompt(patcher, subjects, prompt, log.warning)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
-        """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers one's maps behind the other's.
+        """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers, one layer's maps after
+        another's.
 
         progress: called while solving; it may raise to cancel. Raises ValueError when the call showed no attention of
         the subjects, or when the model does not have the structure that the solver needs.
@@ -131,10 +132,10 @@ class GradientProbe:
     def _around_loading(
         self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
     ) -> tuple:
-        """PREPARE_SAMPLING wrapper: the host frees and keeps memory for as many latents as the gradients take.
+        """PREPARE_SAMPLING wrapper: ask the host to reserve memory, counted in latents, for the gradients.
 
-        The exact solver takes more of what is free beyond that, see `GradientMemory.fitting`; the aggregated definition
-        makes do with less where the device does not have as much, see `differentiable`.
+        The exact solver uses more if more is free, see `GradientMemory.fitting`; the aggregated definition
+        repeats blocks if the device has less, see `differentiable`.
         """
         latents, *size = noise_shape
         plain = model.model.memory_required([1, *size])
@@ -152,8 +153,8 @@ class GradientProbe:
         return executor(model, [latents + math.ceil(needed / plain), *size], *args, **kwargs)
 
     def _memory(self, network: nn.Module, grid: tuple[int, int]) -> GradientMemory:
-        """What lies behind the first of the layers; the attention is that of all which have maps of their own."""
-        each = [self._family.layers_behind(network, layer).memory(grid) for layer in self._layers[: self.layers]]
+        """The memory of what follows the first layer; attention counts for all layers that have their own maps."""
+        each = [self._family.layers_after(network, layer).memory(grid) for layer in self._layers[: self.layers]]
         return replace(each[0], attention=sum(one.attention for one in each))
 
     def _around_step(
@@ -173,7 +174,7 @@ class GradientProbe:
         self._plain = guider.inner_model.memory_required([1, *x.shape[1:]])
         step = step_of(sigma, model_options)
         self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step)
-        # Where the model is split between devices this call runs on its own, all of it.
+        # If the model is split between devices, this whole call runs on one.
         options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
         with uncompiled():
             return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
@@ -189,7 +190,7 @@ class GradientProbe:
         transformer_options: dict,
         **conds: Any,
     ) -> Tensor:
-        """APPLY_MODEL wrapper: where rows of this call are the prompt's, record what follows and solve.
+        """APPLY_MODEL wrapper: if rows of this call belong to the prompt, record what follows and solve.
 
         `executor.class_obj` is the model that runs: the host may have copied the one that was patched.
         """
@@ -203,7 +204,7 @@ class GradientProbe:
         if self._aggregated:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
             first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)
-        layers = self._family.layers_behind(network, first)
+        layers = self._family.layers_after(network, first)
         with (
             differentiable(layers, x.device, transformer_options, repeat=repeat) as recorded,
             processing(transformer_options, self._family, [variable]) as options,
@@ -227,10 +228,10 @@ class GradientProbe:
     ) -> Tensor:
         """Saliency of one conditioning and one layer, with the channels beside the subjects: [S*C,B,a,b].
 
-        Raises ValueError when the structured solver does not fit, with the time that the exact one takes.
+        Raises ValueError if the structured solver does not fit the model; it states the exact solver's time.
         """
         if self._solver == EXACT:
-            memory = self._family.layers_behind(recorded.network, layer).memory(row.size)
+            memory = self._family.layers_after(recorded.network, layer).memory(row.size)
             together = memory.fitting(len(prediction), words.change.shape[-1], prediction.device, TOGETHER)
             maps = exact(words, prediction, self._polarity, together, self._progress)
         else:

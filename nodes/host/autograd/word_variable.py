@@ -18,11 +18,11 @@ from .foreign_attention import differentiable_attention, followed
 
 
 class WordVariable(Processor):
-    """Adds a change of 0 to the words' probabilities in `layers`; from the first one on autograd records.
+    """Adds a change of 0 to the words' probabilities in `layers`; autograd records from the first of them on.
 
-    The user's own attention backend computes the attention that no gradient passes; what is added to it is exactly 0
-    and has the gradient of the probabilities. Other nodes' attention has to let gradients pass.
-    words: per layer that ran one entry per entry of `rows`. grids: per layer its (h, w).
+    Attention that no gradient passes is computed by the user's own backend; what is added to its output is exactly 0,
+    but has the gradient with respect to the probabilities. Other nodes' attention has to let gradients pass.
+    words: for each layer that ran one entry per entry of `rows`. grids: for each layer its (h, w).
     """
 
     def __init__(self, rows: list[PromptRows], named: NamedTokens, layers: Sequence[str]) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ..compiled import as_written
 from .sites import CROSS, Inputs, Site
 from .unet import UNet
-from .unet_gradients import LayersBehind
+from .unet_gradients import LayersAfter
 
 
 class Listener(Protocol):
-    """Who wants to know what other nodes do at attention sites."""
+    """Is notified of what other nodes do at attention sites."""
 
     def around(self, replacement: Callable) -> Callable:
         """What to run in place of another node's function (q, k, v, extra_options) that replaces an attention."""
@@ -32,10 +32,10 @@ class Listener(Protocol):
 
 
 class SiteFinder(Protocol):
-    """Tells during one model call at which site the attention is that the network computes now."""
+    """Finds, during one model call, the site of the attention that the network computes now."""
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
-        """A copy of the transformer options with what finds sites of these kinds; it may be installed once more."""
+        """A copy of the transformer options with which sites of these kinds are found; may be called repeatedly."""
 
     def take(self, options: dict) -> tuple[Site, Inputs] | None:
         """The site of the attention that is computed now with these transformer options, and what goes into it.
@@ -44,11 +44,11 @@ class SiteFinder(Protocol):
         """
 
     def forget(self) -> None:
-        """Let go of the call's tensors."""
+        """Forget the call's tensors."""
 
 
 class Family(Protocol):
-    """A family of models. name: of its models, for messages."""
+    """A family of models. name: what messages call its models."""
 
     name: str
 
@@ -56,9 +56,9 @@ class Family(Protocol):
         """Names of the network's attention sites of this kind, in running order; none if it is not of this family."""
 
     def finder(self) -> SiteFinder:
-        """For one model call."""
+        """A new site finder, for one model call."""
 
-    def layers_behind(self, network: nn.Module, site: str | None) -> LayersBehind:
+    def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """What gradients pass from this cross-attention to the network's output; None: from the first one."""
 
 

@@ -43,13 +43,13 @@ class Inputs:
     """What the queries and keys of an attention are made from.
 
     before: queries' input n [R,Q,d] and keys' input, the context [R,T,d], as the model gives them; None where no other
-    node has a patch there, and for SELF. behind: both behind the other nodes' patches, perhaps of other shapes.
+    node has a patch there, and for SELF. after: both as the other nodes' patches left them, perhaps of other shapes.
     latent: rows, height and width of what the network was given. changed_by, called_by: the names of what other nodes
     put there and around the network, for messages.
     """
 
     before: tuple[Tensor, Tensor] | None
-    behind: tuple[Tensor, Tensor]
+    after: tuple[Tensor, Tensor]
     latent: tuple[int, int, int]
     changed_by: str
     called_by: str

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..patch_names import of_other_nodes, patch_names
 from .sites import CROSS, SELF, Inputs, Site, site_name
-from .unet_gradients import LayersBehind
+from .unet_gradients import LayersAfter
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -43,23 +43,23 @@ class UNet:
         """See `Family`."""
         return UNetSites()
 
-    def layers_behind(self, network: nn.Module, site: str | None) -> LayersBehind:
+    def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """See `Family`."""
-        return LayersBehind(network, site)
+        return LayersAfter(network, site)
 
 
 class UNetSites:
     """See `family.SiteFinder`.
 
-    The host runs a patch of ours before each attention. Shapes could not tell cross- from self-attention: 77 query
-    positions exist as well as 77 tokens, and other nodes change the number of either.
+    The host runs a patch of this pack before each attention. Shapes could not distinguish cross- from self-attention:
+    there may be 77 query positions as well as 77 tokens, and other nodes change the number of either.
     """
 
     def __init__(self) -> None:
         # The attention that comes next: its kind, and the transformer options that the host gave to the patches.
         self._next: tuple[str, dict] | None = None
         self._before: tuple[Tensor, Tensor] | None = None
-        self._behind: tuple[Tensor, Tensor] | None = None
+        self._after: tuple[Tensor, Tensor] | None = None
         self._changed_by: dict[str, str] = {}
         self._called_by = ""
         self._wrapped: list[Callable] = []
@@ -90,26 +90,26 @@ class UNetSites:
     def take(self, options: dict) -> tuple[Site, Inputs] | None:
         """See `SiteFinder`."""
         announced, self._next = self._next, None
-        # A block whose attention module another node replaced never computes what was announced: the next block's
-        # attention comes instead.
+        # If another node replaced a block's attention module, the announced attention is never computed and the next
+        # one is another block's.
         if announced is None or _place(announced[1]) != _place(options):
             return None
         kind, options = announced
         block, depth = _place(options)
         h, w = options["activations_shape"][-2:]
         queries = slice(0, h * w)
-        keys = slice(0, self._behind[1].shape[1]) if kind == CROSS else queries
+        keys = slice(0, self._after[1].shape[1]) if kind == CROSS else queries
         rows, _, *size = options["original_shape"]
         before = self._before if kind == CROSS else None
-        inputs = Inputs(before, self._behind, (rows, *size), self._changed_by[kind], self._called_by)
+        inputs = Inputs(before, self._after, (rows, *size), self._changed_by[kind], self._called_by)
         return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys), inputs
 
     def forget(self) -> None:
         """See `SiteFinder`."""
-        self._next = self._before = self._behind = None
+        self._next = self._before = self._after = None
 
     def _enter(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """The first attn2 patch, in front of other nodes'."""
+        """The first attn2 patch, before those of other nodes."""
         self._before = n, context
         return n, context, value
 
@@ -117,19 +117,19 @@ class UNetSites:
         self, n: Tensor, context: Tensor, value: Tensor, options: dict
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The last attn2 patch: this block's cross-attention comes next."""
-        self._behind = n, context
+        self._after = n, context
         self._next = CROSS, options
         return n, context, value
 
     def _announce_self(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
         """The last attn1 patch: this block's self-attention comes next."""
-        self._behind = n, context
+        self._after = n, context
         self._next = SELF, options
         return n, context, value
 
     @staticmethod
     def _mixing(patch: Callable, listener: Listener) -> Callable:
-        """Another node's attn2 output patch; tells where it makes fewer rows of many."""
+        """Another node's attn2 output patch, which notifies the listener when it returns fewer rows than it got."""
 
         def mixing(out: Tensor, options: dict) -> Tensor:
             mixed = patch(out, options)
@@ -140,7 +140,7 @@ class UNetSites:
         return functools.update_wrapper(mixing, patch, assigned=(), updated=())
 
     def _once(self, patch: Callable, wrapped: Callable) -> Callable:
-        """`wrapped`, which stands around a patch; the patch itself where it is that already."""
+        """`wrapped`, unless `patch` is one of ours already: then the patch itself."""
         if any(patch is each for each in self._wrapped):
             return patch
         self._wrapped.append(wrapped)

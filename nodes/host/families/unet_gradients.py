@@ -1,4 +1,4 @@
-"""What a UNet computes behind one of its cross-attention layers, and how much memory its gradients take."""
+"""What a UNet computes after one of its cross-attention layers, and how much memory its gradients take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..patch_names import of_other_nodes
 # A layer's weight and bias.
 Weights = tuple[Tensor, Tensor | None]
 
-# Modules of a transformer behind its last cross-attention: to_out, norm3, ff, proj_out.
+# Modules of a transformer after its last cross-attention: to_out, norm3, ff, proj_out.
 _IN_TRANSFORMER = 4
 
 # Patches that the host runs within a transformer block.
@@ -29,22 +29,22 @@ _WITHIN = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "
 _HEAD = (nn.GroupNorm, nn.SiLU, nn.Conv2d)
 
 # Measured with the allocator's own record (torch.profiler) of SD 1.x, SD 2.x and SDXL networks of two widths, three
-# sizes and three layers each, and rounded up; tests/host/autograd/test_memory.py repeats it. In numbers: what autograd
-# keeps of everything that the layers put out (1.1 to 1.4), what one pass back takes of the largest of them (2.1 to
-# 3.0), what the closed forms of the structured solver take of it (5.1), and how often each probability is held beside
-# that; of weights that are not copied, how often the largest is there (2.0); and where blocks are repeated, how much is
-# there of what these keep (0.3 to 0.8) and of the weights of the largest (1.3).
+# sizes and three layers each, and rounded up; tests/host/autograd/test_memory.py repeats it. Measured
+# values in brackets: what autograd keeps, in multiples of all layers' outputs (1.1 to 1.4); what one backward pass
+# takes (2.1 to 3.0) and what the structured solver's closed forms take (5.1), in multiples of the largest output; how
+# many copies of each probability there are; without copied weights, how many copies of the largest weight (2.0); and
+# with repeated blocks, the shares of what these keep (0.3 to 0.8) and of the largest block's weights (1.3).
 _KEPT, _BACK, _CLOSED, _HELD = 1.45, 3.1, 5.3, 8.0
 _AT_USE, _REPEATED, _REPEATED_WEIGHTS = 2.1, 1.05, 1.35
 
 _BYTES = 4
 
 
-class LayersBehind:
-    """The layers that a UNet runs behind the cross-attention `site` (`output.11.0`), or behind its first one.
+class LayersAfter:
+    """The layers that a UNet runs after the cross-attention `site` (`output.11.0`), or after its first one.
 
     modules: in the order in which they run, the first is the attention's own output projection. norm: the layer norm
-    behind the attention. last: the module whose output enters `end`, the network's last layers.
+    after the attention. last: the module whose output enters `end`, the network's last layers.
     """
 
     def __init__(self, network: nn.Module, site: str | None) -> None:
@@ -59,17 +59,17 @@ class LayersBehind:
         place = own.index(transformer)
         block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
         in_transformer = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
-        behind = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
+        following = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
         self.network, self.site = network, site
         self._attention = block.attn2
-        self.modules: list[nn.Module] = [*in_transformer, *behind, network.out]
+        self.modules: list[nn.Module] = [*in_transformer, *following, network.out]
         self.norm: nn.Module = block.norm3
         self.last: nn.Module = network.output_blocks[-1][-1]
         self.end: nn.Module = network.out
 
     @property
     def only_end(self) -> bool:
-        """Whether only the rest of its own transformer block and the network's end come behind the attention."""
+        """Whether only the rest of its own transformer block and the network's end come after the attention."""
         return len(self.modules) == _IN_TRANSFORMER + 1
 
     def weighted(self) -> list[nn.Module]:
@@ -80,8 +80,8 @@ class LayersBehind:
     def repeatable(self, options: dict | None = None) -> list[nn.Module]:
         """Blocks that may be run again, to the same numbers; the first argument of `forward` is what varies.
 
-        options: the host's transformer options of the call. Where another node's patch runs within the transformer
-        blocks these are left out: should it change a number in place, nobody would notice.
+        options: the host's transformer options of the call. If another node's patch runs within the transformer
+        blocks, these are left out: a change in place would not be noticed.
         """
         patches = [] if options is None else [*chain(*(options.get("patches", {}).get(kind, []) for kind in _WITHIN))]
         kinds = (ResBlock,) if of_other_nodes(patches) else (ResBlock, BasicTransformerBlock)
@@ -133,8 +133,8 @@ class LayersBehind:
     def feedforward(self, weights: Mapping[nn.Module, Weights], entered: Tensor) -> Feedforward | None:
         """The rest of the site's own transformer block; None where it is built differently.
 
-        entered: what entered `norm`, float32 [rows,Q,K]. Whether it is also all that happens there, and in this order,
-        the caller has to find out.
+        entered: what entered `norm`, float32 [rows,Q,K]. The caller has to check that nothing else happens there,
+        and that it happens in this order.
         """
         if not self.only_end or not isinstance(self.modules[2].net[0], GEGLU):
             return None
@@ -148,12 +148,12 @@ class LayersBehind:
 
 @dataclass(frozen=True)
 class GradientMemory:
-    """What the layers behind a site hold, in numbers (float32) for one latent.
+    """How many float32 numbers the layers after a site hold for one latent.
 
-    outputs: all that layers with weights put out together. widest: the largest of them. weights: in all of them;
+    outputs: of all layers with weights together. widest: the largest output. weights: in all of them;
     largest: in one of them. repeated: what enters the blocks that can be repeated, the outputs of layers outside of
     them and those of the largest block. repeated_weights: of one block. attention: heads times query positions of the
-    site. sums: that the structured solver makes of each probability's derivative.
+    site. sums: how many the structured solver makes of each probability's derivative.
     """
 
     outputs: int
@@ -187,7 +187,7 @@ class GradientMemory:
         return _BYTES * (batch * (kept + _HELD * self.attention * tokens) + weights)
 
     def fitting(self, batch: int, tokens: int, device: torch.device, most: int) -> int:
-        """How many elements, from 1 to `most`, may share a backward pass that takes half of what memory is free."""
+        """How many elements, from 1 to `most`, may share a backward pass that takes half of the free memory."""
         free = comfy.model_management.get_free_memory(device)
         return max(1, min(most, int(free / 2 / self.exact_more(batch, tokens))))
 
@@ -209,12 +209,12 @@ def _is_weighted(module: nn.Module) -> bool:
 
 
 def _width(layer: nn.Module) -> int:
-    """Channels that a layer with weights puts out."""
+    """Output channels of a layer with weights."""
     if isinstance(layer, nn.LayerNorm):
         return layer.normalized_shape[0]
     return next(getattr(layer, n) for n in ("out_features", "out_channels", "num_channels") if hasattr(layer, n))
 
 
 def _entering(block: nn.Module) -> int:
-    """Channels of what enters a block that can be repeated."""
+    """Input channels of a block that can be repeated."""
     return block.channels if isinstance(block, ResBlock) else block.norm1.normalized_shape[0]

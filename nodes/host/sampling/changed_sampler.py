@@ -54,7 +54,7 @@ class ChangedSampler:
     ) -> Tensor:
         """Sample from `x` [B,C,h,w] at sigmas[0] to sigmas[-1].
 
-        Raises ValueError for a function that does not follow `sigmas`, or whose state can be changed in neither way.
+        Raises ValueError for a function that does not follow `sigmas`, or whose state cannot be changed.
         """
         run = _Run(self._function, model, sigmas, extra_args or {}, callback, disable, options, self._changes)
         trial = Trial(self._function, model, x, sigmas, run.extra_args.get("seed"), options)

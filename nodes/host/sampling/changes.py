@@ -63,13 +63,12 @@ class Change:
     def before_call(self, last: bool, more: bool) -> None:
         """Prepare for a model call of the sampler, for instance to capture its attention or to leave it alone.
 
-        last: whether the next of the change's steps comes right after it; at the end of a run this may be said of more
-        than one call, since only the finished latent shows which one was the last. more: whether any of the change's
-        steps is still to come.
+        last: whether the next of the change's steps comes right after it. At the end of a run more than one call may be
+        called last, since which one was is known only afterwards. more: whether any of the change's steps is to come.
         """
 
     def after_first_step(self) -> None:
-        """Raise the ValueError that a later step is bound to raise, where it is known by now."""
+        """Raise the ValueError that a later step is bound to raise, if that is known by now."""
 
     def note(self, text: str) -> None:
         """Tell the user how the sampler had to be treated so that its state could be changed."""
@@ -96,7 +95,7 @@ def change_steps(patcher: ModelPatcher, key: str, begin: Callable[[SamplerInputs
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """SAMPLER_SAMPLE wrapper: run the same sampler with a function that has its state changed."""
+        """SAMPLER_SAMPLE wrapper: run the same sampler with a function whose state is changed."""
         change = begin(SamplerInputs(guider, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask))
         if not change.steps:
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The model as a sampler function is given it, with a function of ours that is called before every model call."""
+"""The model that a sampler function gets, with a function of this pack that is called before every model call."""
 
 from __future__ import annotations
 

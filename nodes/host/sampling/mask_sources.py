@@ -41,8 +41,8 @@ class MaskSource:
 class AttentionSource(MaskSource):
     """Makes the mask from the attention in the sampler's model call before the step, or in all its calls so far.
 
-    Where these show none, the model is called once more for it: before the first step, and where the subjects' prompt
-    took no part in the call before (a timestep range).
+    If these have no attention to the subjects, the model is called once more for it: before the first step, and if the
+    subjects' prompt was not active in the call before (a timestep range).
     """
 
     def __init__(self, masking: AttentionMasking, capture: AttentionCapture) -> None:
@@ -64,7 +64,7 @@ class AttentionSource(MaskSource):
         return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
 
     def before_call(self, read_next: bool, read_later: bool) -> None:
-        """See `MaskSource`: a call whose attention is not read costs nothing, and a compiled model runs it compiled."""
+        """See `MaskSource`: capture only calls that are read; the others cost nothing and may run compiled."""
         cumulative = self._masking.calls == CUMULATIVE
         self._capture.capture_calls(read_next or (cumulative and read_later))
 

@@ -1,4 +1,4 @@
-"""Masked-latent sampling: at chosen steps, replace part of the sampler's state by the noised reference (method 7)."""
+"""Masked-latent sampling: at chosen steps, replace part of the sampler's state by the noised reference."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MaskedLatent:
 class Replacement(Change):
     """Fills each side of the mask with what its policy says.
 
-    plan: what to replace. source: finds the mask. run: takes in what happened. inputs: the host's, of this run; where
+    plan: what to replace. source: finds the mask. run: where to report it. inputs: the host's, of this run; where
     their `denoise_mask` protects the latent, the state stays as it is. Raises ValueError as `parse_steps` and
     `fit_reference` do.
     """
@@ -100,7 +100,7 @@ class Replacement(Change):
         return replaced if self._free is None else blend(self._free, replaced, x)
 
     def before_call(self, last: bool, more: bool) -> None:
-        """Tell the source after which calls it is asked for a mask, or to check that it will have one."""
+        """Say to the source whether it is asked for a mask, or for a check, right after this call or later."""
         self._source.before_call(last or self._in_first_step, more)
 
     def after_first_step(self) -> None:
@@ -109,7 +109,7 @@ class Replacement(Change):
         self._in_first_step = False
 
     def note(self, text: str) -> None:
-        """Put the text into the report, too."""
+        """Also put the text into the report."""
         super().note(text)
         self._run.notes.append(text)
 
@@ -118,8 +118,8 @@ class Replacement(Change):
             return x
         if policy.kind == CURRENT:
             return self._noised(sigma)
-        # As published, the model is shown the reference of the fixed timestep: what the host feeds its network at that
-        # noise level is scaled back from what it will feed at this one.
+        # As in the paper's code, the network gets the reference as it would at the fixed timestep. The host scales the
+        # state for this step's noise level, so the reference is multiplied by the ratio of the two scales.
         cached = sigma.new_tensor(self._sampling.percent_to_sigma(1 - policy.timestep / 999))
         one = torch.ones_like(sigma)
         scale = self._sampling.calculate_input(cached, one) / self._sampling.calculate_input(sigma, one)

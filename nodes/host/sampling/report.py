@@ -72,7 +72,7 @@ class Report:
     def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
         """Return the outputs of a report's node: MASK [N·B,H,W] of N manipulated steps, their saliency, and a text.
 
-        Masks are in picture pixels, step after step. An output that the run does not have blocks the nodes behind it
+        Masks are in picture pixels, step after step. An output that the run does not have blocks the nodes after it
         with a message. Raises ValueError as `Runs.of`.
         """
         found = self.manipulations(samples)

@@ -43,7 +43,7 @@ class SamplerRun:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.content())
 
     def repeats(self, other: SamplerRun) -> bool:
-        """Whether both runs left the same behind, except for the last digits: a GPU does not add in a fixed order."""
+        """Whether both runs left the same tensors, except for the last digits: a GPU does not add in a fixed order."""
         mine, theirs = self.content(), other.content()
         return len(mine) == len(theirs) and all(
             a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-8, equal_nan=True)
@@ -124,7 +124,7 @@ class Runs(Generic[Kept]):
             )
             raise ValueError(
                 f"{reason}. If it is connected, queue the workflow once more and the sampler runs again: ComfyUI took "
-                f"the latent from its cache, and the run is no longer held ({KEPT_BYTES // 1024**2} MB of runs are)."
+                f"the latent from its cache, and its run was dropped ({KEPT_BYTES // 1024**2} MB of runs are kept)."
             )
         return made[0]
 

@@ -11,10 +11,10 @@ from ...core.gradients.definition import Progress
 
 
 def show_on_running_node(text: str) -> None:
-    """Show text on the node that the host executes now, without JavaScript of ours; no node or server, no text.
+    """Show text on the node that the host executes now, if there is one; needs no JavaScript of this pack.
 
     The node's own id is not needed: for a node that asks for its id the host may put it into the cache key of every
-    node behind it, so that a mere copy of the node would make the sampler run again.
+    node after it, so that a mere copy of the node would make the sampler run again.
     """
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     if context is not None and server is not None:
@@ -22,7 +22,7 @@ def show_on_running_node(text: str) -> None:
 
 
 def progress_bar() -> Progress:
-    """Start a progress bar on the running node; what it is reported by raises the host's exception on cancel."""
+    """Start a progress bar on the running node. The returned function reports progress; it raises on cancel."""
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:

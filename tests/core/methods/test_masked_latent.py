@@ -45,10 +45,10 @@ def test_steps_ranges_and_shares_of_35_steps(text, steps):
         ("30-40", "step 40 does not exist"),
         ("4-2", "range 4-2 runs backwards; write 2-4"),
         ("101%", "more than 100%"),
-        ("five", "'five' is no step"),
-        ("-3", "'-3' is no step"),
-        ("3.5", "'3.5' is no step"),
-        ("5; 18", "'5; 18' is no step"),
+        ("five", "'five' is not a step"),
+        ("-3", "'-3' is not a step"),
+        ("3.5", "'3.5' is not a step"),
+        ("5; 18", "'5; 18' is not a step"),
     ],
 )
 def test_mistakes_name_the_item_and_what_is_allowed(text, words):
@@ -77,7 +77,7 @@ def test_a_run_that_is_too_short_is_offered_the_same_steps_scaled_to_it(text, to
 
 def test_what_can_be_read_is_known_before_the_run():
     check_steps("5, 18, 2800, 2-4, 10%")
-    with pytest.raises(ValueError, match="'soon' is no step"):
+    with pytest.raises(ValueError, match="'soon' is not a step"):
         check_steps("5, soon")
 
 

@@ -68,7 +68,7 @@ REARRANGED = {
 MIXED = {
     "no mixture": (
         with_patches(repeated, rolled),
-        f"how its rows are mixed cannot be told, by repeated {HERE} and rolled {HERE}",
+        f"how its rows are mixed cannot be determined (mixed by repeated {HERE} and rolled {HERE})",
     ),
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from explainable_latents.nodes.core.gradients.definition import AGGREGATED
 from explainable_latents.nodes.host.autograd.differentiable import differentiable
 from explainable_latents.nodes.host.families.family import cross_attention_layers
-from explainable_latents.nodes.host.families.unet_gradients import LayersBehind
+from explainable_latents.nodes.host.families.unet_gradients import LayersAfter
 from explainable_latents.nodes.host.one_call import call_once
 from tests.host.autograd.test_gradients import partially_loaded, saliency
 from tests.host.autograd.test_gradients_through_attention import (
@@ -40,7 +40,7 @@ def gradient(model, from_site: str | None) -> Tensor:
         return n.float() + found[0]
 
     def around(executor, x, t, context, y, control, options, **kwargs):
-        with differentiable(LayersBehind(executor.class_obj, from_site), x.device, options):
+        with differentiable(LayersAfter(executor.class_obj, from_site), x.device, options):
             out = executor(x, t, context, y, control, options, **kwargs)
             found.extend(torch.autograd.grad(out.float().sum(), found[0]))
             return out.detach()
@@ -187,7 +187,7 @@ def test_behind_the_first_site_is_behind_all(comfy):
     for kind in ("SD15", "SD20", "SDXL"):
         model = random_unet(kind)
         network, layers = model.model.diffusion_model, cross_attention_layers(model)
-        assert LayersBehind(network, None).modules == LayersBehind(network, layers[0]).modules
-        assert [layer for layer in layers if LayersBehind(network, layer).only_end] == (
+        assert LayersAfter(network, None).modules == LayersAfter(network, layers[0]).modules
+        assert [layer for layer in layers if LayersAfter(network, layer).only_end] == (
             [] if kind == "SDXL" else [layers[-1]]
         )

@@ -14,7 +14,7 @@ from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import GradientMasking
 from explainable_latents.nodes.host.autograd import exact_solver
 from explainable_latents.nodes.host.families.family import cross_attention_layers
-from explainable_latents.nodes.host.families.unet_gradients import LayersBehind
+from explainable_latents.nodes.host.families.unet_gradients import LayersAfter
 from explainable_latents.nodes.host.one_call import call_once, gradient_saliency
 from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
@@ -75,7 +75,7 @@ def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels
     with torch.inference_mode():
         plain, _ = used_by(lambda: call_once(model.clone(), conditioning(1), start, 0.5, 0))
         found, left = used_by(saliency)
-    asked, tokens = LayersBehind(network, layers[layer]).memory(grid), sum(len(s) for s in sets)
+    asked, tokens = LayersAfter(network, layers[layer]).memory(grid), sum(len(s) for s in sets)
     estimate = {
         "structured": lambda: asked.structured(batch, tokens),
         "exact": lambda: asked.exact(batch, tokens, exact_solver.TOGETHER),
@@ -134,7 +134,7 @@ def test_passes_share_what_memory_is_free(comfy, monkeypatch):
     import comfy.model_management
 
     network = random_unet("SDXL").model.diffusion_model
-    memory, cpu = LayersBehind(network, "output.1.1").memory((16, 16)), torch.device("cpu")
+    memory, cpu = LayersAfter(network, "output.1.1").memory((16, 16)), torch.device("cpu")
     for free, expected in ((0, 1), (2 * 5 * memory.exact_more(2, 3), 5), (10**15, 16)):
         monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device, free=free: free)
         assert memory.fitting(2, 3, cpu, 16) == expected
@@ -163,7 +163,7 @@ def test_the_host_is_asked_before_it_loads_the_model(comfy, monkeypatch, where):
             plan = MaskedLatent(GradientMasking(SUBJECTS, Shaping()), noise(1, (10, 12)), "", keep, keep)
             sample_masked(model, stock, plan)
     needed = (
-        LayersBehind(model.model.diffusion_model, cross_attention_layers(model)[-1]).memory((10, 12)).structured(2, 3)
+        LayersAfter(model.model.diffusion_model, cross_attention_layers(model)[-1]).memory((10, 12)).structured(2, 3)
     )
     (plain, plain_least), (more, more_least) = asked
     assert more >= plain + needed

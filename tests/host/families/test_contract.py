@@ -446,7 +446,7 @@ class Breaks(Look):
         self.error = error
 
     def see(self, call, out):
-        self.seen += [weakref.ref(each) for each in (call.inputs.behind[0], call.q, call.k, call.v, out)]
+        self.seen += [weakref.ref(each) for each in (call.inputs.after[0], call.q, call.k, call.v, out)]
         if len(self.seen) == 5 * self.at and self.error is not None:
             raise self.error
 

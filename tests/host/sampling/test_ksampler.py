@@ -172,7 +172,7 @@ def test_callbacks_count_the_whole_run(toy, monkeypatch):
         (latent(1, (16, 24)), "3", "16 x 24 with 4 channels but the sampled latent is 16 x 16"),
         (latent(2), "3", "2 reference latents for a batch of 1"),
         (latent(), "11", "step 11 does not exist. This run makes 10 steps"),
-        (latent(), "soon", "'soon' is no step"),
+        (latent(), "soon", "'soon' is not a step"),
     ],
 )
 def test_mistakes_are_told_and_the_next_run_is_as_fresh(toy, reference, at, words):

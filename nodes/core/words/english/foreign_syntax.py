@@ -58,19 +58,19 @@ class CleanedText:
 def remove_foreign_syntax(text: str) -> CleanedText:
     """Take foreign syntax out of a text and leave in what it stands for.
 
-    Alternatives and prompt editing become "a and b", BREAK a full stop, AND "and", options behind ``--`` and networks
-    spaces, weights of parts commas, wildcards `WILDCARD_WORD`; a comma without a space behind it gets one.
+    Alternatives and prompt editing become "a and b", BREAK a full stop, AND "and", options after ``--`` and networks
+    spaces, weights of parts commas, wildcards `WILDCARD_WORD`; a comma without a space after it gets one.
     """
     foreign: list[tuple[int, str]] = []
     characters, origin = list(text), list(range(len(text)))
 
     def replace(start: int, end: int, by: str) -> None:
-        """Put `by` in the place of some characters; all of it comes from the first of them."""
+        """Replace characters by `by`, whose origin is the first of them."""
         characters[start:end] = by
         origin[start:end] = [origin[start]] * len(by)
 
     def apply(pattern: re.Pattern[str], by: str, reported: bool = True) -> None:
-        """Replace what matches, last match first. reported: the user is told that ComfyUI does not interpret it."""
+        """Replace all matches, the last one first. reported: tell the user that ComfyUI does not interpret them."""
         for match in reversed(list(pattern.finditer("".join(characters)))):
             if reported:
                 foreign.append((origin[match.start()], match[0].strip()))

@@ -20,7 +20,7 @@ _FURNISHINGS = ATTRIBUTES | {"plant", "building", "support", "natural", "place"}
 
 
 def keep_main_subject(doc: Doc, roles: PhraseRoles, phrases: list[Phrase]) -> PhraseRoles:
-    """Keep the scenes and, of the subjects, the first one with what "and" joins to it.
+    """Keep the scenes and, of the subjects, the first one and what "and" joins to it.
 
     roles: the subjects and scenes found. phrases: all phrases that say what is in the picture.
     """
@@ -53,8 +53,8 @@ def _is_picture_of(doc: Doc, place: Phrase) -> bool:
 def _stands_out(doc: Doc, phrase: Phrase, first: bool) -> bool:
     """Return whether a phrase is the main subject although the prompt begins with a place.
 
-    People, animals and vehicles are, and so is the first phrase when it does something; furniture and the like belong
-    to the place.
+    People, animals and vehicles are, and so is the first phrase if it does something; furniture and the like count as
+    parts of the place.
     """
     kind = phrase_kind(doc, phrase)
     acts = phrase.sentence == 0 and phrase.end < len(doc) and doc[phrase.end].pos_ == "VERB"

@@ -1,4 +1,4 @@
-"""What a noun means: its kinds in WordNet, corrected where prompts use a word otherwise than the texts WordNet counted.
+"""What a noun means: its kinds in WordNet, corrected where prompts use a word differently from WordNet's texts.
 
 The table is made by `tests/tools/wordnet` and read on first use.
 """
@@ -13,11 +13,11 @@ from .word_forms import noun_stems
 from .word_lists import words
 
 TABLE = Path(__file__).parent / "data" / "word_kinds.txt.gz"
-# The name of an animal also means what is made of it (otter, chicken, turtle): the picture shows the animal.
+# The name of an animal can also mean what is made of it (otter, chicken, turtle); the picture shows the animal.
 _MADE_OF_ANIMALS = frozenset({"clothing", "substance", "food", "place"})
 # Kinds that no picture shows.
 INVISIBLE = frozenset({"abstract", "medium", "time", "artist"})
-# Kind -> words by which prompts mean something else than the table says, or which it does not have.
+# Kind -> words with which prompts mean something other than the table says, or which it lacks.
 CORRECTIONS = {
     "place": words(
         """
@@ -146,7 +146,7 @@ def noun_kinds(word: str) -> tuple[str, ...]:
 def pictured_kind(word: str, before: str = "") -> str:
     """Return the one kind that a lower-case noun has in a picture: the first that can be seen, else its most frequent.
 
-    before: the word in front of it in the phrase, for what the two mean together (traffic light, still life).
+    before: the word before it in the phrase, since two words can mean something together (traffic light, still life).
     """
     found = noun_kinds(word)
     if before and found[0] in INVISIBLE:
@@ -157,7 +157,7 @@ def pictured_kind(word: str, before: str = "") -> str:
 
 
 def _ends_like_style(word: str) -> bool:
-    """Return whether a word that is no other kind ends like one for a style (cottagecore, dadaism)."""
+    """Return whether a word of no other kind ends like one for a style (cottagecore, dadaism)."""
     return word.endswith(_STYLE_SUFFIXES) and len(word) > 5 and word not in _NO_STYLES
 
 

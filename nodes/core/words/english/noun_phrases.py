@@ -155,7 +155,7 @@ def _phrase(doc: Doc, span: tuple[int, int, int], sentence: int, earliest: int) 
 def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
     """Return for each phrase whether it continues a list ("a dog, a cat and a bird").
 
-    A comma alone needs an "and" further on; a phrase with a verb behind it starts a clause of its own, unless all are
+    A comma alone needs an "and" further on; a phrase with a verb after it starts a clause of its own, unless all are
     the subject of that verb ("a dog and a cat play").
     """
     gaps = ["", *(_separators(doc, left[2], right[0]) for left, right in pairwise(spans))]
@@ -169,7 +169,7 @@ def _joined(doc: Doc, spans: list[tuple[int, int, int]]) -> list[bool]:
 
 
 def _verb_at(doc: Doc, i: int) -> bool:
-    """Return whether the token is a verb that is no participle."""
+    """Return whether the token is a verb, but not a participle."""
     return i < len(doc) and word_class(doc[i]) in ("VERB", "AUX") and not doc[i].text.endswith(("ing", "ed"))
 
 

@@ -16,7 +16,7 @@ ANIMATE = frozenset({"person", "animal"})
 ATTRIBUTES = frozenset({"body", "clothing", "weather", "substance"})
 # Kinds that can hold or carry something: a scene where a preposition puts something there.
 _CARRIERS = frozenset({"building", "support", "vehicle", "natural", "plant"})
-# Prepositions that put nothing into the place behind them.
+# Prepositions that put nothing into the place that they precede.
 _NOT_SPATIAL = frozenset({"with", "without", "for", "like", "featuring", "including", "depicting", "showing"})
 
 
@@ -67,23 +67,23 @@ def is_location(doc: Doc, phrase: Phrase) -> bool:
 
 
 def _belongs_to_verb(phrase: Phrase) -> bool:
-    """Return whether the verb in front makes the preposition say no place: "looks at X", "dressed in X"."""
+    """Return whether, with the verb before it, the preposition names no place: "looks at X", "dressed in X"."""
     aimed = phrase.verb in word_lists.DIRECTED_VERBS and phrase.preposition == "at"
     return aimed or (phrase.verb in word_lists.COVERING_VERBS and phrase.preposition in ("at", "in", "on", "by"))
 
 
 def describes_place(phrase: Phrase) -> bool:
-    """Return whether a phrase right behind a place only says more about it ("of lavender", "covered with leaves")."""
+    """Return whether a phrase right after a place only describes it ("of lavender", "covered with leaves")."""
     if phrase.detached or phrase.joined or not phrase.preposition:
         return False
     return phrase.preposition != "with" or (phrase.verb.endswith("ed") and not phrase.has_auxiliary)
 
 
 def is_in_background(doc: Doc, phrase: Phrase) -> bool:
-    """Return whether something that is no person or animal stands "in the background" or "in the distance"."""
+    """Return whether something other than a person or animal stands "in the background" or "in the distance"."""
     after = doc[phrase.end : phrase.end + 3].text.lower()
-    behind = after.startswith(("in the background", "in the distance", "in background"))
-    return behind and phrase_kind(doc, phrase) not in ANIMATE
+    in_background = after.startswith(("in the background", "in the distance", "in background"))
+    return in_background and phrase_kind(doc, phrase) not in ANIMATE
 
 
 def is_scene(doc: Doc, phrase: Phrase, phrases: list[Phrase]) -> bool:
@@ -106,7 +106,7 @@ def is_scene(doc: Doc, phrase: Phrase, phrases: list[Phrase]) -> bool:
 
 
 def _is_place_the_scene(doc: Doc, phrase: Phrase, phrases: list[Phrase]) -> bool:
-    """Return whether a phrase that names a place says where the picture is set, and not what somebody thinks of."""
+    """Return whether a phrase that names a place says where the picture is set, rather than what somebody thinks of."""
     if phrase.preposition:
         return phrase.preposition not in _NOT_SPATIAL and not _belongs_to_verb(phrase)
     verb_after = _verb_after(doc, phrase)
@@ -117,13 +117,13 @@ def _is_place_the_scene(doc: Doc, phrase: Phrase, phrases: list[Phrase]) -> bool
 
 
 def _can_hold(head: str, phrase: Phrase) -> bool:
-    """Return whether something can be in or on what the phrase names; in the rain, too."""
+    """Return whether something can be in or on what the phrase names; also in the rain."""
     kind = pictured_kind(head)
     return kind in _CARRIERS or (kind == "weather" and phrase.preposition in ("in", "through", "under"))
 
 
 def _verb_after(doc: Doc, phrase: Phrase) -> str:
-    """Return the tag of the first verb behind a phrase in its part of the sentence, "" for none."""
+    """Return the tag of the first verb after a phrase in its part of the sentence, "" for none."""
     for token in doc[phrase.end :]:
         if token.text in (",", ".", ";", "!", "?"):
             break

@@ -1,6 +1,6 @@
 """The spaCy pipeline that tags a prompt: an installed English model, or a blank one with the rules of `tagger`.
 
-spaCy is imported on first use: that takes seconds, which the host's start must not cost.
+spaCy is imported on first use: that takes seconds, by which ComfyUI's start must not be delayed.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ _MAX_WORDS_PER_TAG = 4
 def find_roles(doc: Doc, whole_phrase: bool, main: bool) -> list[FoundWord]:
     """Return (start, end, role) for every subject and scene, characters of the tagged text, in order.
 
-    whole_phrase: the phrase with its adjectives, without its determiner, in place of the head noun. main: of the
-    subjects only the main one, with what "and" joins to it.
+    whole_phrase: the phrase with its adjectives but without its determiner, instead of the head noun. main: of the
+    subjects only the main one and what "and" joins to it.
     """
     nouns = [phrase for phrase in find_phrases(doc) if doc[phrase.head].lower_ not in word_lists.PRONOUNS]
     phrases = content_phrases(doc, nouns)
@@ -98,7 +98,7 @@ def _role_of_tag(doc: Doc, phrase: Phrase) -> Role | None:
 
 
 def _is_building_the_subject(doc: Doc, first: Phrase, roles: PhraseRoles) -> bool:
-    """Return whether a building that is named first is no scene: it stands somewhere, or nothing else is shown."""
+    """Return whether a building that is named first is the subject: it stands somewhere, or nothing else is shown."""
     if first.preposition:
         return False
     kinds = [(phrase_kind(doc, phrase), role) for phrase, role in roles]
@@ -125,8 +125,8 @@ def _roles_of_sentences(doc: Doc, phrases: list[Phrase]) -> PhraseRoles:
     roles: PhraseRoles = []
     skipped = False
     for i, phrase in enumerate(visible):
-        behind_scene = i > 0 and visible[i - 1].head in scenes
-        skipped = (skipped and phrase.joined) or (behind_scene and describes_place(phrase))
+        after_scene = i > 0 and visible[i - 1].head in scenes
+        skipped = (skipped and phrase.joined) or (after_scene and describes_place(phrase))
         if phrase.head in scenes:
             roles.append((phrase, "scene"))
         elif not skipped and not (stands_alone(doc, phrase) and phrase_kind(doc, phrase) in ATTRIBUTES):
@@ -135,7 +135,7 @@ def _roles_of_sentences(doc: Doc, phrases: list[Phrase]) -> PhraseRoles:
 
 
 def _scene_heads(doc: Doc, phrases: list[Phrase]) -> set[int]:
-    """Return the heads of the scenes; where no phrase is one, of the last location, with what a list joins to it."""
+    """Return the heads of the scenes; if no phrase is one, of the last location and what a list joins to it."""
     scenes = {phrase.head for phrase in phrases if is_scene(doc, phrase, phrases)}
     locations = [phrase for phrase in phrases if is_location(doc, phrase)]
     if scenes or not locations:

@@ -31,7 +31,7 @@ class _OpenWord:
     """A word that can have several tags, with what stands around it.
 
     word, last_word, next_word: lower case, "" where there is none. choice: the tags it can have. tags: those of all
-    words before it. after: the tags that the next word can have, END behind the last.
+    words before it. after: the tags that the next word can have, END after the last word.
     """
 
     word: str

@@ -126,7 +126,7 @@ COMMON_VERBS = words(
     fish fishes glide glides race races skate skates duel duels
     """
 )
-# Words that end in -ing or -ed but are no participles.
+# Words that end in -ing or -ed but are not participles.
 BASE_FORMS = words(
     """
     swing sing ring bring fling sling sting string spring wring cling king wing feed need bleed breed speed seed shed
@@ -167,7 +167,7 @@ PICTURE_NOUNS = words(
 # "an owl portrait" shows an owl, but "wildlife photography" need not show wildlife.
 GENRE_NOUNS = words("wildlife drone pet fan character hero animal fashion people family street person model artist")
 BACKGROUND_NOUNS = words("background distance foreground backdrop")
-# "looks at X": what somebody turns to is no place.
+# "looks at X": X is not the place where it happens.
 DIRECTED_VERBS = words(
     """
     look looks looking looked stare stares staring gaze gazes gazing laugh laughs laughing wave waves waving aim aims
@@ -175,9 +175,9 @@ DIRECTED_VERBS = words(
     smile smiles smiling glare glares
     """
 )
-# "dressed in X", "covered in X": what somebody wears or something is full of is no place.
+# "dressed in X", "covered in X": X is clothing or a covering, not a place.
 COVERING_VERBS = words("dressed clad covered wrapped bathed drenched coated cloaked decorated engulfed")
-# "kicks up stones": with these, up and down are part of the verb and what follows is no place.
+# "kicks up stones": with these, up and down are part of the verb, and what follows is not a place.
 PARTICLE_VERBS = words(
     """
     hold holds holding kick kicks kicking pick picks picking lift lifts lifting light lights lighting put puts putting
