@@ -96,12 +96,13 @@ def test_masks_from_gradients_on_a_model_that_is_moved_to_another_device(comfy):
     assert relative_error(report.outputs(out["samples"])[1].maps, maps.maps) <= 1e-5
 
 
-def test_a_capture_of_a_model_that_is_split_between_devices(comfy):
-    """The two halves are captured on two devices, and put in one frame on the sampler's."""
+@pytest.mark.parametrize("refine", [0, 2])
+def test_a_capture_of_a_model_that_is_split_between_devices(comfy, refine):
+    """The two halves are captured and refined on two devices, and put in one frame on the sampler's."""
     model, prompt, found = loaded(), halves(conditioning(1)), []
     for each in (model, split_between_devices(model)):
         spied, called = networks_of(each)
-        capture = observe(spied, SUBJECTS)
+        capture = observe(spied, SUBJECTS, refine=refine)
         with torch.inference_mode():
             out = sample(spied, steps=2, grid=(6, 8), positive=prompt)
         found.append((len(set(called)), out, capture.saliency(out, "all", "mean").maps))
