@@ -1,4 +1,4 @@
-"""What stands where a model computes attention.
+"""What this pack runs where a model computes attention.
 
 To read in this order: `attention_call` (one attention, and what a processor may do there), `override` (runs the
 processors of one model call), `observer` (installs a capture and reads it) with `capturing` (the wrappers around a run,
