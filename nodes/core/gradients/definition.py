@@ -11,13 +11,14 @@ probabilities of all layers, in a single pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..attention.aggregate import resize
 from ..choices import one_of
+from .loss_scale import LossScale
 
 # |g| (Abs-Grad-SAM) or max(g, 0) (Grad-SAM) of a gradient g.
 POLARITIES = ("absolute", "positive")
@@ -43,13 +44,15 @@ class WordAttention:
 
     probabilities: P at the words' tokens, float32 [B,H,Q,N]. change: zeros of the same shape that require grad; adding
     `change` to P is what a recorded prediction depends on. columns: [N,S], 1 where token n belongs to subject s.
-    values: the tokens' value vectors, float32 [B,N,H*d]. Raises ValueError when the shapes contradict each other.
+    values: the tokens' value vectors, float32 [B,N,H*d]. loss_scale: takes all gradients with respect to `change`.
+    Raises ValueError when the shapes contradict each other.
     """
 
     probabilities: Tensor
     change: Tensor
     columns: Tensor
     values: Tensor
+    loss_scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
         shapes = tuple(self.probabilities.shape), tuple(self.change.shape), tuple(self.columns.shape)
@@ -103,8 +106,9 @@ def aggregated(
     words, grids: of each layer, its grid of query positions. prediction: z [B,C,a,b], recorded as a function of all the
     layers' `change`. size: (a, b).
     """
-    # several conditionings of one call share its record
-    gradients = torch.autograd.grad(prediction.sum(), [each.change for each in words.values()], retain_graph=True)
+    loss_scale = next(iter(words.values())).loss_scale
+    changes = [each.change for each in words.values()]
+    gradients = loss_scale.gradients(prediction.sum(), changes, terms=prediction[0].numel())
     maps = [
         resize(query_scores(each, gradient, polarity).unflatten(-1, grids[layer]), size)
         for (layer, each), gradient in zip(words.items(), gradients, strict=True)
@@ -132,7 +136,7 @@ def brute_force(
     scores = flat.new_empty((words.change.shape[-1], flat.shape[0], len(wanted)), dtype=torch.float32)
     for start in range(0, len(wanted), batch):
         chosen = wanted[start : start + batch].to(flat.device)
-        gradients = _gradients(words.change, flat, chosen, batch)
+        gradients = _gradients(words, flat, chosen, batch)
         weighted = words.probabilities * polarised(gradients, polarity)
         scores[:, :, start : start + len(chosen)] = weighted.sum(dim=(2, 3)).permute(2, 1, 0)
         if progress is not None:
@@ -141,12 +145,12 @@ def brute_force(
     return result if elements is not None else result.unflatten(-1, tuple(prediction.shape[1:]))
 
 
-def _gradients(change: Tensor, flat: Tensor, chosen: Tensor, batch: int) -> Tensor:
+def _gradients(words: WordAttention, flat: Tensor, chosen: Tensor, batch: int) -> Tensor:
     """d flat[b,e] / d change[b] for the chosen elements e: [E,B,H,Q,N]."""
     if batch == 1:
-        (gradient,) = torch.autograd.grad(flat[:, chosen].sum(), change, retain_graph=True)
+        (gradient,) = words.loss_scale.gradients(flat[:, chosen].sum(), [words.change])
         return gradient.unsqueeze(0)
     seeds = torch.zeros((len(chosen), *flat.shape), dtype=flat.dtype, device=flat.device)
     seeds[torch.arange(len(chosen), device=flat.device), :, chosen] = 1
-    (gradients,) = torch.autograd.grad(flat, change, seeds, retain_graph=True, is_grads_batched=True)
+    (gradients,) = words.loss_scale.gradients(flat, [words.change], seeds, batched=True)
     return gradients

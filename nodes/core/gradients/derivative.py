@@ -102,19 +102,20 @@ class Derivative:
         return seed @ self.straight.transpose(1, 2) + inner - self.overlaps * shift
 
 
-def columns_by_autograd(change: Tensor, y: Tensor) -> Callable[[int], Tensor]:
+def columns_by_autograd(words: WordAttention, y: Tensor) -> Callable[[int], Tensor]:
     """Return a function that computes a column of dy/dP, [B,Q,M]: one forward-mode pass per head and token.
 
-    y: features [B,M,h,w], recorded as a function of `change` [B,H,Q,N]. A backward pass is linear in what it is seeded
-    with; differentiating that linear map is a forward-mode pass.
+    y: features [B,M,h,w], recorded as a function of `words.change` [B,H,Q,N]. A backward pass is linear in what it is
+    seeded with; differentiating that linear map is a forward-mode pass.
     """
-    seed = torch.zeros_like(y, requires_grad=True)
+    change, seed = words.change, torch.zeros_like(y, requires_grad=True)
+    # all zeros, and needed for its record only: there is nothing to scale
     (gradient,) = torch.autograd.grad(y, change, seed, create_graph=True)
 
     def column(i: int) -> Tensor:
         direction = torch.zeros_like(change)
         direction[:, i // change.shape[3], :, i % change.shape[3]] = 1
-        (derivative,) = torch.autograd.grad(gradient, seed, direction, retain_graph=True)
+        (derivative,) = words.loss_scale.gradients(gradient, [seed], direction)
         return derivative.flatten(2).transpose(1, 2)
 
     return column
@@ -129,7 +130,7 @@ def agrees_with_autograd(derivative: Derivative, words: WordAttention, features:
     if features.shape[-2] * features.shape[-1] != words.change.shape[2]:
         return False
     seed = torch.randn(features.shape[1:], generator=torch.Generator().manual_seed(0)).to(features)
-    (gradient,) = torch.autograd.grad(features, words.change, seed.expand_as(features), retain_graph=True)
+    (gradient,) = words.loss_scale.gradients(features, [words.change], seed.expand_as(features), terms=seed.numel())
     found = derivative.pulled(seed.flatten(1).T.expand(features.shape[0], -1, -1))
     found = found.unflatten(-1, (words.change.shape[1], -1)).transpose(1, 2)
     return torch.allclose(found, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().mean()))
@@ -145,5 +146,5 @@ def is_pointwise(words: WordAttention, features: Tensor) -> bool:
     generator = torch.Generator().manual_seed(0)
     seeded = torch.rand(features.shape[-2:], generator=generator).to(features.device) < 0.5
     seed = seeded.to(features.dtype).expand_as(features)
-    (gradient,) = torch.autograd.grad(features, words.change, seed, retain_graph=True)
+    (gradient,) = words.loss_scale.gradients(features, [words.change], seed, terms=features[0].numel())
     return not gradient[:, :, ~seeded.flatten()].any()

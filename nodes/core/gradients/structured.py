@@ -116,7 +116,7 @@ def structured(
         raise ValueError(f"{q} query positions do not lie on the features' {height}x{width} grid")
     report = progress or (lambda done, total: None)
     factors = _factors(features.detach(), head)
-    column = columns_by_autograd(words.change, features) if derivative is None else derivative.column
+    column = columns_by_autograd(words, features) if derivative is None else derivative.column
     local = features.new_empty((b, n, q, h, factors.weight.shape[1]))
     low = features.new_empty((b, n, q, h, factors.left.shape[-1]))
     passes, products = h * n, b * n

@@ -200,7 +200,7 @@ class GradientProbe:
         if not rows:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         network = as_written(executor.class_obj.diffusion_model)
-        variable, first, repeat = WordVariable(rows, self._named, self._layers), self._layers[0], False
+        variable, first, repeat = WordVariable(rows, self._named, self._layers, self._scale), self._layers[0], False
         if self._aggregated:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
             first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)

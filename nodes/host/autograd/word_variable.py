@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ...core.gradients.definition import WordAttention, distinct_tokens
+from ...core.gradients.loss_scale import LossScale
 from ..attention.arrangement import Arranger, Place, UnreadableError
 from ..attention.attention_call import AttentionCall, Processor
 from ..attention.named_tokens import NamedTokens
 from ..attention.positives import PromptRows
 from ..families.sites import Site
-from ..patch_names import replaced_parts
+from ..patch_names import patch_name, replaced_parts
 from .foreign_attention import differentiable_attention, followed
 
 
@@ -22,14 +23,16 @@ class WordVariable(Processor):
 
     Attention that no gradient passes is computed by the user's own backend; what is added to its output is exactly 0,
     but has the gradient with respect to the probabilities. Other nodes' attention has to let gradients pass.
-    words: for each layer that ran one entry per entry of `rows`. grids: for each layer its (h, w).
+    words: for each layer that ran one entry per entry of `rows`. grids: for each layer its (h, w). slope: see
+    `LossScale`.
     """
 
-    def __init__(self, rows: list[PromptRows], named: NamedTokens, layers: Sequence[str]) -> None:
+    def __init__(self, rows: list[PromptRows], named: NamedTokens, layers: Sequence[str], slope: float) -> None:
         self.words: dict[str, list[WordAttention]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
         self._arranger = Arranger(rows, named)
         self._layers = layers
+        self._loss_scale = LossScale(slope)
 
     def wants(self, site: Site) -> bool:
         """See `Processor`."""
@@ -41,7 +44,14 @@ class WordVariable(Processor):
 
     def foreign(self, patch: Callable, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """See `Processor`."""
-        return lambda q, k, v: followed(patch, compute, q, k, v)
+
+        def followed_and_named(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            out = followed(patch, compute, q, k, v)
+            if out.requires_grad:
+                self._loss_scale.passed.append(patch_name(patch))
+            return out
+
+        return followed_and_named
 
     def require_all(self, network: nn.Module) -> None:
         """After the call: raise the ValueError that names the layers that were not seen, and who replaced them."""
@@ -68,7 +78,8 @@ class WordVariable(Processor):
         self.grids[name] = (h, w)
         tokens = [[distinct_tokens(place.columns) for place in places] for places in arrangement.places]
         if name not in self.words:  # a block that is run again gets the variables it had
-            self.words[name] = [_words(call, *each) for each in zip(arrangement.places, tokens, strict=True)]
+            each_place = zip(arrangement.places, tokens, strict=True)
+            self.words[name] = [_words(call, *each, self._loss_scale) for each in each_place]
         torch.set_grad_enabled(True)
         for places, used, words in zip(arrangement.places, tokens, self.words[name], strict=True):
             parts = words.change.split([len(each) for each, _ in used], dim=-1)
@@ -78,10 +89,12 @@ class WordVariable(Processor):
 
 
 @torch.no_grad()
-def _words(call: AttentionCall, places: list[Place], tokens: list[tuple[Tensor, Tensor]]) -> WordAttention:
+def _words(
+    call: AttentionCall, places: list[Place], tokens: list[tuple[Tensor, Tensor]], loss_scale: LossScale
+) -> WordAttention:
     """The words' attention at all the places of one conditioning, whose `distinct_tokens` these are."""
     p = [call.probabilities(place.rows, used) for place, (used, _) in zip(places, tokens, strict=True)]
     values = [call.v[place.rows][:, used] for place, (used, _) in zip(places, tokens, strict=True)]
     p, columns = torch.cat(p, dim=-1), torch.cat([each for _, each in tokens])
     change = torch.zeros_like(p, requires_grad=True)
-    return WordAttention(p, change, columns, torch.cat(values, dim=1).float())
+    return WordAttention(p, change, columns, torch.cat(values, dim=1).float(), loss_scale)

@@ -26,12 +26,14 @@ def subjects(*token_sets: tuple[int, ...]) -> Subjects:
     return Subjects("a prompt", items, "rules")
 
 
-def saliency(model, words=SUBJECTS, start=None, polarity="absolute", solver="structured", positive=None, **more):
+def saliency(
+    model, words=SUBJECTS, start=None, polarity="absolute", solver="structured", positive=None, level=LEVEL, **more
+):
     """As a node runs it: in inference mode."""
     start = noise(1, (5, 6)) if start is None else start
     with torch.inference_mode():
         return gradient_saliency(
-            model, positive or conditioning(1), {"samples": start}, words, LEVEL, SEED, polarity, solver, **more
+            model, positive or conditioning(1), {"samples": start}, words, level, SEED, polarity, solver, **more
         )
 
 
