@@ -2,7 +2,8 @@
 
 float16 has no numbers below 6e-8 and full precision only above 6e-5; the gradients of single elements are often
 smaller. So the loss is multiplied by a power of two and the gradients are divided by it (Micikevicius et al. 2018,
-arXiv 1710.03740, section 3.2). In float32 and bfloat16 that changes the exponents on the way and no bit of the result.
+arXiv 1710.03740, section 3.2). In float32 and bfloat16 that changes exponents on the way and no bit of the result, as
+long as no number on the way is below 1e-38.
 """
 
 from __future__ import annotations
