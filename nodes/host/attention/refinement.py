@@ -82,15 +82,16 @@ class Refinement(Processor):
     ) -> list[tuple[Tensor, PromptRows]]:
         """After the network's call, once: the sum of the layers' maps [S,B,h,w] of each of the rows, refined.
 
-        layers: the maps [S,B,h_n,w_n] of each of the rows, per layer. resize: how they are brought to one grid. Where
-        self-attention could not be read the sum stays as it is, with a warning.
+        layers: the maps [S,B,h_n,w_n] of each of the rows, per layer. resize: how they are brought to one grid. Raises
+        ValueError where self-attention could not be read.
         """
         kept, self._kept = self._kept, []
         sums = [added(maps, row.size, resize) for row, *maps in zip(self._rows, *layers.values(), strict=True)]
         reason = self._unreadable(kept, network)
         if reason:
-            self._warn(f"maps are not refined: {reason}")
-            return list(zip(sums, self._rows, strict=True))
+            raise ValueError(
+                f"maps cannot be refined: {reason}. Set refine to 0, or connect the model without that node"
+            )
         found = []
         for i, (maps, row) in enumerate(zip(sums, self._rows, strict=True)):
             maps, powers = refine(maps, [layer.attention[i] for layer in kept], kept[0].grid, self._power)

@@ -263,21 +263,17 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_where_self_attention_cannot_be_read_maps_stay_as_they_are_and_the_log_says_so_once(comfy, caplog, name):
+def test_where_self_attention_cannot_be_read_refining_is_an_error_that_names_the_node(comfy, name):
     patch, message = CHANGED[name]
     network = random_unet()
     expected = sample(patch(network), 2)
-    patcher, plain = observed(patch(network))
+    patcher, _ = observed(patch(network))
     assert torch.equal(sample(patcher, 2), expected)
     patcher, refined = observed(patch(network), refine=2)
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, "explainable_latents"):
-        assert torch.equal(sample(patcher, 2), expected)
-    (said,) = [record.message for record in caplog.records if "refined" in record.message]
-    assert said.startswith("maps are not refined: ")
-    assert message in said
-    for a, b in zip(plain.runs.kept[0].saliencies, refined.runs.kept[0].saliencies, strict=True):
-        assert torch.allclose(a.maps, b.maps, rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match=r"maps cannot be refined: .*Set refine to 0") as raised:
+        sample(patcher, 2)
+    assert message in str(raised.value)
+    assert refined.latest() is None
 
 
 @pytest.mark.parametrize("name", ["PAG", "SAG", "another override", "another override at call time", "split calls"])
