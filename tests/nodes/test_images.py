@@ -36,12 +36,12 @@ def test_a_shared_scale_compares_words(nodes):
 
 def test_the_picture_may_be_larger_but_not_of_another_shape(nodes):
     overlay = nodes["ELSaliencyOverlay"]
-    assert overlay.execute(bump(), "fire", 0.5, "each map", torch.zeros(1, 256, 384, 4)).result[1].shape == (
-        2,
-        256,
-        384,
-        3,
-    )
+    black = torch.zeros(1, 256, 384, 4)
+    half, whole = (overlay.execute(bump(), "fire", opacity, "each map", black).result[1] for opacity in (0.5, 1.0))
+    assert half.shape == (2, 256, 384, 3)
+    assert torch.allclose(half, whole / 2, atol=1e-6)
+    brightest = whole[0].sum(-1).argmax()
+    assert (brightest // 384 // 32, brightest % 384 // 32) == (2, 9)
     with pytest.raises(ValueError, match="an image of 64x64 pixels cannot belong to a latent of 12x8"):
         overlay.execute(bump(), "fire", 0.5, "each map", torch.zeros(1, 64, 64, 3))
 
@@ -111,4 +111,4 @@ def test_steps_stand_in_rows(nodes, batch, steps, columns, rows):
     tile = 96 * 3
     assert sheet.shape[2] == 8 + columns * (tile + 8)
     assert (sheet.shape[1] - 8) % rows == 0
-    assert torch.isfinite(sheet).all()
+    assert 0 <= sheet.min() < sheet.max() <= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .groups import random_group
-from .judge import Judge, degrade
+from .judge import Judge, fit, loaded
 from .pictures import COLOUR_NAMES, SCENE_NAMES, SUBJECT_NAMES
-
-log = logging.getLogger("toy_world")
 
 FIRST_SEED = 300_000  # pictures of the judge's training, which the diffusion model never sees
 SUBJECTS, COLOURS = len(SUBJECT_NAMES), len(COLOUR_NAMES)
@@ -72,37 +69,23 @@ def _batch(seeds: range) -> tuple[Tensor, ...]:
 
 def train_group_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 32) -> GroupJudge:
     """Train the judge on fresh pictures of the second world."""
+
+    def loss(verdict: GroupVerdict, masks: Tensor, colours: Tensor, scenes: Tensor) -> Tensor:
+        there = colours >= 0
+        found = F.binary_cross_entropy_with_logits(verdict.present.float(), there.float())
+        found = found + F.cross_entropy(verdict.colour.float()[there], colours[there])
+        found = found + F.cross_entropy(verdict.scene.float(), scenes)
+        return found + 6 * F.binary_cross_entropy_with_logits(verdict.masks.float(), masks)
+
     torch.manual_seed(7)
     generator = torch.Generator().manual_seed(8)
-    judge = GroupJudge().to(device)
-    optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, fused=True)
-    lr = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    for step in range(steps):
-        start = FIRST_SEED + step * batch
-        images, masks, colours, scenes = (x.to(device) for x in _batch(range(start, start + batch)))
-        there = colours >= 0
-        with torch.autocast(device.type, torch.bfloat16):
-            verdict = judge(degrade(images, vae, generator))
-        loss = F.binary_cross_entropy_with_logits(verdict.present.float(), there.float())
-        loss = loss + F.cross_entropy(verdict.colour.float()[there], colours[there])
-        loss = loss + F.cross_entropy(verdict.scene.float(), scenes)
-        loss = loss + 6 * F.binary_cross_entropy_with_logits(verdict.masks.float(), masks)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        lr.step()
-        if (step + 1) % 100 == 0:
-            log.info("judge %d/%d loss %.4f", step + 1, steps, loss.item())
-    return judge.eval()
+    seeds = range(FIRST_SEED, FIRST_SEED + steps * batch)
+    return fit(GroupJudge().to(device), loss, _batch, seeds, batch, vae, generator)
 
 
 def load_group_judge(path: Path = Path(__file__).parent / "group_judge.safetensors") -> GroupJudge:
     """Load the committed judge in float32."""
-    from safetensors.torch import load_file
-
-    judge = GroupJudge()
-    judge.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return judge.eval().requires_grad_(False)
+    return loaded(GroupJudge(), path)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """The judge: one small network that names subject and scene of a 128×128 picture and segments the subject."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from . import pictures
 
 log = logging.getLogger("toy_world")
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 class Verdict(NamedTuple):
@@ -88,18 +91,38 @@ def degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tenso
 
 def train_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 32) -> Judge:
     """Train the judge on fresh generator pictures (seeds from 100,000 on)."""
+
+    def loss(verdict: Verdict, masks: Tensor, subjects: Tensor, scenes: Tensor) -> Tensor:
+        named = F.cross_entropy(verdict.subject.float(), subjects) + F.cross_entropy(verdict.scene.float(), scenes)
+        return named + 2 * F.binary_cross_entropy_with_logits(verdict.mask.float(), masks)
+
     torch.manual_seed(5)
     generator = torch.Generator().manual_seed(6)
-    judge = Judge().to(device)
+    return fit(Judge().to(device), loss, _batch, range(100_000, 100_000 + steps * batch), batch, vae, generator)
+
+
+def fit(
+    judge: NetworkT,
+    loss_of: Callable[..., Tensor],
+    draw: Callable[[range], tuple[Tensor, ...]],
+    seeds: range,
+    batch: int,
+    vae: nn.Module,
+    generator: torch.Generator,
+) -> NetworkT:
+    """Train a judge on the pictures of `seeds`, `batch` of them per step.
+
+    draw: seeds -> images [B,3,128,128] and what is true of them. loss_of: of the verdict and what is true. vae,
+    generator: as of `degrade`.
+    """
+    device, steps = next(judge.parameters()).device, len(seeds) // batch
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, fused=True)
     lr = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for step in range(steps):
-        start = 100_000 + step * batch
-        images, masks, subjects, scenes = (x.to(device) for x in _batch(range(start, start + batch)))
+        images, *truth = (x.to(device) for x in draw(seeds[step * batch : (step + 1) * batch]))
         with torch.autocast(device.type, torch.bfloat16):
             verdict = judge(degrade(images, vae, generator))
-        loss = F.cross_entropy(verdict.subject.float(), subjects) + F.cross_entropy(verdict.scene.float(), scenes)
-        loss = loss + 2 * F.binary_cross_entropy_with_logits(verdict.mask.float(), masks)
+        loss = loss_of(verdict, *truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -111,9 +134,13 @@ def train_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 3
 
 def load_judge(path: Path = Path(__file__).parent / "judge.safetensors") -> Judge:
     """Load the committed judge in float32."""
+    return loaded(Judge(), path)
+
+
+def loaded(judge: NetworkT, path: Path) -> NetworkT:
+    """The judge with the weights of a safetensors file, in float32."""
     from safetensors.torch import load_file
 
-    judge = Judge()
     judge.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return judge.eval().requires_grad_(False)
 

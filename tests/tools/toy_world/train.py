@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ..comfyui.command import run_main
 from ..comfyui.inprocess import load_comfyui
+from ..comfyui.install import Host
 from ..comfyui.paths import HOME
 from . import pictures
 from .diffusion import Plan as DiffusionPlan
@@ -118,10 +119,10 @@ def set_latent_scale(vae: nn.Module, latents: Tensor) -> None:
     vae.vae_shift.data = -latents.mean() / scale
 
 
-def main() -> None:
-    """Run every stage that is not finished and write `toy.safetensors` and `judge.safetensors`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HOME / "toy", help="folder of finished stages")
+def begin(description: str, stages: Path) -> tuple[argparse.Namespace, torch.device, Host]:
+    """Read the command line (`work`: folder of finished stages, `out`), and make log, device and ComfyUI ready."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=stages, help="folder of finished stages")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the checkpoint and the judge")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     args = parser.parse_args()
@@ -129,9 +130,14 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    host = load_comfyui(device="--cpu" if device.type == "cpu" else "")
-    plan, vocabulary = Plan(), Vocabulary(host.tree, first_world())
     log.info("training on %s, stages in %s", device, args.work)
+    return args, device, load_comfyui(device="--cpu" if device.type == "cpu" else "")
+
+
+def main() -> None:
+    """Run every stage that is not finished and write `toy.safetensors` and `judge.safetensors`."""
+    args, device, host = begin(__doc__, HOME / "toy")
+    plan, vocabulary = Plan(), Vocabulary(host.tree, first_world())
     images = None if (args.work / "latents.pt").exists() else as_tensor(drawn(_image, range(plan.pictures)))
 
     vae = make_autoencoder(device).to(memory_format=torch.channels_last)

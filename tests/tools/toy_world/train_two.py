@@ -8,11 +8,7 @@ on a CUDA device when there is one, else on the CPU.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,17 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..comfyui.command import run_main, whole_file
-from ..comfyui.inprocess import load_comfyui
 from ..comfyui.paths import HOME, toy_checkpoint
 from .diffusion import Plan, staged, train_diffusion
 from .export import State, checkpoint
 from .group_judge import train_group_judge
 from .groups import Named, describe, random_group
 from .modules import TextEncoder, make_autoencoder, make_unet
-from .train import HERE, as_tensor, drawn, encode
+from .train import as_tensor, begin, drawn, encode
 from .vocabulary import Vocabulary, second_world
-
-log = logging.getLogger("toy_world")
 
 PICTURES = 24_000
 DIFFUSION = Plan(steps=12_000, batch=32, learning_rate=4e-4)
@@ -60,20 +53,10 @@ def taught_text(state: State, vocabulary: Vocabulary) -> TextEncoder:
 
 def main() -> None:
     """Run every stage that is not finished and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HOME / "toy_two", help="folder of finished stages")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the checkpoint and the judge")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    args.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    host = load_comfyui(device="--cpu" if device.type == "cpu" else "")
+    args, device, host = begin(__doc__, HOME / "toy_two")
     first, vocabulary = load_file(toy_checkpoint()), Vocabulary(host.tree, second_world())
     vae = make_autoencoder(device).to(memory_format=torch.channels_last).requires_grad_(False)
     vae.load_state_dict(part(first, "first_stage_model."))
-    log.info("training on %s, stages in %s", device, args.work)
 
     def latents() -> dict:
         images, shown = zip(*drawn(_draw, range(PICTURES)), strict=True)
