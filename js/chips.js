@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { rolesOf, withRole } from "./override.js";
-import { addPanel, afterCall, createElement, growToFit, store } from "./panel.js";
+import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
 
 // The entry of the node's `ui` output and of its saved properties: { prompt, words: [{ text, nth, count, role }] }.
 const KEY = "el_chips";
@@ -92,10 +92,10 @@ class Chips {
     const override = this.widget("override");
     const before = String(override.value ?? "");
     const role = NEXT_ROLE[rolesOf(this.words, before)[index]];
-    this.node.graph?.beforeChange();
-    override.value = withRole(this.words, before, index, role);
-    override.callback?.(override.value, app.canvas, this.node);
-    this.node.graph?.afterChange();
+    asOneStep(() => {
+      override.value = withRole(this.words, before, index, role);
+      override.callback?.(override.value, app.canvas, this.node);
+    });
     this.update();
   }
 }

@@ -1,5 +1,7 @@
 /** What the panels under our nodes share: creating elements, attaching them to a node, saving their state with it. */
 
+import { app } from "../../scripts/app.js";
+
 const style = document.createElement("link");
 style.rel = "stylesheet";
 style.href = new URL("./panel.css", import.meta.url).href;
@@ -46,11 +48,25 @@ export function growToFit(node, root, height, width = 0) {
   node.setDirtyCanvas(true, true);
 }
 
+/**
+ * Calls `edit`, which changes the node, as one step that the user can undo. The canvas has to be told, not the graph:
+ * only then does the front end compare the workflow at once. Otherwise it would not see a click's change before the
+ * next click, one undo would take back two clicks, and a reload would lose the last one.
+ */
+export function asOneStep(edit) {
+  app.canvas.emitBeforeChange();
+  try {
+    edit();
+  } finally {
+    app.canvas.emitAfterChange();
+  }
+}
+
 /** Merges `change` into what the workflow stores for the node under `key`, as one step that the user can undo. */
 export function store(node, key, change) {
-  node.graph?.beforeChange();
-  node.properties[key] = { ...node.properties[key], ...change };
-  node.graph?.afterChange();
+  asOneStep(() => {
+    node.properties[key] = { ...node.properties[key], ...change };
+  });
 }
 
 /** Calls `listener` with the same arguments after every call of the node's method `name`. */

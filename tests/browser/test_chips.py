@@ -94,6 +94,19 @@ def test_reload_and_a_saved_workflow_keep_the_chips(either_front: Front, open_fr
     assert roles(other.panel(WORDS)) == before
 
 
+def test_one_undo_takes_back_one_click(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    front.run("window.dispatchEvent(new MouseEvent('mouseup'))")  # the front end has seen all that was there before
+    panel.get_by_role("button", name="cat").click()
+    first = front.value(WORDS, "override")
+    assert "scene: cat" in first
+    panel.get_by_role("button", name="cat").click()
+    assert front.value(WORDS, "override") != first
+    front.run("app.extensionManager.command.execute('Comfy.Undo')")
+    front.wait("override => app.graph.nodes.some((node) => node.widgets?.some((w) => w.value === override))", first)
+
+
 def test_words_are_text_and_an_old_prompt_is_told(front: Front):
     panel = parsed(front)
     assert panel.locator("img").count() == 0
