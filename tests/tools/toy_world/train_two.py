@@ -1,9 +1,9 @@
 """Train the second toy checkpoint, on from the first one: `python -m tests.tools.toy_world.train_two` (`make toy-two`).
 
-Three stages with fixed seeds and step counts, each kept in the work folder and not run again: `latents` (the second
-world's pictures through the first world's autoencoder), `diffusion` (UNet and text encoder go on learning; a run that
-was broken off goes on where it stopped) and `judge`. Writes `toy_two.safetensors` and `group_judge.safetensors`. Runs
-on a CUDA device when there is one, else on the CPU.
+Three stages with fixed seeds and step counts, each kept in the work folder and not run again: `judge` (first, so that
+it can say what the snapshots of the next stage draw), `latents` (the second world's pictures through the first world's
+autoencoder) and `diffusion` (UNet and text encoder go on learning; a run that was broken off goes on where it stopped).
+Writes `toy_two.safetensors` and `group_judge.safetensors`. Runs on a CUDA device when there is one, else on the CPU.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def main() -> None:
         train_diffusion(DIFFUSION, data["latents"], caption, vocabulary, unet, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
-    parts = staged(args.work / "diffusion.pt", diffusion)
     judge = staged(args.work / "judge.pt", partial(_judge, vae, device))
+    parts = staged(args.work / "diffusion.pt", diffusion)
     files = {
         "toy_two": checkpoint(parts["unet"], parts["text"], vae.state_dict(), vocabulary),
         "group_judge": {k: v.half().cpu().contiguous() for k, v in judge.items()},
