@@ -67,8 +67,11 @@ toy: host ## train the toy checkpoint anew (90 minutes on 2 cores)
 toy-two: host ## train the checkpoint of the second toy world, on from the first (goes on where it was broken off)
 	$(RUN) -m tests.tools.toy_world.train_two
 
-toy-quality: host ## measure the toy checkpoint (the numbers of its model card)
-	$(RUN) -m tests.tools.toy_world.quality
+toy-transformer: host ## train the toy transformer anew (goes on where it was broken off)
+	$(RUN) -m tests.tools.toy_world.train_transformer
+
+toy-quality: host ## measure the toy checkpoints: the tables of their model cards (ARGS=--help)
+	$(RUN) -m tests.tools.toy_world.quality $(ARGS)
 
 word-kinds: host ## make nodes/core/words/english/data/word_kinds.txt.gz anew from WordNet (DICT=its dict folder)
 	$(RUN) -m tests.tools.wordnet $(DICT)

@@ -1,4 +1,4 @@
-"""The private base directory of a ComfyUI run: the pack and the toy model as custom nodes, and the model folders.
+"""The private base directory of a ComfyUI run: the pack and the toy models as custom nodes, and the model folders.
 
 The pack is linked entry by entry, as a user's installation would have it: linking the repository's root would make
 `.comfyui/` a part of itself, endless for whatever follows links.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .install import Host
-from .paths import HOME, ROOT, TOY_CHECKPOINT, TOY_NODE
+from .paths import HOME, ROOT, TOY_CHECKPOINT, TOY_NODE, TOY_TRANSFORMER, TOY_TWO
 
 PACK_NAME = "explainable-latents"
 PACK_ENTRIES = (
@@ -33,7 +33,7 @@ FOLDERS = ("custom_nodes", "models/checkpoints", "input", "output", "temp", "use
 
 
 def prepare_base(base: Path, custom_nodes: Sequence[Path] = (), source: Path = ROOT) -> Path:
-    """Make or refresh a base directory with the pack in `source`, the toy model and further `custom_nodes`.
+    """Make or refresh a base directory with the pack in `source`, the toy models and further `custom_nodes`.
 
     What a user keeps in it stays.
     """
@@ -45,7 +45,8 @@ def prepare_base(base: Path, custom_nodes: Sequence[Path] = (), source: Path = R
         _link(pack / entry, source / entry)
     for node in (TOY_NODE, *custom_nodes):
         _link(base / "custom_nodes" / node.name, node)
-    _link(base / "models" / "checkpoints" / TOY_CHECKPOINT.name, TOY_CHECKPOINT)
+    for checkpoint in (TOY_CHECKPOINT, TOY_TWO, TOY_TRANSFORMER):
+        _link(base / "models" / "checkpoints" / checkpoint.name, checkpoint)
     return base
 
 

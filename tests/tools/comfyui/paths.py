@@ -6,6 +6,8 @@ ROOT = Path(__file__).resolve().parents[3]
 HOME = ROOT / ".comfyui"  # everything the test host needs; ignored by git, safe to delete
 TOY_NODE = ROOT / "tests" / "tools" / "toy_world" / "comfyui_toy_model"
 TOY_CHECKPOINT = ROOT / "tests" / "tools" / "toy_world" / "toy.safetensors"
+TOY_TWO = TOY_CHECKPOINT.with_name("toy_two.safetensors")
+TOY_TRANSFORMER = TOY_CHECKPOINT.with_name("toy_transformer.safetensors")
 
 
 def toy_checkpoint() -> Path:

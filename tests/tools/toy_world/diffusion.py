@@ -1,4 +1,4 @@
-"""The training of a toy's UNet and text encoder, which can be broken off and taken up again, and what stages share."""
+"""The training of a toy's network and text encoder, which can be broken off and taken up again; what stages share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .modules import TextEncoder, plain_attention
+from .modules import TextEncoder
+from .objectives import Objective
+from .precision import mixed
 from .vocabulary import Vocabulary
 
 log = logging.getLogger("toy_world")
@@ -22,7 +24,7 @@ SNAPSHOT_STEPS = 500
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast UNet and text encoder learn."""
+    """How long and how fast network and text encoder learn."""
 
     steps: int
     batch: int
@@ -47,12 +49,6 @@ def reporter(name: str, steps: int, first: int = 0) -> Iterator[None]:
             log.info("%s %d/%d loss %.5f, %.0f s, %.1f min left", name, step, steps, np.mean(losses), spent, left)
             losses.clear()
     yield
-
-
-def alphas_cumprod() -> Tensor:
-    """Return ᾱ_t of Stable Diffusion 1.x for its 1000 timesteps (scaled-linear β from 0.00085 to 0.012)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return (1 - betas).cumprod(0).float()
 
 
 class Average:
@@ -91,47 +87,42 @@ def train_diffusion(
     latents: Tensor,
     caption: Callable[[int, np.random.Generator], str],
     vocabulary: Vocabulary,
-    unet: nn.Module,
+    objective: Objective,
     text: TextEncoder,
     snapshot: Path,
 ) -> None:
-    """Train UNet and text encoder (in place): ε-prediction, min-SNR weights (γ = 5), one prompt in ten empty, EMA.
+    """Train the objective's network and the text encoder (in place): one prompt in ten empty, EMA.
 
     latents: [N,4,16,16] as the network sees them. caption: describes the i-th of them in a random way.
-    The text encoder's end-of-text vector is blanked in three samples of ten, so that the words themselves have to carry
-    what they mean (nothing about attention is supervised). `snapshot` receives everything every 500 steps; a run that
-    finds it goes on from there and ends as if it had never stopped.
+    The text encoder's end-of-text vector is left out in three samples of ten, so that the words themselves have to
+    carry what they mean (nothing about attention is supervised). `snapshot` receives everything every 500 steps; a run
+    that finds it goes on from there and ends as if it had never stopped.
     """
     rng = np.random.default_rng(4)
-    device = next(unet.parameters()).device
-    parameters = [*unet.parameters(), *text.parameters()]
+    device = next(text.parameters()).device
+    parameters = [*objective.network.parameters(), *text.parameters()]
     average = Average(parameters)
     optimiser = torch.optim.AdamW(parameters, plan.learning_rate, weight_decay=1e-2, betas=(0.9, 0.99), fused=True)
     lr = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(schedule, steps=plan.steps))
     first = _restore(snapshot, parameters, average, optimiser, lr, rng, device)
-    alphas = alphas_cumprod().to(device)
-    options = {"optimized_attention_override": plain_attention} if device.type == "cpu" else {}
     report = reporter("diffusion", plan.steps, first)
     next(report)
     for step in range(first, plan.steps):
         picks = rng.integers(len(latents), size=plan.batch)
         captions = [caption(i, rng) if rng.random() > 0.1 else "" for i in picks]
         rows, keep, end = (x.to(device) for x in vocabulary.encode(captions))
-        x0 = latents[torch.from_numpy(picks)].to(device)
-        t = torch.randint(1000, (len(picks),), device=device)
-        noise, a = torch.randn_like(x0), alphas[t].view(-1, 1, 1, 1)
-        with torch.autocast(device.type, torch.bfloat16):
-            context = text(rows, keep & ~(end & (torch.rand(len(picks), 1, device=device) < 0.3)))
-            predicted = unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t.float(), context, transformer_options=options)
-        snr = alphas[t] / (1 - alphas[t])
-        loss = ((predicted.float() - noise) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / snr
+        noised = objective.noised(latents[torch.from_numpy(picks)].to(device))
+        with mixed(device):
+            keep = keep & ~(end & (torch.rand(len(picks), 1, device=device) < 0.3))
+            predicted = objective.predict(noised, text(rows, keep), keep)
+        loss = (((predicted.float() - noised.target) ** 2).mean((1, 2, 3)) * noised.weight).mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.mean().backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         lr.step()
         average.update()
-        report.send(loss.mean().item())
+        report.send(loss.item())
         if (step + 1) % SNAPSHOT_STEPS == 0:
             _save(snapshot, step + 1, parameters, average, optimiser, lr, rng, device)
     average.apply()

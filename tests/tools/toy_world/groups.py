@@ -98,7 +98,7 @@ def random_group(seed: int) -> Group:
     rng = np.random.default_rng([seed, 4051])
     choice = rng.random()
     if choice < FIRST_WORLD:
-        return _first_world(seed)
+        return first_world_group(seed)
     count = 1 if choice < OTHER_PLACES else 2
     return make_group(tuple(rng.choice(SUBJECT_NAMES, count, replace=False)), rng.choice(SCENE_NAMES), rng)
 
@@ -153,7 +153,7 @@ def _thing(placed: _Placed, mask: np.ndarray) -> Thing:
     return Thing(placed.subject, placed.colour, placed.size, side, placed.mirrored, mask, box, points)
 
 
-def _first_world(seed: int) -> Group:
+def first_world_group(seed: int) -> Group:
     """The first world's picture of this seed; its subject is large and faces right."""
     picture = random_picture(seed)
     placed = _Placed(picture.kind.subject, picture.kind.colour, "large", False, *picture.figure)

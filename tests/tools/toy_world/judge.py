@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import pictures
+from .precision import mixed
 
 log = logging.getLogger("toy_world")
 
@@ -120,7 +121,7 @@ def fit(
     lr = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for step in range(steps):
         images, *truth = (x.to(device) for x in draw(seeds[step * batch : (step + 1) * batch]))
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             verdict = judge(degrade(images, vae, generator))
         loss = loss_of(verdict, *truth)
         optimiser.zero_grad(set_to_none=True)

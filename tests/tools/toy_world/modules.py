@@ -29,6 +29,17 @@ UNET_CONFIG = {
     "dtype": torch.float32,
 }
 
+TRANSFORMER_CONFIG = {
+    "in_channels": 16,  # of a token: 2 x 2 latent pixels
+    "out_channels": 4,
+    "num_layers": 4,
+    "attention_head_dim": 32,
+    "num_attention_heads": 4,
+    "joint_attention_dim": CONTEXT,
+    "axes_dims_rope": (8, 12, 12),
+    "dtype": torch.float32,
+}
+
 
 def initialise(module: nn.Module) -> None:
     """Give every layer of `module` fresh weights; the host creates its layers without any."""
@@ -59,6 +70,26 @@ def make_unet(device: torch.device) -> nn.Module:
             nn.init.zeros_(block.proj_out.weight)
     nn.init.zeros_(unet.out[-1].weight)
     return unet
+
+
+def make_transformer(device: torch.device) -> nn.Module:
+    """Return the host's Qwen-Image transformer with fresh weights; every block passes its input on at first.
+
+    As in the original training of such networks (adaLN-zero, Peebles & Xie 2023).
+    """
+    import comfy.ops
+    from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
+
+    network = QwenImageTransformer2DModel(**TRANSFORMER_CONFIG, device=device, operations=comfy.ops.disable_weight_init)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.constant_(parameter, float(name.endswith("weight")))  # of a norm; else a bias
+    modulations = [layer for block in network.transformer_blocks for layer in (block.img_mod[1], block.txt_mod[1])]
+    for layer in (*modulations, network.norm_out.linear, network.proj_out):
+        nn.init.zeros_(layer.weight)
+    return network
 
 
 def make_autoencoder(device: torch.device) -> nn.Module:
@@ -132,8 +163,24 @@ class TextEncoder(nn.Module):
         return renamed | {"text_projection.weight": torch.eye(CONTEXT)}
 
 
-def plain_attention(_backend, q: Tensor, k: Tensor, v: Tensor, heads: int, *_args, **_kwargs) -> Tensor:
-    """Attention override by two batched products: on a CPU its backward pass is far faster than the fused kernel's."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
-    return (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+def plain_attention(
+    _backend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    mask: Tensor | None = None,
+    *_args,
+    skip_reshape: bool = False,
+    **_kwargs,
+) -> Tensor:
+    """Attention override by two batched products: on a CPU its backward pass is far faster than the fused kernel's.
+
+    mask: [B,1,keys], added to the scores. skip_reshape: the heads are a dimension already.
+    """
+    if not skip_reshape:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores + mask.unsqueeze(1)
+    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)

@@ -1,17 +1,16 @@
-"""Measure the toy checkpoint in a real ComfyUI: `python -m tests.tools.toy_world.quality` (`make toy-quality`).
+"""Measure the toy checkpoints in a real ComfyUI: `python -m tests.tools.toy_world.quality` (`make toy-quality`).
 
-Prints the numbers of the model card: the judge on held-out pictures, the autoencoder, 49 prompts × 4 seeds with the
-stock KSampler, and the attention of the subject word against the true mask on noised held-out pictures. Writes all
-generated pictures as one grid.
+Prints the tables of the model cards: the judges on held-out pictures, the autoencoder, what the stock KSampler draws,
+and the attention of subject words against the true masks on noised held-out pictures, for every checkpoint that is
+there. Writes all generated pictures as grids.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,41 +20,28 @@ from tqdm import tqdm
 from ..comfyui.command import run_main
 from ..comfyui.inprocess import load_comfyui
 from ..comfyui.pack import alias_pack
-from ..comfyui.paths import ROOT, toy_checkpoint
+from ..comfyui.paths import ROOT, TOY_CHECKPOINT, TOY_TRANSFORMER, TOY_TWO
+from ..contact_sheet import contact_sheet
+from .cases import HELD_OUT
+from .group_judge import load_group_judge
 from .judge import held_out_quality, judge_images, load_judge
+from .loaded import Toy
 from .pictures import SCENE_NAMES, SUBJECT_NAMES, random_picture
+from .quality_attention import LEVELS, Overlap, mean_overlap, overlaps, pair_pictures, single_pictures
+from .quality_groups import (
+    Answer,
+    answers,
+    by_colour,
+    by_subject,
+    judge_quality,
+    outcomes,
+    pair_prompts,
+    single_prompts,
+)
+from .table import table
 
-HELD_OUT = 1_000_000
-TIMESTEPS = (250, 500, 750)
-
-
-class Toy:
-    """The checkpoint as a stock ComfyUI loads it."""
-
-    def __init__(self) -> None:
-        import comfy.sd
-
-        from . import comfyui_toy_model  # noqa: F401  registers the model
-
-        self.model, self.clip, self.vae, _ = comfy.sd.load_checkpoint_guess_config(str(toy_checkpoint()))
-
-    def encode(self, text: str) -> Any:
-        """Conditioning of a prompt."""
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
-
-    def generate(self, prompt: str, seeds: range, cfg: float, sampler: str, scheduler: str) -> torch.Tensor:
-        """One 128×128 picture per seed after 50 steps from pure noise, [N,3,128,128] in [0,1].
-
-        Each equals a batch of one.
-        """
-        import nodes
-
-        pictures = []
-        for seed in seeds:
-            settings = (seed, 50, cfg, sampler, scheduler, self.encode(prompt), self.encode(""))
-            (latent,) = nodes.common_ksampler(self.model, *settings, {"samples": torch.zeros(1, 4, 16, 16)})
-            pictures.append(self.vae.decode(latent["samples"]).permute(0, 3, 1, 2))
-        return torch.cat(pictures).clamp(0, 1)
+PARTS = ("judge", "autoencoder", "attention", "generation")
+PICTURES = 200  # for every row of a table of attention
 
 
 def autoencoder_psnr(toy: Toy, count: int = 200) -> float:
@@ -65,41 +51,6 @@ def autoencoder_psnr(toy: Toy, count: int = 200) -> float:
         image = torch.from_numpy(random_picture(seed).image.copy()).float()[None] / 255
         error = ((toy.vae.decode(toy.vae.encode(image)) - image) ** 2).mean().item()
         values.append(-10 * np.log10(error))
-    return statistics.mean(values)
-
-
-def attention_iou(toy: Toy, timestep: int, layers: str, count: int = 200) -> float:
-    """Mean IoU of (subject word's attention > its mean) with the true mask, held-out pictures noised to `timestep`."""
-    import comfy.sample
-    import comfy.samplers
-
-    from explainable_latents.nodes.core.words.parsing import parse
-    from explainable_latents.nodes.host.attention.observer import observe
-    from explainable_latents.nodes.host.tokens import tokenize
-
-    sigma = float(toy.model.get_model_object("model_sampling").sigma(torch.tensor(float(timestep))))
-    values = []
-    for seed in range(HELD_OUT, HELD_OUT + count):
-        picture = random_picture(seed)
-        prompt = f"{picture.kind.subject} on {picture.kind.scene}"
-        image = torch.from_numpy(picture.image.copy()).float()[None] / 255
-        latent = toy.vae.encode(image)
-        patched = toy.model.clone()
-        capture = observe(patched, parse(prompt, tokenize(toy.clip, prompt), picture.kind.subject), layers=layers)
-        comfy.sample.sample_custom(
-            patched,
-            comfy.sample.prepare_noise(latent, seed),
-            1.0,
-            comfy.samplers.sampler_object("euler"),
-            torch.tensor([sigma, 0.0]),
-            toy.encode(prompt),
-            toy.encode(""),
-            latent,
-            disable_pbar=True,
-        )
-        heat = capture.latest().maps[0, 0]
-        mask = (heat > heat.mean()).repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
-        values.append((mask & picture.mask).sum() / (mask | picture.mask).sum())
     return statistics.mean(values)
 
 
@@ -120,32 +71,111 @@ def generation_quality(
         rows.append(torch.cat(row))
     tiles = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     grid.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((tiles.permute(1, 2, 0) * 255).byte().numpy()).save(grid)
+    _picture(tiles).save(grid)
     return {k: statistics.mean(v) for k, v in right.items()}
+
+
+def first_world(toy: Toy, parts: set[str], out: Path, name: str, schedulers: Sequence[tuple[float, str, str]]) -> None:
+    """Print a checkpoint's tables on the first world's pictures and prompts."""
+    if "attention" in parts:
+        found = overlaps(toy, single_pictures(PICTURES))
+        print(f"\nIoU of the subject word's attention with its mask, {PICTURES} pictures of the first world\n")
+        print(attention_table(found, {"IoU": lambda **wanted: mean_overlap(found, **wanted)}))
+    if "generation" in parts:
+        for cfg, sampler, scheduler in schedulers:
+            quality = generation_quality(toy, cfg, sampler, scheduler, out / f"{name}_{sampler}_cfg{cfg:g}.png")
+            print(f"cfg {cfg}, {sampler}: " + ", ".join(f"prompted {k} {v:.1%}" for k, v in quality.items()))
+
+
+def attention_table(found: Sequence[Overlap], columns: dict[str, Callable[..., str]]) -> str:
+    """A table: layers, then each of `columns` at every noise level."""
+    headings = ["layers", *(f"{name}, t = {level}" for level in LEVELS for name in columns)]
+    layers = dict.fromkeys(overlap.layer for overlap in found)
+    rows = [[a, *(cell(layer=a, level=level) for level in LEVELS for cell in columns.values())] for a in layers]
+    return table(headings, rows)
+
+
+def measure_first(parts: set[str], out: Path) -> None:
+    """Print the tables of the first checkpoint."""
+    toy = Toy()
+    if "judge" in parts:
+        print({k: f"{v:.1%}" for k, v in held_out_quality(load_judge()).items()})
+    if "autoencoder" in parts:
+        print(f"autoencoder: {autoencoder_psnr(toy):.1f} dB")
+    first_world(toy, parts, out, "first", ((3.0, "euler", "normal"), (8.0, "ddpm", "ddim_uniform")))
+
+
+def measure_two(parts: set[str], out: Path, checkpoint: Path = TOY_TWO) -> None:
+    """Print the tables of the second world's checkpoint; the first world's under it come first."""
+    toy, judge = Toy(checkpoint), load_group_judge(checkpoint.with_name("group_judge.safetensors"))
+    first_world(toy, parts, out, "two", ((3.0, "euler", "normal"), (8.0, "ddpm", "ddim_uniform")))
+    if "judge" in parts:
+        print({k: f"{v:.1%}" for k, v in judge_quality(judge).items()})
+    if "attention" in parts:
+        found = overlaps(toy, pair_pictures(PICTURES))
+        print(f"\nIoU of a word's attention with its own and the other subject's mask, {PICTURES} pictures of two\n")
+        columns = {
+            which: lambda which=which, **wanted: mean_overlap(found, which, **wanted) for which in ("own", "other")
+        }
+        print(attention_table(found, columns))
+        print("\nThe same by subject, all layers\n")
+        rows = [
+            [s, *(mean_overlap(found, which, layer="all", level=t, word=s) for t in LEVELS for which in columns)]
+            for s in SUBJECT_NAMES
+        ]
+        print(table(["subject", *(f"{which}, t = {t}" for t in LEVELS for which in columns)], rows))
+    if "generation" in parts:
+        answered = {
+            "one subject": answers(toy, judge, single_prompts(coloured=False), 4, 2_000_000),
+            "one, coloured": answers(toy, judge, single_prompts(coloured=True), 4, 2_010_000),
+            "two subjects": answers(toy, judge, pair_prompts(coloured=False), 6, 2_020_000),
+            "two, coloured": answers(toy, judge, pair_prompts(coloured=True), 6, 2_030_000),
+        }
+        print_answers(answered, out, "two")
+
+
+def measure_transformer(parts: set[str], out: Path, checkpoint: Path = TOY_TRANSFORMER) -> None:
+    """Print the tables of the transformer."""
+    toy = Toy(checkpoint)
+    first_world(toy, parts, out, "transformer", ((3.0, "euler", "simple"),))
+
+
+def print_answers(answered: dict[str, list[Answer]], out: Path, name: str) -> None:
+    """Print what a checkpoint drew for each kind of prompts, and write the pictures, a row for every prompt."""
+    for write in (outcomes, by_subject, by_colour):
+        print(f"\n{write(answered)}")
+    for kind, each in answered.items():
+        rows = [(answer.prompt.text, [_picture(picture) for picture in answer.pictures]) for answer in each]
+        file = out / f"{name}_{kind.replace(', ', '_').replace(' ', '_')}.png"
+        contact_sheet([""] * len(each[0].pictures), rows, 128).save(file)
+
+
+def _picture(tensor: torch.Tensor) -> Image.Image:
+    return Image.fromarray((tensor.permute(1, 2, 0) * 255).byte().numpy())
+
+
+MEASURES = {
+    "first": (TOY_CHECKPOINT, measure_first),
+    "two": (TOY_TWO, measure_two),
+    "transformer": (TOY_TRANSFORMER, measure_transformer),
+}
 
 
 @torch.inference_mode()  # as the host runs its nodes: the pictures must not keep how they were made
 def main() -> None:
     """Print every number."""
+    there = [name for name, (file, _) in MEASURES.items() if file.is_file()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "toy", help="folder for the grids")
-    parser.add_argument("--only", choices=("judge", "autoencoder", "attention", "generation"), help="one part")
+    parser.add_argument("--of", nargs="+", choices=MEASURES, default=there, help="checkpoints (all that are there)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the tables")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     load_comfyui()
     alias_pack()
-    toy = Toy()
-    wanted = {args.only} if args.only else {"judge", "autoencoder", "attention", "generation"}
-    if "judge" in wanted:
-        print({k: f"{v:.1%}" for k, v in held_out_quality(load_judge()).items()})
-    if "autoencoder" in wanted:
-        print(f"autoencoder: {autoencoder_psnr(toy):.1f} dB")
-    if "attention" in wanted:
-        for timestep, layers in itertools.product(TIMESTEPS, ("all", "16x16", "8x8")):
-            print(f"attention, t = {timestep}, layers {layers}: IoU {attention_iou(toy, timestep, layers):.2f}")
-    if "generation" in wanted:
-        for cfg, sampler, scheduler in ((3.0, "euler", "normal"), (8.0, "ddpm", "ddim_uniform")):
-            quality = generation_quality(toy, cfg, sampler, scheduler, args.out / f"grid_{sampler}_cfg{cfg:g}.png")
-            print(f"cfg {cfg}, {sampler}: " + ", ".join(f"prompted {k} {v:.1%}" for k, v in quality.items()))
+    for name in args.of:
+        print(f"\n== {name}")
+        MEASURES[name][1](set(args.only), args.out)
 
 
 if __name__ == "__main__":

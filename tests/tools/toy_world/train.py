@@ -31,6 +31,8 @@ from .diffusion import reporter, schedule, staged, train_diffusion
 from .export import save_checkpoint
 from .judge import train_judge
 from .modules import TextEncoder, make_autoencoder, make_unet
+from .objectives import NoisePrediction
+from .precision import mixed
 from .vocabulary import Vocabulary, first_world
 
 log = logging.getLogger("toy_world")
@@ -86,7 +88,7 @@ def train_autoencoder(plan: Plan, images: Tensor, device: torch.device) -> nn.Mo
     next(report)
     for _ in range(plan.autoencoder_steps):
         real = random_crops(images, plan.autoencoder_batch, plan.crop, generator).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             latent = vae.taesd_encoder(real.contiguous(memory_format=torch.channels_last)).float()
             noisy = latent + 0.05 * torch.randn_like(latent)
             decoded = vae.taesd_decoder(noisy).float()
@@ -107,7 +109,7 @@ def encode(vae: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     parts = []
     for chunk in images.split(32):
         batch = (chunk.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             parts.append(vae.taesd_encoder(batch).float().cpu())
     return torch.cat(parts)
 
@@ -157,7 +159,8 @@ def main() -> None:
         def caption(i: int, rng: np.random.Generator) -> str:
             return pictures.caption(shown[i], rng)
 
-        train_diffusion(DIFFUSION, scaled, caption, vocabulary, unet, text, args.work / "snapshot.pt")
+        objective = NoisePrediction(unet)
+        train_diffusion(DIFFUSION, scaled, caption, vocabulary, objective, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
     parts = staged(args.work / "diffusion.pt", diffusion)

@@ -17,12 +17,14 @@ from torch import nn
 
 from ..comfyui.command import run_main, whole_file
 from ..comfyui.paths import HOME, toy_checkpoint
+from .continued import Shown, as_shown, captions, encoded, frozen_autoencoder, part, taught_text
 from .diffusion import Plan, staged, train_diffusion
 from .export import State, checkpoint
 from .group_judge import train_group_judge
-from .groups import Named, describe, random_group
-from .modules import TextEncoder, make_autoencoder, make_unet
-from .train import as_tensor, begin, drawn, encode
+from .groups import random_group
+from .modules import make_unet
+from .objectives import NoisePrediction
+from .train import begin
 from .vocabulary import Vocabulary, second_world
 
 PICTURES = 24_000
@@ -30,51 +32,19 @@ DIFFUSION = Plan(steps=12_000, batch=32, learning_rate=4e-4)
 JUDGE_STEPS = 2_000
 
 
-def part(state: State, prefix: str) -> State:
-    """The tensors under a `prefix`, in float32, without it."""
-    return {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
-
-
-def taught_text(state: State, vocabulary: Vocabulary) -> TextEncoder:
-    """The first checkpoint's text encoder with a row for every word of `vocabulary`; new words start at random."""
-    encoder = TextEncoder(vocabulary.rows)
-    own = part(state, "cond_stage_model.transformer.text_model.")
-    weights = {k.removeprefix("embeddings.").removeprefix("encoder."): v for k, v in own.items()}
-    table = weights.pop("token_embedding.weight")
-    encoder.load_state_dict(weights | {"token_embedding.weight": encoder.token_embedding.weight.detach()})
-    known = {int(token): row for row, token in enumerate(state["cond_stage_model.token_ids"], start=1)}
-    with torch.no_grad():
-        encoder.token_embedding.weight[0] = table[0]
-        for row, token in enumerate(vocabulary.token_ids, start=1):
-            if token in known:
-                encoder.token_embedding.weight[row] = table[known[token]]
-    return encoder
-
-
 def main() -> None:
     """Run every stage that is not finished and write both files."""
     args, device, host = begin(__doc__, HOME / "toy_two")
     first, vocabulary = load_file(toy_checkpoint()), Vocabulary(host.tree, second_world())
-    vae = make_autoencoder(device).to(memory_format=torch.channels_last).requires_grad_(False)
-    vae.load_state_dict(part(first, "first_stage_model."))
-
-    def latents() -> dict:
-        images, shown = zip(*drawn(_draw, range(PICTURES)), strict=True)
-        raw = encode(vae, as_tensor(images), device)
-        return {"latents": 0.18215 * (raw / vae.vae_scale.cpu() + vae.vae_shift.cpu()), "shown": list(shown)}
+    vae = frozen_autoencoder(first, device)
 
     def diffusion() -> dict[str, State]:
         torch.manual_seed(9)
         unet, text = make_unet(device).train(), taught_text(first, vocabulary).to(device).train()
         unet.load_state_dict(part(first, "model.diffusion_model."))
-        data = staged(args.work / "latents.pt", latents)
-        shown = [(scene, [Named(*words) for words in things]) for scene, things in data["shown"]]
-
-        def caption(i: int, rng: np.random.Generator) -> str:
-            scene, things = shown[i]
-            return describe(things, scene, rng)
-
-        train_diffusion(DIFFUSION, data["latents"], caption, vocabulary, unet, text, args.work / "snapshot.pt")
+        latents, caption = captions(staged(args.work / "latents.pt", lambda: encoded(_draw, range(PICTURES), vae)))
+        objective = NoisePrediction(unet)
+        train_diffusion(DIFFUSION, latents, caption, vocabulary, objective, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
     judge = staged(args.work / "judge.pt", partial(_judge, vae, device))
@@ -88,10 +58,8 @@ def main() -> None:
             save_file(state, file, metadata={"license": "GPL-3.0", "source": "tests/tools/toy_world/train_two.py"})
 
 
-def _draw(seed: int) -> tuple[np.ndarray, tuple[str, list[tuple[str, str, str, str]]]]:
-    """A picture, and its scene with what a caption can say of each thing."""
-    group = random_group(seed)
-    return group.image, (group.scene, [(t.subject, t.colour, t.size, t.side) for t in group.things])
+def _draw(seed: int) -> tuple[np.ndarray, Shown]:
+    return as_shown(random_group(seed))
 
 
 def _judge(vae: nn.Module, device: torch.device) -> State:

@@ -1,7 +1,8 @@
-"""Lets a stock ComfyUI load the toy checkpoint with its own loaders. For tests and the demo; users do not need it.
+"""Lets a stock ComfyUI load the toy checkpoints with its own loaders. For tests and the demo; users do not need it.
 
-ComfyUI recognises a checkpoint by its UNet. This module adds one more recognised model: an SD-type UNet with 64
-channels and 64-wide context, with the CLIP BPE tokenizer and a two-layer CLIP text encoder.
+ComfyUI recognises a checkpoint by its network. This module adds two recognised models, both with the CLIP BPE tokenizer
+and a two-layer CLIP text encoder of width 64: an SD-type UNet with 64 channels, and a Qwen-Image transformer whose
+tokens have 16 channels.
 """
 
 import comfy.supported_models
@@ -37,6 +38,21 @@ class ToyTokenizer(sd1_clip.SD1Tokenizer):
         super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=ToyClipTokenizer)
 
 
+class ToyUnpaddedClipTokenizer(ToyClipTokenizer):
+    """The same without padding: as many tokens as a prompt has, as of language models."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(embedding_directory, tokenizer_data)
+        self.pad_to_max_length = False
+
+
+class ToyUnpaddedTokenizer(sd1_clip.SD1Tokenizer):
+    """Tokenizer of the toy transformer, under the usual key `l`."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=ToyUnpaddedClipTokenizer)
+
+
 class ToyClipModel(sd1_clip.SDClipModel):
     """Two transformer layers; the vectors of padding tokens are zero."""
 
@@ -58,13 +74,10 @@ class ToyTextEncoder(sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, clip_model=ToyClipModel, model_options=model_options or {})
 
 
-class ToyModel(supported_models_base.BASE):
-    """An ε-prediction SD-type UNet with the β schedule of Stable Diffusion 1.x."""
+class ToyText:
+    """What the toy models' classes share: a text encoder whose table holds only the words of its world."""
 
-    unet_config = {"context_dim": WIDTH, "model_channels": 64, "use_linear_in_transformer": False}
-    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
-    latent_format = latent_formats.SD15
-    memory_usage_factor = 1.0
+    tokenizer = ToyTokenizer
 
     def process_clip_state_dict(self, state_dict):
         """Rename the text encoder's weights and expand its compact table to the CLIP vocabulary.
@@ -82,9 +95,45 @@ class ToyModel(supported_models_base.BASE):
 
     def clip_target(self, state_dict=None):
         """Return the tokenizer and text encoder classes."""
-        return supported_models_base.ClipTarget(ToyTokenizer, ToyTextEncoder)
+        return supported_models_base.ClipTarget(self.tokenizer, ToyTextEncoder)
+
+
+class ToyModel(ToyText, supported_models_base.BASE):
+    """An ε-prediction SD-type UNet with the β schedule of Stable Diffusion 1.x."""
+
+    unet_config = {"context_dim": WIDTH, "model_channels": 64, "use_linear_in_transformer": False}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    latent_format = latent_formats.SD15
+    memory_usage_factor = 1.0
+
+
+class ToyLatents(latent_formats.SD15):
+    """The toy autoencoder's latents as one frame each, as the Qwen-Image class has them."""
+
+    latent_dimensions = 3
+
+
+class ToyTransformer(ToyText, comfy.supported_models.QwenImage):
+    """A flow-matching Qwen-Image transformer of width 128."""
+
+    tokenizer = ToyUnpaddedTokenizer
+    unet_config = {"image_model": "qwen_image", "in_channels": 16}
+    unet_extra_config = {
+        "out_channels": 4,
+        "attention_head_dim": 32,
+        "num_attention_heads": 4,
+        "joint_attention_dim": WIDTH,
+        "axes_dims_rope": (8, 12, 12),
+    }
+    sampling_settings = {"multiplier": 1.0, "shift": 0.0}  # pictures so small need no more steps at high noise
+    latent_format = ToyLatents
+    memory_usage_factor = 1.0
+    vae_key_prefix = ["first_stage_model."]
+    text_encoder_key_prefix = ["cond_stage_model."]
 
 
 comfy.supported_models.models.append(ToyModel)
+# Before the host's own, which takes every Qwen-Image transformer for one of width 3072.
+comfy.supported_models.models.insert(0, ToyTransformer)
 
 NODE_CLASS_MAPPINGS = {}

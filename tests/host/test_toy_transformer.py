@@ -1,0 +1,127 @@
+"""A transformer of the toy's kind with random weights in the real ComfyUI's own loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from explainable_latents.nodes.core.words.parsing import parse
+from explainable_latents.nodes.host.tokens import tokenize
+from tests.tools.comfyui.install import installed
+from tests.tools.toy_world.continued import part, taught_text
+from tests.tools.toy_world.export import checkpoint
+from tests.tools.toy_world.modules import make_transformer
+from tests.tools.toy_world.vocabulary import Vocabulary, second_world
+
+PROMPT = "a small cat on the left and a blue bus on the road"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(comfy) -> Vocabulary:
+    return Vocabulary(installed().tree, second_world())
+
+
+@pytest.fixture(scope="module")
+def trained(vocabulary, toy_checkpoint):
+    """A network and a text encoder with the weights that they have after they went through the file."""
+    torch.manual_seed(4)
+    network, text = make_transformer(CPU), taught_text(load_file(toy_checkpoint), vocabulary)
+    with torch.no_grad():
+        for parameter in (*network.parameters(), *text.parameters()):
+            parameter.add_(0.02 * torch.randn_like(parameter)).copy_(parameter.half())
+    return network.eval(), text.eval()
+
+
+@pytest.fixture(scope="module")
+def file(trained, vocabulary, toy_checkpoint) -> Iterator[Path]:
+    """The checkpoint, in a folder of the host's."""
+    import folder_paths
+
+    network, text = trained
+    vae = part(load_file(toy_checkpoint), "first_stage_model.")
+    path = Path(folder_paths.get_folder_paths("checkpoints")[0]) / "random_transformer.safetensors"
+    save_file(checkpoint(network.state_dict(), text.state_dict(), vae, vocabulary), path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def parts(comfy, file):
+    """MODEL, CLIP, VAE from the stock loader node."""
+    import nodes
+
+    return nodes.CheckpointLoaderSimple().load_checkpoint(file.name)
+
+
+def test_the_network_is_small(file):
+    with safe_open(file, "pt") as tensors:
+        sizes = [tensors.get_slice(k).get_shape() for k in tensors.keys() if k.startswith("model.diffusion_model.")]  # noqa: SIM118
+    numbers = sum(torch.Size(size).numel() for size in sizes)
+    assert 2_000_000 < numbers < 3_000_000
+    assert 2 * numbers <= 8 * 2**20
+
+
+def test_the_stock_loader_gives_a_flow_model_of_the_qwen_image_class(parts):
+    model = parts[0].model
+    assert type(model).__name__ == "QwenImage"
+    assert type(model.diffusion_model).__name__ == "QwenImageTransformer2DModel"
+    assert (model.latent_format.latent_channels, model.latent_format.latent_dimensions) == (4, 3)
+    sampling = model.model_sampling
+    assert float(sampling.sigma_max) == 1.0
+    torch.testing.assert_close(sampling.sigma(torch.tensor([0.25, 0.5])), torch.tensor([0.25, 0.5]))
+
+
+def test_the_hosts_own_qwen_image_models_are_still_recognised(comfy):
+    import comfy.model_detection
+    import comfy.supported_models
+
+    shape = {"image_model": "qwen_image", "in_channels": 64, "num_layers": 60}
+    assert type(comfy.model_detection.model_config_from_unet_config(shape)) is comfy.supported_models.QwenImage
+
+
+@torch.inference_mode()
+def test_the_loaded_network_says_what_the_trained_one_says(parts, trained):
+    """Heads and rotary axes are not in the weights: only the values tell that they are the trained ones."""
+    generator = torch.Generator().manual_seed(5)
+    x, context = torch.randn(2, 4, 1, 16, 16, generator=generator), torch.randn(2, 9, 64, generator=generator)
+    t = torch.tensor([0.3, 0.8])
+    expected = trained[0](x, t, context)
+    loaded = parts[0].model.diffusion_model(x, t, context)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(loaded, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prompt_has_as_many_vectors_as_tokens_and_they_are_the_trained_ones(parts, trained, vocabulary):
+    clip = parts[1]
+    for prompt in (PROMPT, "", "a zebra on the beach"):
+        rows, keep, _ = vocabulary.encode([prompt])
+        vectors = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0]
+        count = int(keep.sum())
+        assert vectors.shape == (1, count, 64)
+        # the host keeps fp16 weights and computes in float32
+        torch.testing.assert_close(vectors, trained[1](rows, keep)[:, :count], atol=2e-3, rtol=0)
+
+
+def test_the_words_of_a_prompt_are_found_among_its_tokens(parts):
+    subjects = parse(PROMPT, tokenize(parts[1], PROMPT))
+    assert subjects.with_role("subject").labels == ("cat", "bus")
+    assert subjects.with_role("subject").positions() == ((3,), (10,))
+
+
+@torch.inference_mode()
+def test_the_stock_sampler_and_the_toys_autoencoder_make_pictures_of_it(parts):
+    import nodes
+
+    model, clip, vae = parts
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
+    start = {"samples": torch.zeros(2, 4, 16, 16)}
+    (latent,) = nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", positive, negative, start)
+    assert latent["samples"].shape == (2, 4, 1, 16, 16)
+    assert vae.decode(latent["samples"]).shape == (2, 128, 128, 3)
