@@ -110,7 +110,7 @@ def test_a_prompt_has_as_many_vectors_as_tokens_and_they_are_the_trained_ones(pa
 
 
 def test_the_words_of_a_prompt_are_found_among_its_tokens(parts):
-    subjects = parse(PROMPT, tokenize(parts[1], PROMPT))
+    subjects = parse(PROMPT, tokenize(parts[1], PROMPT), "cat, bus")
     assert subjects.with_role("subject").labels == ("cat", "bus")
     assert subjects.with_role("subject").positions() == ((3,), (10,))
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from .modules import TextEncoder
 from .objectives import Objective
 from .precision import mixed
+from .snapshots import Snapshot, whole
 from .vocabulary import Vocabulary
 
 log = logging.getLogger("toy_world")
-SNAPSHOT_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Average:
         weight = 1 - min(self.decay, (1 + self.count) / (10 + self.count))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.live], weight)
 
-    def state(self) -> dict:
-        """What `restore` needs."""
+    def state_dict(self) -> dict:
+        """What `load_state_dict` needs."""
         return {"values": self.values, "count": self.count}
 
     @torch.no_grad()
-    def restore(self, state: dict) -> None:
+    def load_state_dict(self, state: dict) -> None:
         """Go on from a `state`."""
         torch._foreach_copy_(self.values, state["values"])
         self.count = state["count"]
@@ -104,7 +104,13 @@ def train_diffusion(
     average = Average(parameters)
     optimiser = torch.optim.AdamW(parameters, plan.learning_rate, weight_decay=1e-2, betas=(0.9, 0.99), fused=True)
     lr = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(schedule, steps=plan.steps))
-    first = _restore(snapshot, parameters, average, optimiser, lr, rng, device)
+    kept = Snapshot(
+        snapshot,
+        parameters,
+        {"average": average, "optimiser": optimiser, "lr": lr},
+        {"numpy": (lambda: rng.bit_generator.state, partial(setattr, rng.bit_generator, "state"))},
+    )
+    first = kept.restore()
     report = reporter("diffusion", plan.steps, first)
     next(report)
     for step in range(first, plan.steps):
@@ -123,64 +129,12 @@ def train_diffusion(
         lr.step()
         average.update()
         report.send(loss.item())
-        if (step + 1) % SNAPSHOT_STEPS == 0:
-            _save(snapshot, step + 1, parameters, average, optimiser, lr, rng, device)
+        kept.after(step + 1)
     average.apply()
-
-
-def _save(
-    path: Path,
-    step: int,
-    parameters: list[nn.Parameter],
-    average: Average,
-    optimiser: torch.optim.Optimizer,
-    lr: torch.optim.lr_scheduler.LambdaLR,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> None:
-    """Everything that the next step depends on."""
-    generators = {"numpy": rng.bit_generator.state, "torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        generators["cuda"] = torch.cuda.get_rng_state()
-    state = {"step": step, "parameters": [p.detach() for p in parameters], "average": average.state()}
-    _write(path, state | {"optimiser": optimiser.state_dict(), "lr": lr.state_dict(), "generators": generators})
-
-
-def _restore(
-    path: Path,
-    parameters: list[nn.Parameter],
-    average: Average,
-    optimiser: torch.optim.Optimizer,
-    lr: torch.optim.lr_scheduler.LambdaLR,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> int:
-    """The number of steps that are done already; everything is then as it was after them."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    with torch.no_grad():
-        for p, value in zip(parameters, state["parameters"], strict=True):
-            p.copy_(value)
-    average.restore(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    lr.load_state_dict(state["lr"])
-    rng.bit_generator.state = state["generators"]["numpy"]
-    torch.set_rng_state(state["generators"]["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["generators"]["cuda"])
-    log.info("going on after step %d", state["step"])
-    return state["step"]
 
 
 def staged(path: Path, make: Callable[[], dict]) -> dict:
     """Return the state saved at `path`, making and saving it first if it is not there."""
     if not path.exists():
-        _write(path, make())
+        whole(path, make())
     return torch.load(path, weights_only=True)
-
-
-def _write(path: Path, state: dict) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)

@@ -67,8 +67,8 @@ def _batch(seeds: range) -> tuple[Tensor, ...]:
     return images, masks, colours, torch.tensor([SCENE_NAMES.index(group.scene) for group in groups])
 
 
-def train_group_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 32) -> GroupJudge:
-    """Train the judge on fresh pictures of the second world."""
+def train_group_judge(steps: int, vae: nn.Module, device: torch.device, snapshot: Path, batch: int = 32) -> GroupJudge:
+    """Train the judge on fresh pictures of the second world. snapshot: see `Snapshot`."""
 
     def loss(verdict: GroupVerdict, masks: Tensor, colours: Tensor, scenes: Tensor) -> Tensor:
         there = colours >= 0
@@ -80,7 +80,7 @@ def train_group_judge(steps: int, vae: nn.Module, device: torch.device, batch: i
     torch.manual_seed(7)
     generator = torch.Generator().manual_seed(8)
     seeds = range(FIRST_SEED, FIRST_SEED + steps * batch)
-    return fit(GroupJudge().to(device), loss, _batch, seeds, batch, vae, generator)
+    return fit(GroupJudge().to(device), loss, _batch, seeds, batch, vae, generator, snapshot)
 
 
 def load_group_judge(path: Path = Path(__file__).parent / "group_judge.safetensors") -> GroupJudge:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from . import pictures
 from .precision import mixed
+from .snapshots import Snapshot
 
 log = logging.getLogger("toy_world")
 
@@ -90,8 +91,8 @@ def degrade(images: Tensor, vae: nn.Module, generator: torch.Generator) -> Tenso
     return (images * gain + noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
 
 
-def train_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 32) -> Judge:
-    """Train the judge on fresh generator pictures (seeds from 100,000 on)."""
+def train_judge(steps: int, vae: nn.Module, device: torch.device, snapshot: Path, batch: int = 32) -> Judge:
+    """Train the judge on fresh generator pictures (seeds from 100,000 on). snapshot: see `Snapshot`."""
 
     def loss(verdict: Verdict, masks: Tensor, subjects: Tensor, scenes: Tensor) -> Tensor:
         named = F.cross_entropy(verdict.subject.float(), subjects) + F.cross_entropy(verdict.scene.float(), scenes)
@@ -99,7 +100,8 @@ def train_judge(steps: int, vae: nn.Module, device: torch.device, batch: int = 3
 
     torch.manual_seed(5)
     generator = torch.Generator().manual_seed(6)
-    return fit(Judge().to(device), loss, _batch, range(100_000, 100_000 + steps * batch), batch, vae, generator)
+    seeds = range(100_000, 100_000 + steps * batch)
+    return fit(Judge().to(device), loss, _batch, seeds, batch, vae, generator, snapshot)
 
 
 def fit(
@@ -110,16 +112,19 @@ def fit(
     batch: int,
     vae: nn.Module,
     generator: torch.Generator,
+    snapshot: Path,
 ) -> NetworkT:
     """Train a judge on the pictures of `seeds`, `batch` of them per step.
 
     draw: seeds -> images [B,3,128,128] and what is true of them. loss_of: of the verdict and what is true. vae,
-    generator: as of `degrade`.
+    generator: as of `degrade`. snapshot: see `Snapshot`.
     """
     device, steps = next(judge.parameters()).device, len(seeds) // batch
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, fused=True)
     lr = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    for step in range(steps):
+    own = {"generator": (generator.get_state, generator.set_state)}
+    kept = Snapshot(snapshot, list(judge.parameters()), {"optimiser": optimiser, "lr": lr}, own)
+    for step in range(kept.restore(), steps):
         images, *truth = (x.to(device) for x in draw(seeds[step * batch : (step + 1) * batch]))
         with mixed(device):
             verdict = judge(degrade(images, vae, generator))
@@ -130,6 +135,7 @@ def fit(
         lr.step()
         if (step + 1) % 100 == 0:
             log.info("judge %d/%d loss %.4f", step + 1, steps, loss.item())
+        kept.after(step + 1)
     return judge.eval()
 
 

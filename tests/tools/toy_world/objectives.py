@@ -77,7 +77,7 @@ class VelocityPrediction:
         import comfy.model_management as host
 
         longest = int(keep.any(0).nonzero().max()) + 1
-        frames, mask = noised.x.unsqueeze(2), keep[:, :longest]
+        frames, mask = noised.x.unsqueeze(2), keep[:, :longest].int()
         before, host.in_training = host.in_training, True  # else its rotary embedding cannot be differentiated
         try:
             predicted = self.network(

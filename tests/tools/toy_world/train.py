@@ -164,7 +164,8 @@ def main() -> None:
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
     parts = staged(args.work / "diffusion.pt", diffusion)
-    judge = staged(args.work / "judge.pt", lambda: train_judge(plan.judge_steps, vae, device).state_dict())
+    kept = args.work / "judge_snapshot.pt"
+    judge = staged(args.work / "judge.pt", lambda: train_judge(plan.judge_steps, vae, device, kept).state_dict())
     save_checkpoint(args.out, parts["unet"], parts["text"], vae.state_dict(), judge, vocabulary)
 
 

@@ -1,19 +1,16 @@
 """Train the second toy checkpoint, on from the first one: `python -m tests.tools.toy_world.train_two` (`make toy-two`).
 
 Three stages with fixed seeds and step counts, each kept in the work folder and not run again: `judge` (first, so that
-it can say what the snapshots of the next stage draw), `latents` (the second world's pictures through the first world's
-autoencoder) and `diffusion` (UNet and text encoder go on learning; a run that was broken off goes on where it stopped).
+it can say what the snapshots of the last stage draw), `latents` (the second world's pictures through the first world's
+autoencoder) and `diffusion` (UNet and text encoder go on learning). A run that was broken off goes on where it stopped.
 Writes `toy_two.safetensors` and `group_judge.safetensors`. Runs on a CUDA device when there is one, else on the CPU.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from ..comfyui.command import run_main, whole_file
 from ..comfyui.paths import HOME, toy_checkpoint
@@ -47,7 +44,8 @@ def main() -> None:
         train_diffusion(DIFFUSION, latents, caption, vocabulary, objective, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
-    judge = staged(args.work / "judge.pt", partial(_judge, vae, device))
+    kept = args.work / "judge_snapshot.pt"
+    judge = staged(args.work / "judge.pt", lambda: train_group_judge(JUDGE_STEPS, vae, device, kept).state_dict())
     parts = staged(args.work / "diffusion.pt", diffusion)
     files = {
         "toy_two": checkpoint(parts["unet"], parts["text"], vae.state_dict(), vocabulary),
@@ -60,10 +58,6 @@ def main() -> None:
 
 def _draw(seed: int) -> tuple[np.ndarray, Shown]:
     return as_shown(random_group(seed))
-
-
-def _judge(vae: nn.Module, device: torch.device) -> State:
-    return train_group_judge(JUDGE_STEPS, vae, device).state_dict()
 
 
 if __name__ == "__main__":

@@ -38,21 +38,6 @@ class ToyTokenizer(sd1_clip.SD1Tokenizer):
         super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=ToyClipTokenizer)
 
 
-class ToyUnpaddedClipTokenizer(ToyClipTokenizer):
-    """The same without padding: as many tokens as a prompt has, as of language models."""
-
-    def __init__(self, embedding_directory=None, tokenizer_data=None):
-        super().__init__(embedding_directory, tokenizer_data)
-        self.pad_to_max_length = False
-
-
-class ToyUnpaddedTokenizer(sd1_clip.SD1Tokenizer):
-    """Tokenizer of the toy transformer, under the usual key `l`."""
-
-    def __init__(self, embedding_directory=None, tokenizer_data=None):
-        super().__init__(embedding_directory, tokenizer_data=tokenizer_data or {}, tokenizer=ToyUnpaddedClipTokenizer)
-
-
 class ToyClipModel(sd1_clip.SDClipModel):
     """Two transformer layers; the vectors of padding tokens are zero."""
 
@@ -74,10 +59,22 @@ class ToyTextEncoder(sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, clip_model=ToyClipModel, model_options=model_options or {})
 
 
+class ToyUnpaddedTextEncoder(ToyTextEncoder):
+    """The same without the vectors of padding: as many as a prompt has tokens, as of language models."""
+
+    def encode_token_weights(self, token_weight_pairs):
+        """Cut off what follows the last chunk's end-of-text token."""
+        vectors, *others = super().encode_token_weights(token_weight_pairs)
+        *full, last = token_weight_pairs["l"]
+        tokens = [token if isinstance(token, int) else None for token, *_ in last]  # an embedding is no number
+        count = sum(map(len, full)) + tokens.index(TEXT_CONFIG["eos_token_id"]) + 1
+        return vectors[:, :count], *others
+
+
 class ToyText:
     """What the toy models' classes share: a text encoder whose table holds only the words of its world."""
 
-    tokenizer = ToyTokenizer
+    text_encoder = ToyTextEncoder
 
     def process_clip_state_dict(self, state_dict):
         """Rename the text encoder's weights and expand its compact table to the CLIP vocabulary.
@@ -95,7 +92,7 @@ class ToyText:
 
     def clip_target(self, state_dict=None):
         """Return the tokenizer and text encoder classes."""
-        return supported_models_base.ClipTarget(self.tokenizer, ToyTextEncoder)
+        return supported_models_base.ClipTarget(ToyTokenizer, self.text_encoder)
 
 
 class ToyModel(ToyText, supported_models_base.BASE):
@@ -116,7 +113,7 @@ class ToyLatents(latent_formats.SD15):
 class ToyTransformer(ToyText, comfy.supported_models.QwenImage):
     """A flow-matching Qwen-Image transformer of width 128."""
 
-    tokenizer = ToyUnpaddedTokenizer
+    text_encoder = ToyUnpaddedTextEncoder
     unet_config = {"image_model": "qwen_image", "in_channels": 16}
     unet_extra_config = {
         "out_channels": 4,
