@@ -19,6 +19,7 @@ from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
@@ -143,6 +144,17 @@ def test_a_probe_of_areas_and_masks(offloaded):
         return probe(model, positive, {"samples": noise(1, GRID)}, SUBJECTS, 0.5, 3).maps
 
     assert_same(*on_both(offloaded("low memory", torch.float16), run))
+
+
+@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
+def test_features_of_pictures(offloaded, way, dtype):
+    def run(model):
+        reader = FeatureReader(model, conditioning(1), ("middle.0", "output.1"), (0.2, 0.5), 2, 3)
+        found = [each for levels in reader.read(noise(2, GRID), lambda *_: None) for each in levels]
+        return [features for each in found for features in each.values()]
+
+    for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
+        assert_same(*pair)
 
 
 def maps(device: torch.device, channels: bool = False) -> Saliency:

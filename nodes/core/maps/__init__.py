@@ -8,5 +8,6 @@ Reading order:
     colours      colour maps for heat maps
     sheet        which heat maps one picture (the sheet) shows, and where
     packing      maps in one small file, for the viewer in the browser
+    points       points in a picture, as text and out of a mask
     measures     how alike two pictures are: PSNR and SSIM
 """

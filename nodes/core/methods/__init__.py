@@ -1,4 +1,5 @@
 """One paper or method per file: pure arithmetic, plus the options that describe it.
 
 Read `masked_latent` first (what happens to the latent), then `masking` (where the mask comes from).
+`correspondence` is about two pictures: where a place of one is in the other.
 """

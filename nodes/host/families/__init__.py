@@ -2,5 +2,5 @@
 
 To read in this order: `sites` (a place where attention is computed, and what goes into it), `family` (what every
 family provides, and which one a model belongs to), `unet` (SD 1.x, SD 2.x and SDXL), `unet_gradients` (what such a
-network computes after a site). A new family is a file beside `unet`.
+network computes after a site), `unet_blocks` (what its blocks put out). A new family is a file beside `unet`.
 """

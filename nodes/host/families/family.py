@@ -9,7 +9,7 @@ arguments in each family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import Protocol
 
 from comfy.model_patcher import ModelPatcher
@@ -60,6 +60,15 @@ class Family(Protocol):
 
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """What gradients pass from this cross-attention to the network's output; None: from the first one."""
+
+    def blocks(self, network: nn.Module) -> dict[str, int]:
+        """The blocks whose outputs can be read, in running order: name -> how many times coarser than the latent."""
+
+    def with_blocks(self, options: dict, names: Collection[str], see: Callable[[str, Tensor], None]) -> dict:
+        """A copy of the transformer options with which `see` gets the output of each of these blocks as it is made.
+
+        It may leave the network by an exception. It must not change the tensor, and the network may do so later.
+        """
 
 
 FAMILIES: tuple[Family, ...] = (UNet(),)

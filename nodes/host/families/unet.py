@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import TYPE_CHECKING
 
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..patch_names import of_other_nodes, patch_names
 from .sites import CROSS, SELF, Inputs, Site, site_name
+from .unet_blocks import block_scales, with_blocks
 from .unet_gradients import LayersAfter
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ class UNet:
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """See `Family`."""
         return LayersAfter(network, site)
+
+    def blocks(self, network: nn.Module) -> dict[str, int]:
+        """See `Family`."""
+        return block_scales(network)
+
+    def with_blocks(self, options: dict, names: Collection[str], see: Callable[[str, Tensor], None]) -> dict:
+        """See `Family`."""
+        return with_blocks(options, names, see)
 
 
 class UNetSites:

@@ -6,6 +6,7 @@ words in the pictures are few and English, because the pages of all languages sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from .layout import WIDGETS, described_inputs
+from .two_cars import CARS, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
 CASE = CASES[0]
@@ -249,6 +251,25 @@ def sampling_pages(parts: Parts) -> tuple[dict[str, list[Shown]], str]:
     }, compared.id
 
 
+def correspondence_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
+    """Strips of the nodes that look for a thing of one picture in another."""
+    graph = parts.graph
+    a, b = (graph.add("LoadImage", image=name) for name in cars)
+    pair = {"model": parts.model[0], "vae": parts.model[2], "positive": parts.negative[0]}
+    pair |= {"picture_a": a[0], "picture_b": b[0]}
+    found = graph.add("ELFindPoints", **pair, points=json.dumps(named_points(CARS[0])))
+    carried = graph.add("ELCarryMask", **pair, mask=a[1])
+    return {
+        "ELFindPoints": [Shown("", graph.images(found[2]))],
+        "ELCarryMask": [
+            Shown("picture A", graph.images(a[0])),
+            Shown("mask of A", graph.masks(a[1])),
+            Shown("picture B", graph.images(b[0])),
+            Shown("found in B", graph.masks(carried[0])),
+        ],
+    }
+
+
 def strip(shown: list[Shown], result: Result, caption: str) -> Image.Image:
     """The pictures of a page in a row; a single one as it is."""
     pictures = [result.images(each.id)[each.which] for each in shown]
@@ -279,11 +300,12 @@ def main() -> None:
         parts = Parts.make(Graph(client.object_info()), picture)
         parsed = parts.graph.add("ELParseSubjects", clip=parts.model[1], text=PROMPT)
         pages, compared = sampling_pages(parts)
-        pages = {**attention_pages(parts), **pages}
+        pages = {**attention_pages(parts), **correspondence_pages(parts, upload_cars(client)), **pages}
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
+    captions["ELCarryMask"] = "nothing was taught or sampled"
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())

@@ -277,4 +277,42 @@ Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image
 Latent Space Manipulation*, with ComfyUI's own masks.""",
         (-20, 1240, 860, 420),
     ),
+    "08_find_in_another_picture": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture A": (0, 260, 340, 380),
+            "Picture B": (0, 720, 340, 380),
+            "Prompt": (420, 60, 400, 140),
+            "Positive prompt": (420, 280, 400, 120),
+            "Find the points": (900, 60, 400, 480),
+            "Both pictures": (1380, 60, 640, 480),
+            "Coordinates for SAM": (1380, 620, 640, 160),
+            "Find what is marked": (900, 900, 400, 460),
+            "Mask as picture": (1380, 900, 400, 80),
+            "Mask in picture B": (1380, 1060, 400, 380),
+        },
+        {
+            "1 · Model and pictures": (-20, -20, 380, 1140),
+            "2 · Prompt for both": (400, -20, 440, 440),
+            "3 · Points of A in B": (880, -20, 1160, 820),
+            "4 · What is marked in A": (880, 820, 1160, 640),
+        },
+        """## Find it in another picture
+
+Where in picture B is **this place** of picture A? The model's own features of both pictures are compared; it was never
+taught this. An eye is found on another animal, a wheel on another car. Nothing is trained or sampled.
+
+**Points** of A are written as [[x, y], ...] in pixels, or come from an editor node. *Coordinates* has the form that SAM
+nodes take. **Mark** a thing in A (right click on *Picture A*, *Open in MaskEditor*), and its mask is found in B; B may
+be a batch.
+
+**Try**: `noise_level` 0.1 to find the same thing again, 0.3 to 0.5 for its counterpart on a different thing · `block`
+output.8, finer · `keep` mutual · a prompt for both pictures, such as *a photo of a dog*.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and two pictures of the size it was trained on (128 × 128 for
+the toy checkpoint of the tests).
+
+Source: Tang, Jia, Wang, Phoo, Hariharan, *Emergent Correspondence from Image Diffusion*, NeurIPS 2023 (DIFT).""",
+        (-20, 1180, 860, 360),
+    ),
 }

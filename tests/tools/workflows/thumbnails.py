@@ -15,6 +15,7 @@ from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .graphs import ROOT, Workflow
 from .pipelines import fill_picture, run_case, sampler_settings
+from .two_cars import CARS, fill_cars
 
 SIDE = 256
 CASE = CASES[1]
@@ -27,6 +28,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "05_explain_picture": (("What the words attend to", 0), ("What the words attend to", 1)),
     "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
 }
+FIND = "08_find_in_another_picture"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -63,6 +65,18 @@ def thumbnail(client: ComfyClient, name: str) -> Image.Image:
     return strip([Image.fromarray(case.picture().image), *made])
 
 
+def found_elsewhere(client: ComfyClient) -> Image.Image:
+    """The workflow that looks in another picture: both pictures with their points, below them the mask it found."""
+    workflow = Workflow.shipped(FIND)
+    result = client.run(fill_cars(client, workflow).graph)
+    page = strip([Image.fromarray(CARS[0].image)] * 2 + [Image.fromarray(CARS[1].image)])
+    sheet = result.images(workflow.node("Both pictures"))[0].convert("RGB").resize((2 * SIDE, SIDE))
+    mask = result.images(workflow.node("Mask in picture B"))[0].convert("RGB").resize((SIDE, SIDE))
+    page.paste(sheet, (0, 0))
+    page.paste(mask, (SIDE, SIDE))
+    return page
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -81,6 +95,7 @@ def main() -> None:
     with ComfyServer() as server, ComfyClient(server) as client:
         for name in SHOWN:
             thumbnail(client, name).save(ROOT / "workflows" / f"{name}.jpg", quality=90)
+        found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 

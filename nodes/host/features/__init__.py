@@ -1,0 +1,5 @@
+"""What a network makes of a picture on its way to a prediction: the outputs of its blocks, and what they are used for.
+
+To read in this order: `early_exit` (when the rest of a call may be left out), `block_outputs` (the observer),
+`picture_features` (from an IMAGE to features), `correspondence` (points and masks of one picture in another).
+"""

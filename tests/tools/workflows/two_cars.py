@@ -1,0 +1,40 @@
+"""Two pictures of a car for what finds things of one picture in another: named points, and a mask to carry over."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from ..comfyui.client import ComfyClient
+from ..toy_world.pictures import Kind, Picture, make_picture
+from ..toy_world.subjects import LANDMARKS, landmark
+from .graphs import Workflow
+from .pipelines import fill_picture
+
+CARS = make_picture(Kind("car", "beach", "red"), 3), make_picture(Kind("car", "city", "blue"), 8)
+
+
+def named_points(picture: Picture) -> list[list[float]]:
+    """Where the subject's landmarks are in a picture of the first world, [[x, y], ...] in pixels."""
+    figure, left, top = picture.figure
+    places = (landmark(picture.kind.subject, name, figure.width) for name in LANDMARKS[picture.kind.subject])
+    return [[round(x + left, 2), round(y + top, 2)] for x, y in places]
+
+
+def upload_cars(client: ComfyClient) -> list[str]:
+    """Upload both, each with its subject cut out as a mask editor saves it: the loader's mask is the subject."""
+    names = []
+    for name, picture in zip("ab", CARS, strict=True):
+        image = Image.fromarray(picture.image)
+        image.putalpha(Image.fromarray(np.where(picture.mask, 0, 255).astype(np.uint8)))
+        names.append(client.upload_image(image, f"car-{name}.png"))
+    return names
+
+
+def fill_cars(client: ComfyClient, workflow: Workflow) -> Workflow:
+    """Put the cars, the toy checkpoint and the first car's points into the workflow that looks in another picture."""
+    a, b = upload_cars(client)
+    filled = fill_picture(workflow, "", "Picture A", a).fill("Picture B", image=b)
+    return filled.fill("Find the points", points=json.dumps(named_points(CARS[0])))
