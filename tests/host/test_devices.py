@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from explainable_latents.nodes.core.attention.looked_for import READINGS
 from explainable_latents.nodes.core.maps.filters import OPERATIONS, apply_filter
 from explainable_latents.nodes.core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
 from explainable_latents.nodes.core.maps.measures import compare
@@ -75,14 +76,17 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
-def test_capturing(offloaded, way, dtype):
+def test_capturing(offloaded, toy, way, dtype):
     def run(model):
         model, devices = model.clone(), []
+        asked = {"clip": toy.clip, "look_for": "cat, red"}
+        looked = [observe(model, DOG, reading=reading, **asked) for reading in READINGS]
         capture = observe(model, SUBJECTS, share="prompt words", resize="bilinear")
         refined = observe(model, SUBJECTS, refine=2)
         samples = sample(model, 2, grid=GRID, batch=2, callback=lambda *_: devices.append(capture.latest().maps.device))
         saliency = capture.saliency(samples, "all", "each"), capture.saliency(samples, "subject", "mean", True)
         saliency = *saliency, refined.saliency(samples, "all", "sum")
+        saliency = *saliency, *(each.saliency(samples, "looked for", "mean") for each in looked)
         return samples, *(each.maps for each in saliency), set(devices)
 
     found, expected = on_both(offloaded(way, dtype), run)

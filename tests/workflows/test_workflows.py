@@ -142,13 +142,24 @@ def test_a_picture_is_explained_where_its_subject_is(client):
     image = client.upload_image(_png(CASE.picture().image), "reference.png")
     prompt = f"{CASE.reference.subject} on {CASE.scene}"
     filled = fill_picture(workflow, prompt, "Picture to explain", image).fill("Heat maps", opacity=1.0, colormap="grey")
-    subject, scene = (
+    subject, scene, sky = (
         np.asarray(picture.convert("L").resize((128, 128))) / 255
         for picture in client.run(filled.graph).images(workflow.node("What the words attend to"))
     )
     inside, outside = subject[CASE.picture().mask].mean(), subject[~CASE.picture().mask].mean()
     assert inside > 1.5 * outside
-    assert scene.shape == subject.shape
+    assert scene.shape == sky.shape == subject.shape
+
+
+def test_a_subject_that_is_not_in_the_prompt_is_found(client):
+    """The prompt names the scene alone; the picture's subject is looked for."""
+    workflow = Workflow.shipped("05_explain_picture")
+    image = client.upload_image(_png(CASE.picture().image), "reference.png")
+    filled = fill_picture(workflow, CASE.scene, "Picture to explain", image).fill("Heat maps", opacity=1.0)
+    filled = filled.fill("Heat maps", colormap="grey").fill("Look at the words", look_for=CASE.reference.subject)
+    *_, found = client.run(filled.graph).images(workflow.node("What the words attend to"))
+    subject = np.asarray(found.convert("L").resize((128, 128))) / 255
+    assert subject[CASE.picture().mask].mean() > 1.5 * subject[~CASE.picture().mask].mean()
 
 
 def test_the_workflow_with_all_steps_kept_is_the_baseline(client):

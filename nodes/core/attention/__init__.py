@@ -2,6 +2,7 @@
 
 Reading order:
     probabilities   softmax(q k^T) at the subjects' tokens: the one softmax of the pack
+    looked_for      the same for words that are not in the prompt
     aggregate       maps of several layers and conditionings put together into one
     refine          maps sharpened by the model's own self-attention
     rearranged      attention that another program rearranged: which keys hold the text, how rows were mixed

@@ -22,8 +22,15 @@ def resize(maps: Tensor, grid: tuple[int, int], mode: str = "nearest") -> Tensor
     return F.interpolate(maps, size=tuple(grid), mode=mode)
 
 
-def normalise(maps: Tensor) -> Tensor:
-    """Each map [...,h,w] divided by its sum; a map that is zero everywhere stays zero."""
+def normalise(maps: Tensor, scores: int = 0) -> Tensor:
+    """Each map [...,h,w] divided by its sum; a map that is zero everywhere stays zero.
+
+    scores: so many maps [S,B,h,w], the last ones, are scores, of which only differences mean anything: they are taken
+    above each map's smallest value.
+    """
+    if scores:
+        plain, raw = maps.split([len(maps) - scores, scores])
+        maps = torch.cat([plain, raw - raw.amin(dim=(-2, -1), keepdim=True)])
     total = maps.sum(dim=(-2, -1), keepdim=True)
     return torch.where(total > 0, maps / total, torch.zeros_like(maps))
 
@@ -33,16 +40,17 @@ def added(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "near
     return torch.stack([resize(maps, grid, mode) for maps in layer_maps]).sum(dim=0)
 
 
-def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest") -> Tensor:
+def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "nearest", scores: int = 0) -> Tensor:
     """Aggregated attention map: layers resized to the latent grid, added, normalised to sum 1.
 
     A_s = sum_n resize(sum_h sum_{t in T_s} P_n[h,:,t]);  A_s / sum_ij A_s[i,j]   (Experiment 1).
-    layer_maps: [S,B,h_n,w_n] each, already summed over heads and tokens. grid: (h, w) of the latent. Returns [S,B,h,w].
+    layer_maps: [S,B,h_n,w_n] each, already summed over heads and tokens. grid: (h, w) of the latent. scores: see
+    `normalise`. Returns [S,B,h,w].
     Raises ValueError when there is no layer.
     """
     if not layer_maps:
         raise ValueError("no cross-attention layer to aggregate")
-    return normalise(added(layer_maps, grid, mode))
+    return normalise(added(layer_maps, grid, mode), scores)
 
 
 @dataclass(frozen=True)

@@ -22,29 +22,37 @@ def probabilities(
     and their P [B,H,q,T], which the caller should let go of before it asks for the next.
     """
     b, queries, inner = q.shape
-    tokens, d = k.shape[1], inner // heads
-    q = q.reshape(b, queries, heads, d).transpose(1, 2)
-    keys = k.reshape(b, tokens, heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
-    step = max(1, at_once // (b * heads * tokens))
+    q = q.reshape(b, queries, heads, inner // heads).transpose(1, 2)
+    keys = scaled_keys(k, heads, scale)
+    step = max(1, at_once // (b * heads * k.shape[1]))
     for start in range(0, queries, step):
         rows = slice(start, start + step)
-        yield rows, _softmax(q[:, :, rows], keys, _of_rows(mask, rows))
+        yield rows, _softmax(q[:, :, rows], keys, mask, rows)
 
 
-def _softmax(q: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+def scaled_keys(k: Tensor, heads: int, scale: float | None = None) -> Tensor:
+    """Keys [B,T,H*d] times the scale (d^-1/2 unless given), float32 [B,H,d,T]: q @ keys are the scores."""
+    b, tokens, inner = k.shape
+    d = inner // heads
+    return k.reshape(b, tokens, heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
+
+
+def masked_scores(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
+    """Scores [B,H,q,T] of the queries q [B,H,q,d] at the positions `rows`. keys: see `scaled_keys`.
+
+    mask: see `probabilities`, of all positions.
+    """
     scores = q.float() @ keys
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
-    return torch.softmax(scores, dim=-1)
-
-
-def _of_rows(mask: Tensor | None, rows: slice) -> Tensor | None:
-    """The part of an attention mask ([Q,T], [B,Q,T] or [B,H,Q,T]; Q may be 1) that these query positions have."""
     if mask is None:
-        return None
+        return scores
     if mask.ndim == 3:
         mask = mask.unsqueeze(1)
-    return mask[..., rows, :] if mask.shape[-2] > 1 else mask
+    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
+
+
+def _softmax(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
+    return torch.softmax(masked_scores(q, keys, mask, rows), dim=-1)
 
 
 def token_attention(

@@ -7,5 +7,6 @@ Reading order:
     named_words   the words that the user names instead
     tokens        from characters of the prompt to token positions
     parsing       all of this put together: `parse`
+    looked_for    words that maps are wanted of although they need not be in the prompt
     chips         the prompt's words as the browser shows them on the node
 """

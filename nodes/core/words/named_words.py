@@ -13,11 +13,15 @@ _ROLES: tuple[Role, ...] = ("subject", "scene")
 
 @dataclass(frozen=True)
 class NamedWords:
-    """One entry: a word or phrase, the role it gets, and which occurrence is meant (None: every one)."""
+    """One entry: a word or phrase, the role it gets, and which occurrence is meant (None: every one).
+
+    source: the input that the user typed it into, for messages.
+    """
 
     words: str
     role: Role
     occurrence: int | None
+    source: str = "override"
 
     def find(self, text: str) -> list[tuple[int, int]]:
         """Return [start, end) in `text` of the occurrences meant, as whole words, whatever their case and spacing.
@@ -30,8 +34,8 @@ class NamedWords:
             return found
         if not 1 <= self.occurrence <= len(found):
             raise ValueError(
-                f"override: there is no '{self.words}#{self.occurrence}'; the prompt has '{self.words}' {len(found)} "
-                f"time(s). Use a number from 1 to {len(found)}, or no number for all of them."
+                f"{self.source}: there is no '{self.words}#{self.occurrence}'; the prompt has '{self.words}' "
+                f"{len(found)} time(s). Use a number from 1 to {len(found)}, or no number for all of them."
             )
         return [found[self.occurrence - 1]]
 
@@ -48,9 +52,14 @@ def read_named_words(text: str) -> tuple[NamedWords, ...]:
         for prefix in _ROLES:
             if words.lower().startswith(f"{prefix}:"):
                 words, role = words[len(prefix) + 1 :].strip(), prefix
-        numbered = _NUMBERED.fullmatch(words)
-        if numbered:
-            named.append(NamedWords(numbered[1].strip(), role, int(numbered[2])))
-        elif words:
-            named.append(NamedWords(words, role, None))
+        if words:
+            named.append(one_entry(words, role))
     return tuple(named)
+
+
+def one_entry(words: str, role: Role, source: str = "override") -> NamedWords:
+    """Return a word or phrase with this role, and the occurrence that "#2" after it means. source: see `NamedWords`."""
+    numbered = _NUMBERED.fullmatch(words)
+    if numbered is None:
+        return NamedWords(words, role, None, source)
+    return NamedWords(numbered[1].strip(), role, int(numbered[2]), source)

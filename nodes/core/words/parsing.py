@@ -52,7 +52,7 @@ def parse(
     named: list[FoundWord] = []
     entries = read_named_words(override)
     for entry in entries:
-        spans = [(origin[start], origin[end - 1] + 1) for start, end in entry.find(text)]
+        spans = _places(entry, text, origin)
         named += _named(prompt, plain, spans, entry, tokens)
     named_roles = {entry.role for entry in entries}
     covered = {i for start, end, _ in named for i in range(start, end)}
@@ -65,6 +65,13 @@ def parse(
         {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
         uninterpreted=cleaned.foreign,
     )
+
+
+def find_words(prompt: str, tokens: Mapping[str, Sequence[TokenSpan]], entry: NamedWords) -> tuple[Subject, ...]:
+    """Return every place at which named words stand in a prompt, none if they do not. tokens: see `parse`."""
+    plain = plain_text(prompt)
+    places = _places(entry, *spaced_text(plain))
+    return tuple(_subject(plain, start, end, entry.role, tokens) for start, end in places)
 
 
 def table(subjects: Subjects) -> str:
@@ -104,6 +111,11 @@ def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
         characters.append(character)
         origin.append(i)
     return "".join(characters), origin
+
+
+def _places(entry: NamedWords, text: str, origin: Sequence[int]) -> list[tuple[int, int]]:
+    """Return [start, end) in the plain text of named words. text, origin: see `spaced_text`."""
+    return [(origin[start], origin[end - 1] + 1) for start, end in entry.find(text)]
 
 
 def _found_by_parser(

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Role = Literal["subject", "scene"]
+LOOKED_FOR = "looked for"
+
+Role = Literal["subject", "scene", "looked for"]
 
 # Encoders whose output is the cross-attention context of a UNet; SDXL joins "l" and "g" along the feature axis.
 CONTEXT_ENCODERS = ("l", "g", "h")
@@ -16,7 +18,8 @@ CONTEXT_ENCODERS = ("l", "g", "h")
 class Subject:
     """One word or phrase of the prompt.
 
-    text: as it stands in the prompt, without weights. role: "subject" or "scene". span: characters [start, end) of the
+    text: as it stands in the prompt, without weights. role: "subject" or "scene"; or "looked for", if it is no subject
+    of the prompt but maps of it are wanted. span: characters [start, end) of the
     prompt as typed. tokens: encoder key of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its
     tokens in the sequence that the encoder emits, chunks one after another (chunk * 77 + i for CLIP).
     """

@@ -13,22 +13,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
-from ...core.attention.aggregate import aggregate, normalise, resize
+from ...core.attention.aggregate import aggregate, normalise
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family
 from ..families.sites import SELF
-from ..sampling.runs import Runs, SamplerRun
+from ..sampling.runs import Runs
+from .captured_run import CapturedRun
 from .layer_choice import LayerSelection
+from .looked_for import LookedFor, LookedForMaps
 from .model_call import ASIDE, ModelCall, evaluating, step_of
 from .named_tokens import NamedTokens
 from .override import processing
@@ -39,72 +40,14 @@ from .refinement import Refinement
 log = logging.getLogger("explainable_latents")
 
 
-@dataclass
-class CapturedRun(SamplerRun):
-    """The aggregated map of every model call of a run, and each layer's sum over the calls.
-
-    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
-    [S,B,h,w]; None if maps are not refined. last: the map of the sampler's most recent model call; None if
-    that call showed no attention or was not captured. notes: the warnings while it ran. capturing: whether
-    the sampler's next model call is captured.
-    """
-
-    saliencies: list[Saliency] = field(default_factory=list)
-    layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
-    refined: Tensor | None = None
-    last: Saliency | None = None
-    notes: list[str] = field(default_factory=list)
-    capturing: bool = True
-
-    def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
-        """Add one model call of the sampler. saliency: None if the subjects' prompt was not active in it.
-
-        refined: see `ModelCall.total`.
-        """
-        self.last = saliency
-        if saliency is None:
-            return
-        self.saliencies.append(saliency)
-        for name, maps in layers.items():
-            key = (name, tuple(maps.shape[-2:]))
-            self.layers[key] = self.layers[key] + maps if key in self.layers else maps
-        if refined is not None:
-            self.refined = refined if self.refined is None else self.refined + refined
-
-    def content(self) -> list[Tensor]:
-        """See `SamplerRun`."""
-        refined = [] if self.refined is None else [self.refined]
-        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values(), *refined]
-
-    def to_cpu(self) -> None:
-        """See `SamplerRun`."""
-        self.saliencies = [saliency.with_maps(saliency.maps.cpu()) for saliency in self.saliencies]
-        self.layers = {key: maps.cpu() for key, maps in self.layers.items()}
-        self.refined = None if self.refined is None else self.refined.cpu()
-        self.last = None
-
-    def layer_saliency(self, subjects: tuple[int, ...]) -> Saliency:
-        """Each layer's own map of the `subjects`, as it was read, summed over the calls: `word, layer (h x w)`."""
-        last = self.saliencies[-1].select(subjects)
-        maps = [normalise(resize(layer[list(subjects)], last.grid)) for layer in self.layers.values()]
-        labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
-        return replace(last, maps=torch.cat(maps), labels=labels, step=None)
-
-    def total(self, mode: str) -> Saliency:
-        """The maps of every subject over all calls so far, added up before they are normalised. mode: see `resize`."""
-        last = self.saliencies[-1]
-        if self.refined is not None:
-            return replace(last, maps=normalise(self.refined), step=None)
-        return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode), step=None)
-
-
 @dataclass(frozen=True)
 class Settings:
     """What to capture.
 
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
-    refine: how often maps are refined, see `core.attention.refine`.
+    refine: how often maps are refined, see `core.attention.refine`. looked: further words, whose maps come after those
+    of the subjects; their tokens that stand in the prompt come last in `tokens`.
     """
 
     tokens: NamedTokens
@@ -114,20 +57,28 @@ class Settings:
     end: float
     resize: str
     refine: int
+    looked: LookedFor | None
+
+    @property
+    def scores(self) -> int:
+        """How many of the maps are scores, see `normalise`."""
+        return 0 if self.looked is None else self.looked.scores
 
 
 class Observer:
     """What is installed on an observed model.
 
-    runs: what was captured. subjects: whose attention is captured. resize: see `Settings`.
+    runs: what was captured. subjects: whose attention is captured. labels: of all maps. resize, scores: see `Settings`.
     The handle (`AttentionCapture`) refers to the observer, not the other way round: patched models live longer than it.
     """
 
     def __init__(self, subjects: Subjects, family: Family, settings: Settings, keep: bool, add_up: bool) -> None:
         self.subjects = subjects
+        self.labels = subjects.labels if settings.looked is None else (*subjects.labels, *settings.looked.labels)
         self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
         self._adds = keep or add_up
         self.resize = settings.resize
+        self.scores = settings.scores
         self._family = family
         self._settings = settings
         self._call: ModelCall | None = None
@@ -169,9 +120,12 @@ class Observer:
         if call is not None and call.maps:
             layers = call.layers()
             refined = call.total()
-            maps = aggregate(list(layers.values()), call.grid, self.resize) if refined is None else normalise(refined)
+            if refined is None:
+                maps = aggregate(list(layers.values()), call.grid, self.resize, self.scores)
+            else:
+                maps = normalise(refined, self.scores)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
-            found = Saliency(maps, self.subjects.labels, call.sigma, call.step, call.grid, scale)
+            found = Saliency(maps, self.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
         elif self._adds:
@@ -206,11 +160,14 @@ class Observer:
             rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)
         if not rows:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
-        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, chosen=settings.prompt is not None)
-        processors, network = [recorder], as_written(executor.class_obj.diffusion_model)
+        network = as_written(executor.class_obj.diffusion_model)
+        looked = settings.looked and LookedForMaps(settings.looked, self._family.key_layers(network))
+        how = {"chosen": settings.prompt is not None, "looked": looked}
+        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, **how)
+        processors = [recorder]
         if settings.refine:
             names = self._family.site_names(network, SELF)
-            refinement = Refinement(len(x), rows, settings.refine, names, self.subjects.labels, self._warn)
+            refinement = Refinement(len(x), rows, settings.refine, names, self.labels, self._warn)
             processors.append(refinement)
         with processing(transformer_options, self._family, processors) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)

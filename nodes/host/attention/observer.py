@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...core.attention.aggregate import RESIZE_MODES
+from ...core.attention.looked_for import SOFTMAX
 from ...core.attention.refine import MOST_POWERS
 from ...core.choices import one_of
 from ...core.maps.saliency import Saliency, over_steps
-from ...core.words.subjects import Subjects
+from ...core.words.subjects import LOOKED_FOR, Subjects
 from ..families.family import cross_attention_layers, family_of
 from ..same_prompt import require_same_prompt
 from .capturing import Observer, Settings
 from .layer_choice import select_layers
+from .looked_for import encode_looked_for
 from .model_call import OURS, no_attention
 from .named_tokens import NamedTokens
 from .positives import contexts_of
@@ -51,7 +54,7 @@ class AttentionCapture:
     def nothing_seen(self, where: str, otherwise: str) -> ValueError:
         """The error for the most recent run, see `no_attention`: what was warned of while it ran, or `otherwise`."""
         run = self.runs.latest()
-        return no_attention(self.subjects.labels, where, [*(run.notes if run else []), otherwise])
+        return no_attention(self._observer.labels, where, [*(run.notes if run else []), otherwise])
 
     def capture_calls(self, wanted: bool) -> None:
         """While a sampler runs: say whether its model calls are captured from now on; the others may run compiled."""
@@ -65,7 +68,7 @@ class AttentionCapture:
         """While a sampler runs, between two of its steps: the maps of its calls so far added up before they are
         normalised; None when none of them had any."""
         run = self.runs.current
-        return run.total(self._observer.resize) if run.saliencies else None
+        return run.total(self._observer.resize, self._observer.scores) if run.saliencies else None
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
         """The maps of the model call that `predict` makes, which is not a step of the sampler; None if it has none."""
@@ -74,19 +77,29 @@ class AttentionCapture:
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
         """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 
-        role: all, subject or scene. how: see `core.maps.saliency.over_steps`. each_layer: one map per layer instead,
-        summed over the steps. Raises ValueError when there is nothing of that kind.
+        role: all, subject, scene or looked for. how: see `core.maps.saliency.over_steps`. each_layer: one map per layer
+        instead, summed over the steps. Raises ValueError when there is nothing of that kind.
         """
         run = self.runs.of(samples)
         if not run.saliencies:
             otherwise = "start and end percent of Capture Attention include none of the sampler's steps (0 and 1: all)"
-            raise no_attention(self.subjects.labels, "while this latent was sampled", [*run.notes, otherwise])
-        self.subjects.with_role(role)
-        picked = tuple(i for i, item in enumerate(self.subjects.items) if role in ("all", item.role))
+            raise no_attention(self._observer.labels, "while this latent was sampled", [*run.notes, otherwise])
+        picked = self._with_role(role)
         if each_layer:
-            return run.layer_saliency(picked)
-        total = run.total(self._observer.resize).select(picked)
+            return run.layer_saliency(picked, self._observer.scores)
+        total = run.total(self._observer.resize, self._observer.scores).select(picked)
         return over_steps([call.select(picked) for call in run.saliencies], how, total.maps)
+
+    def _with_role(self, role: str) -> tuple[int, ...]:
+        """The numbers of the maps whose words have this role. Raises ValueError if there are none."""
+        found = len(self._observer.labels) - len(self.subjects.items)
+        roles = [item.role for item in self.subjects.items] + [LOOKED_FOR] * found
+        picked = tuple(i for i, each in enumerate(roles) if role in ("all", each))
+        if not picked and role == LOOKED_FOR:
+            raise ValueError("nothing was looked for: type words into look_for of Capture Attention")
+        if not picked:
+            self.subjects.with_role(role)
+        return picked
 
 
 def observe(
@@ -100,6 +113,9 @@ def observe(
     resize: str = "nearest",
     share: str = "all tokens",
     refine: int = 0,
+    clip: Any = None,
+    look_for: str = "",
+    reading: str = SOFTMAX,
     keep: bool = True,
     add_up: bool = False,
 ) -> AttentionCapture:
@@ -109,8 +125,9 @@ def observe(
     noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
     keep their share), `prompt words` the probability renormalised over the prompt's own tokens. refine: how often maps
-    are refined by self-attention, from 0 to 8, see `core.attention.refine`. keep: all maps, to be read after a run, or
-    only the last one while it goes on; add_up: then their sums, too.
+    are refined by self-attention, from 0 to 8, see `core.attention.refine`. clip, look_for, reading: further words,
+    which need not be in the prompt, see `encode_looked_for` and `core.attention.looked_for`. keep: all maps, to be read
+    after a run, or only the last one while it goes on; add_up: then their sums, too.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -124,13 +141,15 @@ def observe(
     one_of("share", share, SHARES)
     if not 0 <= refine <= MOST_POWERS:
         raise ValueError(f"refine {refine} is not a whole number from 0 to {MOST_POWERS}")
-    tokens = subjects.positions()
-    if not tokens:
+    looked = encode_looked_for(clip, subjects, look_for, reading)
+    tokens = subjects.positions() + (looked.inside if looked else ())
+    if not tokens and not looked:
         raise ValueError("there is no subject to capture: name one in 'override' of Parse Subjects")
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
-    settings = Settings(NamedTokens(tokens, words), prompt, selection, start_percent, end_percent, resize, refine)
+    when = start_percent, end_percent
+    settings = Settings(NamedTokens(tokens, words), prompt, selection, *when, resize, refine, looked)
     observer = Observer(subjects, family_of(patcher), settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),

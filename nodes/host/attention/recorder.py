@@ -14,6 +14,7 @@ from ..patch_names import replaced_parts
 from .arrangement import Arrangement, Arranger, Place, UnreadableError
 from .attention_call import AttentionCall, Processor
 from .layer_choice import LayerSelection
+from .looked_for import LookedForMaps
 from .named_tokens import NamedTokens
 from .positives import PromptRows
 
@@ -21,7 +22,8 @@ from .positives import PromptRows
 class Recorder(Processor):
     """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
 
-    maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads.
+    maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads; after those
+    of the subjects come those of the words that `looked` reads.
     grids: the (h_n, w_n) of every cross-attention layer that ran. chosen: whether the user said which prompt is meant.
     Raises ValueError as `Arranger`.
     """
@@ -34,6 +36,7 @@ class Recorder(Processor):
         warn: Callable[[str], None],
         *,
         chosen: bool,
+        looked: LookedForMaps | None = None,
     ) -> None:
         self.maps: dict[str, list[Tensor]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
@@ -42,6 +45,7 @@ class Recorder(Processor):
         self._selection = selection
         self._warn = warn
         self._chosen = chosen
+        self._looked = looked
         # Maps of layers whose rows are still to be mixed: who changed them, the arrangement and, per entry of `rows`,
         # each place's map.
         self._unmixed: dict[str, tuple[str, Arrangement, list[list[Tensor]]]] = {}
@@ -70,7 +74,8 @@ class Recorder(Processor):
                 f"where {rows} rows of {h}x{w} queries and {keys} keys were expected, changed by {changed_by}",
             )
             return
-        maps = [[_seen(place, call) for place in places] for places in arrangement.places]
+        seen = self._reading(call)
+        maps = [[seen(place) for place in places] for places in arrangement.places]
         if arrangement.carriers is None:
             self.maps[name] = [each[0].unflatten(-1, (h, w)) for each in maps]
         else:
@@ -118,6 +123,13 @@ class Recorder(Processor):
             raise ValueError(
                 f"no cross-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
             )
+
+    def _reading(self, call: AttentionCall) -> Callable[[Place], Tensor]:
+        """What reads the maps [S,B,Q] of the rows of a place."""
+        if self._looked is None:
+            return lambda place: _seen(place, call)
+        keys = self._looked.keys(call)
+        return lambda place: self._looked.maps(place, call, keys)
 
     def _refuse(self, name: str, reason: str) -> None:
         self._refused.setdefault(reason, []).append(name)

@@ -9,7 +9,7 @@ arguments in each family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Mapping
 from typing import Protocol
 
 from comfy.model_patcher import ModelPatcher
@@ -57,6 +57,9 @@ class Family(Protocol):
 
     def finder(self) -> SiteFinder:
         """A new site finder, for one model call."""
+
+    def key_layers(self, network: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """What makes the keys [N,H*d] of a text's encoding [N,d], for the name of every cross-attention site."""
 
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """What gradients pass from this cross-attention to the network's output; None: from the first one."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from torch import Tensor, nn
@@ -29,20 +29,19 @@ class UNet:
         """See `Family`."""
         if not isinstance(network, UNetModel):
             return ()
-        names: list[str] = []
-        middle = [] if network.middle_block is None else [network.middle_block]
-        for part, blocks in (("input", network.input_blocks), ("middle", middle), ("output", network.output_blocks)):
-            for number, block in enumerate(blocks):
-                for module in block.modules():
-                    if isinstance(module, SpatialTransformer) and not isinstance(module, SpatialVideoTransformer):
-                        for depth, each in enumerate(module.transformer_blocks):
-                            there = each.attn2 is not None if kind == CROSS else not each.disable_self_attn
-                            names += [site_name((part, number), depth)] if there else []
-        return tuple(names)
+        return tuple(
+            name
+            for name, each in _transformer_blocks(network)
+            if (each.attn2 is not None if kind == CROSS else not each.disable_self_attn)
+        )
 
     def finder(self) -> UNetSites:
         """See `Family`."""
         return UNetSites()
+
+    def key_layers(self, network: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """See `Family`."""
+        return {name: each.attn2.to_k for name, each in _transformer_blocks(network) if each.attn2 is not None}
 
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """See `Family`."""
@@ -154,6 +153,17 @@ class UNetSites:
             return patch
         self._wrapped.append(wrapped)
         return wrapped
+
+
+def _transformer_blocks(network: UNetModel) -> Iterator[tuple[str, BasicTransformerBlock]]:
+    """Every transformer block in running order, with the name of its sites."""
+    middle = [] if network.middle_block is None else [network.middle_block]
+    for part, blocks in (("input", network.input_blocks), ("middle", middle), ("output", network.output_blocks)):
+        for number, block in enumerate(blocks):
+            for module in block.modules():
+                if isinstance(module, SpatialTransformer) and not isinstance(module, SpatialVideoTransformer):
+                    for depth, each in enumerate(module.transformer_blocks):
+                        yield site_name((part, number), depth), each
 
 
 def _place(options: dict) -> tuple[tuple[str, int], int]:

@@ -254,6 +254,14 @@ def test_every_site_is_seen_in_running_order_with_what_it_computes(network, mode
             assert torch.equal(call.attend(call.q, call.k, call.v), out)
 
 
+def test_keys_of_another_text_are_made_by_each_sites_own_layer(network, model):
+    made, whole = family_of(model).key_layers(model.model.diffusion_model), model.model.diffusion_model
+    assert tuple(made) == family_of(model).site_names(whole, CROSS)
+    text = torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
+    for name, module in network.modules(whole, CROSS).items():
+        assert torch.equal(made[name](text), module.to_k(text))
+
+
 @pytest.mark.parametrize("kind", [CROSS, SELF])
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_an_editor_changes_the_rows_that_it_names_and_no_bit_of_the_others(network, model, edit, kind):

@@ -186,7 +186,7 @@ Source: Pathania, *Enhancing Conditional Image Generation with Explainable Laten
             "Prompt": (420, 60, 400, 140),
             "Positive prompt": (420, 280, 400, 120),
             "Words": (420, 480, 400, 440),
-            "Look at the words": (900, 60, 400, 240),
+            "Look at the words": (900, 60, 400, 290),
             "Heat maps": (900, 380, 400, 780),
             "What the words attend to": (1380, 60, 420, 740),
             "What depends on the words": (900, 1260, 900, 620),
@@ -208,6 +208,8 @@ the word differently? It needs one model call and its gradients. For SDXL it nee
 
 **noise_level**: 0.3 makes sharp maps. With more noise the model decides on the composition rather than on details, and
 the maps are rounder. On the toy checkpoint the subject's map agrees best with the true subject at low levels.
+
+**look_for**: words to look for that are not in the prompt; here *sky*.
 
 **To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size it was trained on (128 × 128 for
 the toy checkpoint of the tests).
