@@ -56,7 +56,7 @@ class CapturedRun(SamplerRun):
         self.refined = None if self.refined is None else self.refined.cpu()
         self.last = None
 
-    def layer_saliency(self, words: tuple[int, ...], scores: int) -> Saliency:
+    def layer_saliency(self, words: tuple[int, ...], scores: int = 0) -> Saliency:
         """Each layer's own map of the `words`, as it was read, summed over the calls: `word, layer (h x w)`.
 
         scores: so many of all words' maps, see `normalise`.
@@ -66,7 +66,7 @@ class CapturedRun(SamplerRun):
         labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
         return replace(last, maps=torch.cat(maps), labels=labels, step=None)
 
-    def total(self, mode: str, scores: int) -> Saliency:
+    def total(self, mode: str, scores: int = 0) -> Saliency:
         """The maps of every word over all calls so far, added up before they are normalised.
 
         mode: see `resize`. scores: see `normalise`.
