@@ -15,7 +15,9 @@ from explainable_latents.nodes.host.tokens import tokenize
 from tests.tools.comfyui.install import installed
 from tests.tools.toy_world.continued import part, taught_text
 from tests.tools.toy_world.export import checkpoint
+from tests.tools.toy_world.loaded import Toy
 from tests.tools.toy_world.modules import make_transformer
+from tests.tools.toy_world.quality_attention import layer_maps, one_call, single_pictures
 from tests.tools.toy_world.vocabulary import Vocabulary, second_world
 
 PROMPT = "a small cat on the left and a blue bus on the road"
@@ -125,3 +127,27 @@ def test_the_stock_sampler_and_the_toys_autoencoder_make_pictures_of_it(parts):
     (latent,) = nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", positive, negative, start)
     assert latent["samples"].shape == (2, 4, 1, 16, 16)
     assert vae.decode(latent["samples"]).shape == (2, 128, 128, 3)
+
+
+@torch.inference_mode()
+def test_its_measured_maps_are_the_hosts_own_attention(file):
+    """The host's attention kernel with one-hot values gives the probabilities themselves."""
+    toy, (picture,) = Toy(file), single_pictures(1)
+    maps = layer_maps(toy, picture, 0.5)
+    kernel: dict[int, torch.Tensor] = {}
+
+    def with_one_hot_values(attention, q, k, v, heads, *args, **kwargs):
+        one_hot = torch.eye(*k.shape[2:]).expand_as(k)  # the first 32 keys, which hold all text
+        probabilities = attention(q, k, one_hot, heads, *args, **kwargs).unflatten(-1, (heads, -1)).sum(2)
+        kernel[kwargs["transformer_options"]["block_index"]] = probabilities[:, -64:]
+        return attention(q, k, v, heads, *args, **kwargs)
+
+    patched = toy.model.clone()
+    patched.model_options["transformer_options"]["optimized_attention_override"] = with_one_hot_values
+    one_call(patched, toy, picture, 0.5)
+    assert list(kernel) == [0, 1, 2, 3]
+    assert list(maps) == ["all", "block 0", "block 1", "block 2", "block 3"]
+    of_word = [kernel[i][0, :, 1].view(8, 8) for i in range(4)]  # "bus on ...": the token behind begin-of-text
+    for name, expected in zip(maps, (sum(of_word), *of_word), strict=True):
+        spread = expected.repeat_interleave(2, 0).repeat_interleave(2, 1)
+        torch.testing.assert_close(maps[name][0], spread / spread.sum(), atol=1e-6, rtol=1e-4)

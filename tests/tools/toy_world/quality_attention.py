@@ -67,13 +67,21 @@ def article(word: str) -> str:
 
 def overlaps(toy: Toy, pictures: Sequence[Shown], levels: Sequence[float] = LEVELS) -> list[Overlap]:
     """Every layer's overlaps on every picture, at every noise level."""
-    maps_of = _transformer_maps if hasattr(toy.model.model.diffusion_model, "transformer_blocks") else _unet_maps
     found = []
     for level in levels:
         for picture in pictures:
-            for layer, maps in maps_of(toy, picture, level).items():
+            for layer, maps in layer_maps(toy, picture, level).items():
                 found += _overlaps(layer, level, picture, maps)
     return found
+
+
+def layer_maps(toy: Toy, picture: Shown, level: float) -> Maps:
+    """The attention to a picture's words, in one call of the model on it with noise of `level`.
+
+    Of `all` layers, of those of each grid, and of each one alone.
+    """
+    transformer = hasattr(toy.model.model.diffusion_model, "transformer_blocks")
+    return _transformer_maps(toy, picture, level) if transformer else _unet_maps(toy, picture, level)
 
 
 def _overlaps(layer: str, level: float, picture: Shown, maps: Tensor) -> list[Overlap]:
@@ -96,7 +104,7 @@ def mean_overlap(found: Sequence[Overlap], which: str = "own", **wanted: Any) ->
     return f"{statistics.mean(chosen):.2f} ± {statistics.stdev(chosen) / len(chosen) ** 0.5:.2f}"
 
 
-def _one_call(model: Any, toy: Toy, picture: Shown, level: float) -> Tensor:
+def one_call(model: Any, toy: Toy, picture: Shown, level: float) -> Tensor:
     """Call the model once on the picture noised to `level`, as a sampler does; what the sampler gives."""
     import comfy.sample
     import comfy.samplers
@@ -131,7 +139,7 @@ def _unet_maps(toy: Toy, picture: Shown, level: float) -> Maps:
 
     patched = toy.model.clone()
     capture = observe(patched, _words(toy, picture))
-    layers = capture.runs.of(_one_call(patched, toy, picture, level)).layers
+    layers = capture.runs.of(one_call(patched, toy, picture, level)).layers
     grids = sorted({grid for _, grid in layers}, reverse=True)
     maps = {"all": _added(list(layers.values()))}
     maps |= {f"{h}x{w}": _added([m for (_, grid), m in layers.items() if grid == (h, w)]) for h, w in grids}
@@ -153,7 +161,7 @@ def _transformer_maps(toy: Toy, picture: Shown, level: float) -> Maps:
 
     patched = toy.model.clone()
     patched.model_options["transformer_options"]["optimized_attention_override"] = record
-    _one_call(patched, toy, picture, level)
+    one_call(patched, toy, picture, level)
     return {"all": _added(list(blocks.values()))} | {name: _added([maps]) for name, maps in blocks.items()}
 
 
