@@ -7,41 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core.attention.looked_for import READINGS
+from .core.attention.refine import AUTO
 from .core.maps.saliency import OVER_STEPS
 from .core.words.subjects import LOOKED_FOR
 from .host.attention.observer import observe
 from .host.handles import fingerprint, tracked
 from .host.one_call import probe
-from .inputs import prompt_input, reading_inputs, refine_input, region_input, seed_input
+from .inputs import look_for_inputs, prompt_input, reading_inputs, refine_inputs, region_input, seed_input
 from .sockets import CATEGORY, Attention, Saliency, Subjects
-
-
-def _look_for_inputs() -> list[io.Input]:
-    """Words that need not be in the prompt. Added later, so they come after a node's earlier inputs."""
-    return [
-        io.Clip.Input(
-            "clip",
-            optional=True,
-            tooltip="Needed only with look_for, to encode its words: the CLIP that also encodes the prompt.",
-        ),
-        io.String.Input(
-            "look_for",
-            default="",
-            optional=True,
-            tooltip="Words or phrases, separated by commas, to make maps of although they need not be in the prompt: "
-            "cat, blue sky. Each is encoded by itself; one that stands in the prompt is read there.",
-        ),
-        io.Combo.Input(
-            "reading",
-            options=list(READINGS),
-            default=READINGS[0],
-            optional=True,
-            advanced=True,
-            tooltip="How the words of look_for are read. softmax: the attention a word would get if it were added to "
-            "the prompt, comparable with the other maps. scores: how well the picture agrees with the word, before "
-            "the softmax (OVAM); the prompt's words do not matter.",
-        ),
-    ]
 
 
 class ELCaptureAttention(io.ComfyNode):
@@ -80,8 +53,8 @@ class ELCaptureAttention(io.ComfyNode):
                 ),
                 *reading_inputs(),
                 prompt_input(),
-                refine_input(),
-                *_look_for_inputs(),
+                *refine_inputs(),
+                *look_for_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
@@ -109,6 +82,7 @@ class ELCaptureAttention(io.ComfyNode):
         share: str,
         positive: Any = None,
         refine: int = 0,
+        refine_layers: str = AUTO,
         clip: Any = None,
         look_for: str = "",
         reading: str = READINGS[0],
@@ -125,6 +99,7 @@ class ELCaptureAttention(io.ComfyNode):
             resize=resize,
             share=share,
             refine=refine,
+            refine_layers=refine_layers,
             clip=clip,
             look_for=look_for,
             reading=reading,
@@ -215,8 +190,8 @@ class ELProbeAttention(io.ComfyNode):
                 seed_input("Seed of that noise."),
                 *reading_inputs(),
                 region_input(),
-                refine_input(),
-                *_look_for_inputs(),
+                *refine_inputs(),
+                *look_for_inputs(),
             ],
             outputs=[
                 Saliency.Output(display_name="saliency", tooltip="One map per word and latent, each summing to 1.")
@@ -237,12 +212,13 @@ class ELProbeAttention(io.ComfyNode):
         share: str,
         region: Any = None,
         refine: int = 0,
+        refine_layers: str = AUTO,
         clip: Any = None,
         look_for: str = "",
         reading: str = READINGS[0],
     ) -> io.NodeOutput:
         """Call the model once."""
-        how = {"layers": layers, "resize": resize, "share": share, "refine": refine}
+        how = {"layers": layers, "resize": resize, "share": share, "refine": refine, "refine_layers": refine_layers}
         how |= {"clip": clip, "look_for": look_for, "reading": reading}
         return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))
 

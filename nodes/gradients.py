@@ -6,11 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .core.attention.refine import AUTO
 from .core.gradients.definition import DEFINITIONS, POLARITIES, SOLVERS
 from .core.maps.colours import COLORMAPS
 from .host.one_call import gradient_saliency
 from .host.ui.heat_maps import SCALES, HeatMaps
-from .inputs import region_input, seed_input
+from .inputs import refine_inputs, region_input, seed_input
 from .sockets import CATEGORY, Saliency, Subjects
 
 
@@ -77,6 +78,7 @@ class ELGradientSaliency(io.ComfyNode):
                     "Layers other than last, and SDXL's last, need the solver exact. aggregated uses all layers.",
                 ),
                 region_input(),
+                *refine_inputs(),
             ],
             outputs=[
                 Saliency.Output(
@@ -104,11 +106,13 @@ class ELGradientSaliency(io.ComfyNode):
         solver: str,
         layer: str,
         region: Any = None,
+        refine: int = 0,
+        refine_layers: str = AUTO,
     ) -> io.NodeOutput:
         """Call the model once and take gradients."""
-        found = gradient_saliency(
-            model, positive, latent, subjects, noise_level, seed, polarity, solver, definition, layer, region
-        )
+        picture = model, positive, latent, subjects, noise_level, seed
+        how = polarity, solver, definition, layer, region, refine, refine_layers
+        found = gradient_saliency(*picture, *how)
         page = HeatMaps(found, None, COLORMAPS[0], 1.0, SCALES[0]).sheet()
         return io.NodeOutput(found, page, ui=ui.PreviewImage(page, cls=cls))
 

@@ -5,126 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .core.attention.aggregate import RESIZE_MODES
-from .core.attention.refine import MOST_POWERS
-from .core.maps.masks import COMBINATIONS, FILTER_ORDERS, Shaping
-from .core.maps.thresholds import FLAT_MAPS, RULES
+from .core.attention.looked_for import READINGS
+from .core.attention.refine import AUTO, MOST_POWERS
 from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
 from .host.attention.observer import SHARES
 from .sockets import Masking
-
-
-def shaping_inputs(defaults: Shaping) -> list[io.Input]:
-    """Which words a mask is made from, and how their maps become a mask."""
-    role = io.Combo.Input(
-        "role",
-        options=["subject", "scene", "all"],
-        default="subject",
-        tooltip="The words that the mask is made from: the subjects, the scene, or all of them.",
-    )
-    combine = io.Combo.Input(
-        "combine",
-        options=list(COMBINATIONS),
-        default=defaults.combine,
-        tooltip="Several words: sum adds their maps before the threshold (aggregated attention); union (Abs-Grad-SAM) "
-        "and intersection join the masks of the words.",
-        advanced=True,
-    )
-    invert = io.Boolean.Input("invert", default=False, tooltip="Exchange inside and outside.", advanced=True)
-    return [role, *threshold_inputs(defaults), combine, invert, *filter_inputs(defaults)]
-
-
-def threshold_inputs(defaults: Shaping) -> list[io.Input]:
-    """The threshold that separates a map into inside and outside."""
-    return [
-        io.Combo.Input(
-            "rule",
-            options=list(RULES),
-            default=defaults.rule,
-            tooltip="The threshold above which a place is inside the mask. mean: the map's mean (aggregated "
-            "attention). log-mean: its geometric mean times e^value (scene-based). mean + k·std: k is value "
-            "(Abs-Grad-SAM). quantile: value, from 0 to 1, is the share of the latent that stays outside. otsu: the "
-            "threshold that best separates bright from dark.",
-        ),
-        io.Float.Input(
-            "value",
-            default=defaults.value,
-            min=-10.0,
-            max=10.0,
-            step=0.01,
-            tooltip="λ of log-mean (scene-based: 0.2), k of mean + k·std (Abs-Grad-SAM: 0.5), or the quantile (0 to "
-            "1). A larger value makes a smaller mask. mean and otsu do not use it.",
-        ),
-    ]
-
-
-def flat_map_input() -> io.Input:
-    """What to do with a map that is the same everywhere. Added later, so it comes after a node's earlier inputs."""
-    return io.Combo.Input(
-        "flat_map",
-        options=list(FLAT_MAPS),
-        default=FLAT_MAPS[0],
-        optional=True,
-        tooltip="What to do with a map that is the same everywhere (a word or latent channel without effect), in which "
-        "no threshold separates anything. error: stop. all in, all out: everything is inside, or outside, before "
-        "invert.",
-        advanced=True,
-    )
-
-
-def filter_inputs(defaults: Shaping) -> list[io.Input]:
-    """Smoothing and dilation."""
-    return [
-        io.Float.Input(
-            "smooth_sigma",
-            default=defaults.smooth_sigma,
-            min=0.0,
-            max=64.0,
-            step=0.1,
-            tooltip="Gaussian smoothing of the map before the threshold: standard deviation in latent pixels (8 "
-            "picture pixels each). 0 is off; the Abs-Grad-SAM code uses 6.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "smooth_size",
-            default=defaults.smooth_size,
-            min=1,
-            max=63,
-            step=2,
-            tooltip="Width of the smoothing window in latent pixels, odd. The Abs-Grad-SAM code uses 3.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "dilate_size",
-            default=defaults.dilate_size,
-            min=1,
-            max=63,
-            step=2,
-            tooltip="Dilation: width in latent pixels, odd, of the square by which bright parts grow. The Abs-Grad-SAM "
-            "code uses 3.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "dilate_iterations",
-            default=defaults.dilate_iterations,
-            min=0,
-            max=64,
-            tooltip="How many times to dilate. More makes a larger mask; 0 is off. The Abs-Grad-SAM code uses 3.",
-            advanced=True,
-        ),
-    ]
-
-
-def order_input() -> io.Input:
-    """Whether maps or masks are smoothed and dilated. Added later, so it comes after a node's earlier inputs."""
-    return io.Combo.Input(
-        "smooth_and_dilate",
-        options=list(FILTER_ORDERS),
-        default=FILTER_ORDERS[0],
-        tooltip="What is smoothed and dilated. before the threshold: the maps. after the threshold: the mask, as the "
-        "Abs-Grad-SAM paper describes it; its edge is then soft.",
-        optional=True,
-        advanced=True,
-    )
 
 
 def seed_input(tooltip: str) -> io.Input:
@@ -184,19 +69,58 @@ def reading_inputs() -> list[io.Input]:
     ]
 
 
-def refine_input() -> io.Input:
-    """How often maps are sharpened. Added later, so it comes after a node's earlier inputs."""
-    return io.Int.Input(
-        "refine",
-        default=0,
-        min=0,
-        max=MOST_POWERS,
-        optional=True,
-        advanced=True,
-        tooltip="How many times to sharpen the maps with the model's own self-attention, so that each fills its thing "
-        "up to the outline. 0 is off (as in the paper). 1 works best with the rule otsu, 2 with mean; more spreads the "
-        "maps further.",
-    )
+def refine_inputs() -> list[io.Input]:
+    """How often maps are sharpened, and by what. Added later, so they come after a node's earlier inputs."""
+    return [
+        io.Int.Input(
+            "refine",
+            default=0,
+            min=0,
+            max=MOST_POWERS,
+            optional=True,
+            advanced=True,
+            tooltip="How many times to sharpen the maps with the model's own self-attention, so that each fills its "
+            "thing up to the outline. 0 is off (as in the paper). 1 works best with the rule otsu, 2 with mean; more "
+            "spreads the maps further.",
+        ),
+        io.String.Input(
+            "refine_layers",
+            default=AUTO,
+            optional=True,
+            advanced=True,
+            tooltip="The self-attention layers that refine uses: auto (the last three of the decoder on its finest "
+            "grid), all, last, grids (32x32, height x width) or names (output.9), separated by commas. Fine grids "
+            "follow outlines, and cost more.",
+        ),
+    ]
+
+
+def look_for_inputs() -> list[io.Input]:
+    """Words that need not be in the prompt. Added later, so they come after a node's earlier inputs."""
+    return [
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            tooltip="Needed only with look_for, to encode its words: the CLIP that also encodes the prompt.",
+        ),
+        io.String.Input(
+            "look_for",
+            default="",
+            optional=True,
+            tooltip="Words or phrases, separated by commas, to make maps of although they need not be in the prompt: "
+            "cat, blue sky. Each is encoded by itself; one that stands in the prompt is read there.",
+        ),
+        io.Combo.Input(
+            "reading",
+            options=list(READINGS),
+            default=READINGS[0],
+            optional=True,
+            advanced=True,
+            tooltip="How the words of look_for are read. softmax: the attention a word would get if it were added to "
+            "the prompt, comparable with the other maps. scores: how well the picture agrees with the word, before "
+            "the softmax (OVAM); the prompt's words do not matter.",
+        ),
+    ]
 
 
 def plan_inputs() -> list[io.Input]:

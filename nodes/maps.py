@@ -10,7 +10,7 @@ from .core.maps.filters import OPERATIONS, apply_filter, gaussian_smooth
 from .core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
 from .core.maps.thresholds import FLAT_MAPS
 from .host.ui.heat_maps import picture_pixels
-from .inputs import flat_map_input, threshold_inputs
+from .shaping_inputs import flat_map_input, threshold_inputs
 from .sockets import CATEGORY, Saliency
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .core.attention.refine import AUTO
 from .core.gradients.definition import POLARITIES, SOLVERS
 from .core.maps.masks import FILTER_ORDERS, Shaping
 from .core.maps.thresholds import FLAT_MAPS
 from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
-from .inputs import flat_map_input, order_input, prompt_input, refine_input, shaping_inputs
+from .inputs import prompt_input, refine_inputs
+from .shaping_inputs import flat_map_input, order_input, shaping_inputs
 from .sockets import CATEGORY, Masking, Subjects
 
 _USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
@@ -56,7 +58,7 @@ class ELMaskFromAttention(io.ComfyNode):
                 ),
                 order_input(),
                 flat_map_input(),
-                refine_input(),
+                *refine_inputs(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -80,13 +82,15 @@ class ELMaskFromAttention(io.ComfyNode):
         smooth_and_dilate: str = FILTER_ORDERS[0],
         flat_map: str = FLAT_MAPS[0],
         refine: int = 0,
+        refine_layers: str = AUTO,
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
         shaping = Shaping(
             rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
         )
-        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, layers, positive, over_steps, refine))
+        how = layers, positive, over_steps, refine, refine_layers
+        return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, *how))
 
 
 class ELMaskFromGradient(io.ComfyNode):
@@ -141,6 +145,7 @@ class ELMaskFromGradient(io.ComfyNode):
                 prompt_input(),
                 order_input(),
                 flat_map_input(),
+                *refine_inputs(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -165,13 +170,15 @@ class ELMaskFromGradient(io.ComfyNode):
         positive: Any = None,
         smooth_and_dilate: str = FILTER_ORDERS[0],
         flat_map: str = FLAT_MAPS[0],
+        refine: int = 0,
+        refine_layers: str = AUTO,
     ) -> io.NodeOutput:
         """Bundle the description."""
         filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
         shaping = Shaping(
             rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
         )
-        how = channels, polarity, solver, layer, positive
+        how = channels, polarity, solver, layer, positive, refine, refine_layers
         return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 
 

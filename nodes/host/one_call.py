@@ -12,6 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..core.attention.refine import AUTO
 from ..core.gradients.definition import ABS_GRAD_SAM
 from ..core.maps.saliency import Saliency
 from ..core.words.subjects import Subjects
@@ -94,16 +95,18 @@ def gradient_saliency(
     definition: str = ABS_GRAD_SAM,
     layer: str = "last",
     region: list | None = None,
+    refine: int = 0,
+    refine_layers: str = AUTO,
 ) -> Saliency:
     """Abs-Grad-SAM [S,B,C,h,w] of the B latents of a LATENT, each noised with the seed's noise to `noise_level`.
 
     One call of the model on the positive conditioning; LoRA, ControlNet and attention patches take part, guidance does
     not. polarity: absolute or positive. solver: structured or exact. definition: `aggregated` gives [S,B,h,w] instead,
     each summing to 1. layer: as of `GradientProbe`. region: the CONDITIONING of the subjects' prompt where another node
-    gives it to a part of the picture. Raises ValueError as `GradientProbe` does.
+    gives it to a part of the picture. refine, refine_layers: see `refine_plan`. Raises ValueError as `GradientProbe`.
     """
     patcher = without_ours(model)
-    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region)
+    probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region, refine, refine_layers)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
     return replace(saliency, maps=saliency.maps.cpu(), step=None)
 

@@ -64,13 +64,22 @@ LATER = {
     "Where the scene is": {"rule": "mean"},
     "Keep the subject": {"manipulate_at": "5, 18, 28", "outside": "reference"},
 }
+# Masks refined by self-attention, in the place of the published ones.
+REFINED = {"refine": 1, "rule": "otsu"}
 TASKS = (
     Task(
         "keep the context",
         keep_the_context,
         "context",
         "subject",
-        (Method("aggregated attention", "02_aggregated_attention"), Method("Abs-Grad-SAM", "04_abs_grad_sam")),
+        (
+            Method("aggregated attention", "02_aggregated_attention"),
+            Method(
+                "aggregated attention, refined", "02_aggregated_attention", inputs={"Where the subject is": REFINED}
+            ),
+            Method("Abs-Grad-SAM", "04_abs_grad_sam"),
+            Method("Abs-Grad-SAM, refined", "04_abs_grad_sam", inputs={"What the subject depends on": REFINED}),
+        ),
     ),
     Task(
         "keep the subject",
@@ -80,6 +89,11 @@ TASKS = (
         (
             Method("scene-based", "03_scene_based"),
             Method("scene-based, mean, reference at 5, 18, 28", "03_scene_based", inputs=LATER),
+            Method(
+                "scene-based, refined, reference at 5, 18, 28",
+                "03_scene_based",
+                inputs=LATER | {"Where the scene is": REFINED},
+            ),
         ),
     ),
 )

@@ -95,6 +95,34 @@ def test_capturing(offloaded, toy, way, dtype):
         assert_same(*pair)
 
 
+def test_on_a_gpu_the_users_own_backend_refines_and_on_the_cpu_the_fused_attention(offloaded):
+    """The network has 14 attentions; two layers refine twice."""
+    from comfy.patcher_extension import WrappersMP
+
+    def run(model):
+        calls, model = [], model.clone()
+
+        def wrapper(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+            previous = transformer_options["optimized_attention_override"]
+
+            def override(attention, *args, **inner):
+                def backend(*of_call, **more):
+                    calls.append(attention)
+                    return attention(*of_call, **more)
+
+                return previous(backend, *args, **inner)
+
+            options = {**transformer_options, "optimized_attention_override": override}
+            return executor(x, timesteps, context, y, control, options, **kwargs)
+
+        observe(model, SUBJECTS, refine=2)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", wrapper)
+        sample(model, 1, grid=GRID)
+        return len(calls)
+
+    assert on_both(offloaded("manual cast", torch.float16), run) == (14 + 2 * 2, 14)
+
+
 MASKINGS = {
     "attention": AttentionMasking(DOG, Shaping("mean", smooth_sigma=1.0, dilate_iterations=1)),
     "structured": GradientMasking(DOG, Shaping("mean + k·std", 0.5)),

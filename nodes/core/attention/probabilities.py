@@ -42,13 +42,19 @@ def masked_scores(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> 
 
     mask: see `probabilities`, of all positions.
     """
-    scores = q.float() @ keys
+    scores, mask = q.float() @ keys, mask_of_queries(mask, rows)
     if mask is None:
         return scores
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
+
+
+def mask_of_queries(mask: Tensor | None, rows: slice) -> Tensor | None:
+    """The part of an attention mask ([Q,T], [B,Q,T] or [B,H,Q,T]; Q may be 1) that these query positions have."""
+    if mask is None:
+        return None
     if mask.ndim == 3:
         mask = mask.unsqueeze(1)
-    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
+    return mask[..., rows, :] if mask.shape[-2] > 1 else mask
 
 
 def _softmax(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:

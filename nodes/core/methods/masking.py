@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..attention.refine import AUTO
 from ..choices import one_of
 from ..gradients.definition import POLARITIES
 from ..maps.masks import Shaping
@@ -26,7 +27,7 @@ class AttentionMasking:
     options]; None for the first positive one. calls: `last call` takes the maps of the one call before the step (as the
     published code does), `cumulative` those of all calls from the first step on, added up before they are normalised
     (as the proposal describes it). refine: how often the maps are sharpened by self-attention, see
-    `core.attention.refine`; 0 for never. Raises ValueError for another choice.
+    `core.attention.refine`; 0 for never; refine_layers: by that of which layers. Raises ValueError for another choice.
     """
 
     subjects: Subjects
@@ -35,6 +36,7 @@ class AttentionMasking:
     positive: Sequence[Sequence[Any]] | None = None
     calls: str = LAST_CALL
     refine: int = 0
+    refine_layers: str = AUTO
 
     def __post_init__(self) -> None:
         one_of("over_steps", self.calls, CALLS)
@@ -44,9 +46,9 @@ class AttentionMasking:
 class GradientMasking:
     """The mask is made from the Abs-Grad-SAM of `subjects`, for which the model is called once more at the step.
 
-    shaping, positive: as in `AttentionMasking`. channels: `each` latent channel gets a mask of its own, or all
-    `together` one. polarity: see `core.gradients.definition`. solver, layer: see the host's `GradientProbe`. Raises
-    ValueError for an unknown choice of channels or polarity.
+    shaping, positive, refine, refine_layers: as in `AttentionMasking`. channels: `each` latent channel gets a mask of
+    its own, or all `together` one. polarity: see `core.gradients.definition`. solver, layer: see the host's
+    `GradientProbe`. Raises ValueError for an unknown choice of channels or polarity.
     """
 
     subjects: Subjects
@@ -56,6 +58,8 @@ class GradientMasking:
     solver: str = "structured"
     layer: str = "last"
     positive: Sequence[Sequence[Any]] | None = None
+    refine: int = 0
+    refine_layers: str = AUTO
 
     def __post_init__(self) -> None:
         one_of("channels", self.channels, CHANNELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,30 +11,26 @@ from torch import Tensor
 from ...core.attention.aggregate import aggregate, normalise, resize
 from ...core.maps.saliency import Saliency
 from ..sampling.runs import SamplerRun
+from .model_call import REFINED
 
 
 @dataclass
 class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
-    layers: (layer name, (h_n, w_n)) -> [S,B,h_n,w_n]. refined: the calls' refined sums of the layers added up,
-    [S,B,h,w]; None if maps are not refined. last: the map of the sampler's most recent model call; None if
-    that call showed no attention or was not captured. notes: the warnings while it ran. capturing: whether
-    the sampler's next model call is captured.
+    layers: (layer name, or REFINED, (h_n, w_n)) -> [S,B,h_n,w_n]. last: the map of the sampler's most recent model
+    call; None if that call showed no attention or was not captured. notes: the warnings while it ran. capturing:
+    whether the sampler's next model call is captured.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
     layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
-    refined: Tensor | None = None
     last: Saliency | None = None
     notes: list[str] = field(default_factory=list)
     capturing: bool = True
 
-    def see(self, saliency: Saliency | None, layers: dict[str, Tensor], refined: Tensor | None) -> None:
-        """Add one model call of the sampler. saliency: None if the subjects' prompt was not active in it.
-
-        refined: see `ModelCall.total`.
-        """
+    def see(self, saliency: Saliency | None, layers: dict[str, Tensor]) -> None:
+        """Add one model call of the sampler. saliency: None if the subjects' prompt was not active in it."""
         self.last = saliency
         if saliency is None:
             return
@@ -41,19 +38,15 @@ class CapturedRun(SamplerRun):
         for name, maps in layers.items():
             key = (name, tuple(maps.shape[-2:]))
             self.layers[key] = self.layers[key] + maps if key in self.layers else maps
-        if refined is not None:
-            self.refined = refined if self.refined is None else self.refined + refined
 
     def content(self) -> list[Tensor]:
         """See `SamplerRun`."""
-        refined = [] if self.refined is None else [self.refined]
-        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values(), *refined]
+        return [*(saliency.maps for saliency in self.saliencies), *self.layers.values()]
 
     def to_cpu(self) -> None:
         """See `SamplerRun`."""
         self.saliencies = [saliency.with_maps(saliency.maps.cpu()) for saliency in self.saliencies]
         self.layers = {key: maps.cpu() for key, maps in self.layers.items()}
-        self.refined = None if self.refined is None else self.refined.cpu()
         self.last = None
 
     def layer_saliency(self, words: tuple[int, ...], scores: int = 0) -> Saliency:
@@ -62,8 +55,9 @@ class CapturedRun(SamplerRun):
         scores: so many of all words' maps, see `normalise`.
         """
         last = self.saliencies[-1].select(words)
-        maps = [normalise(resize(layer, last.grid), scores)[list(words)] for layer in self.layers.values()]
-        labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in self.layers for label in last.labels)
+        layers = {key: maps for key, maps in self.layers.items() if key[0] != REFINED}
+        maps = [normalise(resize(layer, last.grid), scores)[list(words)] for layer in layers.values()]
+        labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in layers for label in last.labels)
         return replace(last, maps=torch.cat(maps), labels=labels, step=None)
 
     def total(self, mode: str, scores: int = 0) -> Saliency:
@@ -71,7 +65,15 @@ class CapturedRun(SamplerRun):
 
         mode: see `resize`. scores: see `normalise`.
         """
-        last = self.saliencies[-1]
-        if self.refined is not None:
-            return replace(last, maps=normalise(self.refined, scores), step=None)
-        return replace(last, maps=aggregate(list(self.layers.values()), last.grid, mode, scores), step=None)
+        last, layers = self.saliencies[-1], [(name, maps) for (name, _), maps in self.layers.items()]
+        return replace(last, maps=of_all_layers(layers, last.grid, mode, scores), step=None)
+
+
+def of_all_layers(layers: Iterable[tuple[str, Tensor]], grid: tuple[int, int], mode: str, scores: int = 0) -> Tensor:
+    """The words' maps [S,B,h,w] from the maps of layers by name: from the layers' refined sum if there is one.
+
+    mode: see `resize`. scores: see `normalise`.
+    """
+    layers = list(layers)
+    refined = [maps for name, maps in layers if name == REFINED]
+    return aggregate(refined or [maps for _, maps in layers], grid, mode, scores)

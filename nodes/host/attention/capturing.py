@@ -20,22 +20,21 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
-from ...core.attention.aggregate import aggregate, normalise
+from ...core.attention.aggregate import added
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family
-from ..families.sites import SELF
 from ..sampling.runs import Runs
-from .captured_run import CapturedRun
+from .captured_run import CapturedRun, of_all_layers
 from .layer_choice import LayerSelection
 from .looked_for import LookedFor, LookedForMaps
-from .model_call import ASIDE, ModelCall, evaluating, step_of
+from .model_call import ASIDE, REFINED, ModelCall, evaluating, step_of
 from .named_tokens import NamedTokens
 from .override import processing
 from .positives import Positives
 from .recorder import Recorder
-from .refinement import Refinement
+from .refinement import Refinement, RefinePlan
 
 log = logging.getLogger("explainable_latents")
 
@@ -46,8 +45,8 @@ class Settings:
 
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
-    refine: how often maps are refined, see `core.attention.refine`. looked: further words, whose maps come after those
-    of the subjects; their tokens that stand in the prompt come last in `tokens`.
+    refine: see `RefinePlan`. looked: further words, whose maps come after those of the subjects; their tokens that
+    stand in the prompt come last in `tokens`.
     """
 
     tokens: NamedTokens
@@ -56,7 +55,7 @@ class Settings:
     start: float
     end: float
     resize: str
-    refine: int
+    refine: RefinePlan
     looked: LookedFor | None
 
     @property
@@ -116,20 +115,16 @@ class Observer:
             out = executor(x, timestep, model_options, *args, **kwargs)
         finally:
             self._call = outer
-        found, layers, refined = None, {}, None
+        found, layers = None, {}
         if call is not None and call.maps:
             layers = call.layers()
-            refined = call.total()
-            if refined is None:
-                maps = aggregate(list(layers.values()), call.grid, self.resize, self.scores)
-            else:
-                maps = normalise(refined, self.scores)
+            maps = of_all_layers(layers.items(), call.grid, self.resize, self.scores)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
             found = Saliency(maps, self.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
         elif self._adds:
-            run.see(found, layers, refined)
+            run.see(found, layers)
         else:
             run.last = found
         return out
@@ -164,18 +159,17 @@ class Observer:
         looked = settings.looked and LookedForMaps(settings.looked, self._family.key_layers(network))
         how = {"chosen": settings.prompt is not None, "looked": looked}
         recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, **how)
-        processors = [recorder]
-        if settings.refine:
-            names = self._family.site_names(network, SELF)
-            refinement = Refinement(len(x), rows, settings.refine, names, self.labels, self._warn)
-            processors.append(refinement)
-        with processing(transformer_options, self._family, processors) as options:
+        refinement = Refinement(len(x), rows, settings.refine)
+        with processing(transformer_options, self._family, [recorder, refinement]) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
         recorder.finish(network)
         for name, maps in recorder.maps.items():
             call.maps.setdefault(name, []).extend(zip(maps, rows, strict=True))
-        if settings.refine and recorder.maps:
-            call.refined += refinement.refined(recorder.maps, self.resize, network)
+        if settings.refine.power and recorder.maps:
+            refinement.finish(network)
+            by_row = zip(rows, *recorder.maps.values(), strict=True)
+            sums = [added(maps, row.size, self.resize) for row, *maps in by_row]
+            call.maps.setdefault(REFINED, []).extend(refinement.refined(sums, self.labels, self._warn))
         return out
 
     def _begin(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> ModelCall | None:

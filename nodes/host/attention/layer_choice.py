@@ -36,12 +36,14 @@ class LayerSelection:
         return name in self.names or grid in self.grids
 
 
-def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
+def select_layers(
+    available: tuple[str, ...], wanted: str, kind: str = "cross-attention", others: tuple[str, ...] = ()
+) -> LayerSelection:
     """Read a choice of layers.
 
     wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`,
     `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError, which lists the layers, if one of them
-    is unknown.
+    is unknown; it says what `kind` of layers they are, and which `others` the caller understands.
     """
     names: set[str] = set()
     grids: set[tuple[int, int]] = set()
@@ -54,8 +56,8 @@ def select_layers(available: tuple[str, ...], wanted: str) -> LayerSelection:
             found = tuple(name for name in available if item and f"{name}.".startswith(f"{item}."))
         if not found:
             raise ValueError(
-                f"no cross-attention layer is called {item!r}; choose all, last, a grid such as 16x16, or among: "
-                f"{', '.join(available)}"
+                f"no {kind} layer is called {item!r}; choose {', '.join((*others, 'all', 'last'))}, a grid such as "
+                f"16x16, or among: {', '.join(available)}"
             )
         names.update(found)
     return LayerSelection(frozenset(names), frozenset(grids))

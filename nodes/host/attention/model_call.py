@@ -16,6 +16,9 @@ from .positives import Positives, PromptRows
 # The names of everything that this pack installs on models and puts into their options begin like this.
 OURS = "explainable_latents."
 
+# In place of a layer's name: what refining made of the sum of all layers.
+REFINED = "refined"
+
 # In transformer_options: this call is not a step of the sampler; it is made for a mask.
 ASIDE = OURS + "aside"
 
@@ -33,7 +36,7 @@ class ModelCall:
 
     index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened. device: of
     the sampler's state. maps: per layer those of each conditioning, on the device where the network ran: the host may
-    have copies of it on several. refined: likewise the refined sum of the layers, if that was asked for.
+    have copies of it on several; under REFINED the layers' refined sum, if that was asked for.
     """
 
     positives: Positives
@@ -45,7 +48,6 @@ class ModelCall:
     index: int | None = None
     evaluated: bool = False
     maps: dict[str, list[tuple[Tensor, PromptRows]]] = field(default_factory=dict)
-    refined: list[tuple[Tensor, PromptRows]] = field(default_factory=list)
 
     def layers(self) -> dict[str, Tensor]:
         """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
@@ -59,15 +61,6 @@ class ModelCall:
             name: compose([self._placed(maps, row) for maps, row in each], self.grid)
             for name, each in self.maps.items()
         }
-
-    def total(self) -> Tensor | None:
-        """The refined sum of the layers on the latent's grid, on `device`; None where refining was not asked for."""
-        if not self.refined:
-            return None
-        maps, row = self.refined[0]
-        if len(self.refined) == 1 and row.is_whole(self.grid):
-            return maps.to(self.device)
-        return compose([self._placed(maps, row) for maps, row in self.refined], self.grid)
 
     def _placed(self, maps: Tensor, row: PromptRows) -> PlacedMaps:
         weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight

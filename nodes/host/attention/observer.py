@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.attention.aggregate import RESIZE_MODES
 from ...core.attention.looked_for import SOFTMAX
-from ...core.attention.refine import MOST_POWERS
+from ...core.attention.refine import AUTO
 from ...core.choices import one_of
 from ...core.maps.saliency import Saliency, over_steps
 from ...core.words.subjects import LOOKED_FOR, Subjects
@@ -24,6 +24,7 @@ from .looked_for import encode_looked_for
 from .model_call import OURS, no_attention
 from .named_tokens import NamedTokens
 from .positives import contexts_of
+from .refinement import refine_plan
 
 log = logging.getLogger("explainable_latents")
 
@@ -113,6 +114,7 @@ def observe(
     resize: str = "nearest",
     share: str = "all tokens",
     refine: int = 0,
+    refine_layers: str = AUTO,
     clip: Any = None,
     look_for: str = "",
     reading: str = SOFTMAX,
@@ -125,9 +127,10 @@ def observe(
     noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
     combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
     keep their share), `prompt words` the probability renormalised over the prompt's own tokens. refine: how often maps
-    are refined by self-attention, from 0 to 8, see `core.attention.refine`. clip, look_for, reading: further words,
-    which need not be in the prompt, see `encode_looked_for` and `core.attention.looked_for`. keep: all maps, to be read
-    after a run, or only the last one while it goes on; add_up: then their sums, too.
+    are refined by self-attention, from 0 to 8, see `core.attention.refine`; refine_layers: of which layers, see
+    `refine_plan`. clip, look_for, reading: further words, which need not be in the prompt, see `encode_looked_for` and
+    `core.attention.looked_for`. keep: all maps, to be read after a run, or only the last one while it goes on; add_up:
+    then their sums, too.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -139,8 +142,6 @@ def observe(
         )
     one_of("resize", resize, RESIZE_MODES)
     one_of("share", share, SHARES)
-    if not 0 <= refine <= MOST_POWERS:
-        raise ValueError(f"refine {refine} is not a whole number from 0 to {MOST_POWERS}")
     looked = encode_looked_for(clip, subjects, look_for, reading)
     tokens = subjects.positions() + (looked.inside if looked else ())
     if not tokens and not looked:
@@ -149,7 +150,8 @@ def observe(
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)
     when = start_percent, end_percent
-    settings = Settings(NamedTokens(tokens, words), prompt, selection, *when, resize, refine, looked)
+    plan = refine_plan(patcher, refine, refine_layers)
+    settings = Settings(NamedTokens(tokens, words), prompt, selection, *when, resize, plan, looked)
     observer = Observer(subjects, family_of(patcher), settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),

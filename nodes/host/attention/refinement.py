@@ -1,23 +1,51 @@
-"""Keep the self-attention of a model call until its word maps are complete, and refine them with it."""
+"""Keep the self-attention of a model call until its maps are complete, and refine them with it."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...core.attention.aggregate import added
-from ...core.attention.refine import SelfAttention, refine
+from ...core.attention.refine import AUTO, MOST_POWERS, SelfAttention, refine
+from ..families.family import family_of, network_of
 from ..families.sites import SELF, Site
 from ..patch_names import replaced_parts
-from .attention_call import AttentionCall, Processor
+from .attention_call import Attend, AttentionCall, Processor
+from .layer_choice import LayerSelection, select_layers
 from .positives import PromptRows
 
-# At most so many layers: in SD 1.x output.9, output.10 and output.11, which is all that its decoder has at 64x64.
+# AUTO is the decoder's layers on the finest grid: of those that follow all coarser layers, at most the last so many. In
+# SD 1.x they are output.9, output.10 and output.11, which is all that its decoder has at 64x64.
 LAYERS = 3
+
+
+@dataclass(frozen=True)
+class RefinePlan:
+    """How maps are refined: `power` times, 0 for not at all.
+
+    names: of the network's self-attention, in running order. chosen: of these, None for AUTO.
+    """
+
+    power: int
+    names: tuple[str, ...]
+    chosen: LayerSelection | None
+
+
+def refine_plan(patcher: ModelPatcher, power: int, layers: str = AUTO) -> RefinePlan:
+    """The plan for a model. power: 0 to 8. layers: AUTO, or as of `select_layers`, among its self-attention.
+
+    Raises ValueError for another power and for an unknown layer.
+    """
+    if not 0 <= power <= MOST_POWERS:
+        raise ValueError(f"refine {power} is not a whole number from 0 to {MOST_POWERS}")
+    names = family_of(patcher).site_names(network_of(patcher), SELF)
+    chosen = None if layers.strip().lower() == AUTO else select_layers(names, layers, "self-attention", (AUTO,))
+    return RefinePlan(power, names, chosen)
 
 
 @dataclass(frozen=True)
@@ -31,74 +59,71 @@ class _Kept:
 
 
 class Refinement(Processor):
-    """Keeps the decoder's layers on the finest grid: the last `LAYERS` of those that follow all coarser layers.
+    """Keeps the plan's layers until `finish`, and refines maps with them; does nothing where the plan says so.
 
-    count: rows of the network's batch. rows: those of the conditionings whose maps are refined. power: see
-    `core.attention.refine`. names: of the network's self-attention, in running order. labels: of the maps.
+    count: rows of the network's batch. rows: those of the conditionings whose maps are refined.
     """
 
-    kinds = (SELF,)
-
-    def __init__(
-        self,
-        count: int,
-        rows: Sequence[PromptRows],
-        power: int,
-        names: Sequence[str],
-        labels: Sequence[str],
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, count: int, rows: Sequence[PromptRows], plan: RefinePlan) -> None:
+        self.kinds = (SELF,) if plan.power else ()
         self._count = count
         self._rows = rows
-        self._power = power
-        self._names = names
-        self._labels = labels
-        self._warn = warn
+        self._plan = plan
         self._kept: list[_Kept] = []
-        self._seen: set[str] = set()
+        self._seen: dict[str, tuple[int, int]] = {}
         # Whether a coarser layer has come after those that are kept.
         self._coarser = False
+        self._finished = False
 
     def wants(self, site: Site) -> bool:
         """See `Processor`. Leaves out the first attention of a block where that looks at the text as well."""
-        return site.name in self._names
+        if self._finished or site.name not in self._plan.names:
+            return False
+        self._seen[site.name] = site.grid
+        return self._plan.chosen is None or (site.name, site.grid) in self._plan.chosen
 
+    @torch.no_grad()
     def see(self, call: AttentionCall, out: Tensor) -> None:
         """See `Processor`."""
-        h, w = call.site.grid
-        self._seen.add(call.site.name)
-        finest = math.prod(self._kept[-1].grid) if self._kept else 0
-        if h * w < finest:
+        if self._plan.chosen is not None:
+            self._kept.append(self._keep(call))
+            return
+        size, finest = math.prod(call.site.grid), math.prod(self._kept[-1].grid) if self._kept else 0
+        if size < finest:
             self._coarser = True
             return
-        if self._coarser or h * w > finest:
+        if self._coarser or size > finest:
             self._kept.clear()
         self._coarser = False
         self._kept.append(self._keep(call))
         del self._kept[:-LAYERS]
 
-    def refined(
-        self, layers: Mapping[str, Sequence[Tensor]], resize: str, network: nn.Module
-    ) -> list[tuple[Tensor, PromptRows]]:
-        """After the network's call, once: the sum of the layers' maps [S,B,h,w] of each of the rows, refined.
-
-        layers: the maps [S,B,h_n,w_n] of each of the rows, per layer. resize: how they are brought to one grid. Raises
-        ValueError where self-attention could not be read.
-        """
-        kept, self._kept = self._kept, []
-        sums = [added(maps, row.size, resize) for row, *maps in zip(self._rows, *layers.values(), strict=True)]
-        reason = self._unreadable(kept, network)
-        if reason:
+    def finish(self, network: nn.Module) -> None:
+        """After the network's call: keep nothing more. Raises ValueError where self-attention could not be read."""
+        self._finished = True
+        if self._plan.power and (reason := self._unreadable(network)):
             raise ValueError(
                 f"maps cannot be refined: {reason}. Set refine to 0, or connect the model without that node"
             )
-        found = []
-        for i, (maps, row) in enumerate(zip(sums, self._rows, strict=True)):
-            maps, powers = refine(maps, [layer.attention[i] for layer in kept], kept[0].grid, self._power)
-            found.append((maps, row))
-            for label, had in zip(self._labels, powers.amin(1).tolist(), strict=True):
-                if had < self._power:
-                    self._warn(f"refine {self._power} stopped early for {label}: its map is the same everywhere")
+
+    @torch.no_grad()
+    def refined(
+        self, maps: Sequence[Tensor], labels: Sequence[str], warn: Callable[[str], None]
+    ) -> list[tuple[Tensor, PromptRows]]:
+        """After `finish`: the maps [S,B,h,w] of each of the rows, refined.
+
+        labels: of the maps; where there are more maps than labels, as many for each, one label's after another's.
+        """
+        if not self._plan.power:
+            return list(zip(maps, self._rows, strict=True))
+        found, flat = [], []
+        for i, row in enumerate(self._rows):
+            each, powers = refine(maps[i], [layer.attention[i] for layer in self._kept], self._plan.power)
+            found.append((each, row))
+            early = (powers < self._plan.power).reshape(len(labels), -1).any(1).tolist()
+            flat += [label for label, stopped in zip(labels, early, strict=True) if stopped]
+        for label in dict.fromkeys(flat):
+            warn(f"refine {self._plan.power} stopped early for {label}: its map is the same everywhere")
         return found
 
     def _keep(self, call: AttentionCall) -> _Kept:
@@ -116,15 +141,35 @@ class Refinement(Processor):
         attention = []
         for row in self._rows if not unreadable else ():
             q, k, _, mask = call.of_rows(row.rows)
-            attend = functools.partial(call.attend, mask=mask)
-            attention.append(SelfAttention(q.clone(), k.clone(), call.site.heads, attend))
+            attend = _fused(call) if q.device.type == "cpu" else call.attend
+            attention.append(SelfAttention(q.clone(), k.clone(), call.site.heads, (h, w), attend, mask))
         return _Kept(name, (h, w), attention, unreadable)
 
-    def _unreadable(self, kept: Sequence[_Kept], network: nn.Module) -> str:
+    def _unreadable(self, network: nn.Module) -> str:
         """Why the layers that should have been kept cannot be used; empty if they can."""
-        first = self._names.index(kept[0].name) if kept else 0
-        unseen = [name for name in self._names[first:] if name not in self._seen]
-        if unseen or not kept:
+        names, chosen = self._plan.names, self._plan.chosen
+        if chosen is None:
+            expected = names[names.index(self._kept[0].name) :] if self._kept else names
+        else:
+            expected = [name for name in names if name in chosen.names]
+        unseen = [name for name in expected if name not in self._seen]
+        if unseen or not self._seen:
             where = f" of layer {', '.join(unseen)}" if unseen else ""
             return f"self-attention{where} was not computed where it could be seen, but by {replaced_parts(network)}"
-        return "; ".join(layer.unreadable for layer in kept if layer.unreadable)
+        if not self._kept:
+            there = ", ".join(sorted({f"{h}x{w}" for h, w in self._seen.values()}))
+            return f"no self-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
+        return "; ".join(layer.unreadable for layer in self._kept if layer.unreadable)
+
+
+def _fused(call: AttentionCall) -> Attend:
+    """PyTorch's fused attention for the CPU.
+
+    The host's own there writes all scores down, 0.5 GB for 64x64 positions, which takes 2.7 times as long.
+    """
+    scale = {} if call.scale is None else {"scale": call.scale}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return attention_pytorch(q, k, v, call.site.heads, mask, **scale)
+
+    return attend

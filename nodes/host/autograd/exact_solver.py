@@ -28,9 +28,12 @@ def exact(words: WordAttention, prediction: Tensor, polarity: str, together: int
     return brute_force(words, prediction, polarity, batch=batch, progress=progress)
 
 
-def cost_of_exact(words: WordAttention, prediction: Tensor, polarity: str, progress: Progress) -> str:
-    """How much work `exact` would be here: `96 backward passes, about 2 seconds`."""
-    return _amount(prediction, _fastest_batch(words, prediction, polarity, 1, progress)[1])
+def does_not_fit(
+    reason: str, words: WordAttention, prediction: Tensor, polarity: str, progress: Progress
+) -> ValueError:
+    """The error that the structured solver cannot be used, and how much work `exact` would be here."""
+    cost = _amount(prediction, _fastest_batch(words, prediction, polarity, 1, progress)[1])
+    return ValueError(f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {cost} here")
 
 
 def _fastest_batch(

@@ -2,8 +2,7 @@
 
 After the last cross-attention the network is made `differentiable`, the words' probabilities there become a
 `word_variable`, autograd records from them to the prediction, and a solver of `core` turns that into saliency before
-the call returns. Everything is released when it ends, even by an error. The aggregated variant does the same with the
-probabilities of all cross-attention layers.
+the call returns. Everything is released when it ends, even by an error. The aggregated variant takes all layers.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor, nn
 
 from ...core.attention.aggregate import normalise
+from ...core.attention.refine import AUTO
 from ...core.gradients.definition import (
     ABS_GRAD_SAM,
     AGGREGATED,
@@ -39,12 +39,13 @@ from ..attention.model_call import OURS, ModelCall, no_attention, prediction_sca
 from ..attention.named_tokens import NamedTokens
 from ..attention.override import processing
 from ..attention.positives import Positives, PromptRows, contexts_of
+from ..attention.refinement import Refinement, refine_plan
 from ..compiled import as_written, uncompiled
 from ..families.family import cross_attention_layers, family_of
 from ..families.unet_gradients import GradientMemory
 from ..same_prompt import require_same_prompt
 from .differentiable import RecordedLayers, differentiable
-from .exact_solver import TOGETHER, cost_of_exact, exact
+from .exact_solver import TOGETHER, does_not_fit, exact
 from .word_variable import WordVariable
 
 log = logging.getLogger("explainable_latents")
@@ -58,7 +59,7 @@ class GradientProbe:
     layer: the cross-attention to differentiate with respect to, `last` or a name, or several of them separated by
     commas, which are taken one after the other and get maps of their own; the aggregated definition takes all. prompt:
     the subjects' as a CONDITIONING, None for the first positive one. polarity, solver, definition: see
-    `gradient_saliency`.
+    `gradient_saliency`. refine, refine_layers: see `refine_plan`.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class GradientProbe:
         definition: str = ABS_GRAD_SAM,
         layer: str = "last",
         prompt: Sequence[Sequence[Any]] | None = None,
+        refine: int = 0,
+        refine_layers: str = AUTO,
     ) -> None:
         check_choices(polarity, solver, definition)
         self._subjects = subjects
@@ -78,18 +81,17 @@ class GradientProbe:
         if not self._named.tokens:
             raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
         self._prompt = None if prompt is None else contexts_of(prompt)
-        self._polarity = polarity
-        self._solver = solver
+        self._polarity, self._solver = polarity, solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
         self._family = family_of(patcher)
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else single_layers(layers, layer)
         self._aggregated = definition == AGGREGATED
+        self._refine = refine_plan(patcher, refine, refine_layers)
         self._measuring = False
         self._progress: Progress | None = None
         self._call: ModelCall | None = None
-        self._scale = 1.0  # d z / d output
-        self._plain = 0.0  # bytes that the call itself takes for each latent
+        self._scale, self._plain = 1.0, 0.0  # d z / d output; bytes that the call itself takes for each latent
         for kind, wrapper in (
             (WrappersMP.PREPARE_SAMPLING, self._around_loading),
             (WrappersMP.PREDICT_NOISE, self._around_step),
@@ -99,8 +101,7 @@ class GradientProbe:
         require_same_prompt(patcher, subjects, prompt, log.warning)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
-        """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers, one layer's maps after
-        another's.
+        """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers, one's maps after another's.
 
         progress: called while solving; it may raise to cancel. Raises ValueError when the call showed no attention of
         the subjects, or when the model does not have the structure that the solver needs.
@@ -111,11 +112,11 @@ class GradientProbe:
             done = self._call
         finally:
             self._measuring, self._progress, self._call = False, None, None
+        labels = self._subjects.labels
         if done is None or not done.maps:
             inactive = "the positive conditioning is not active at its noise level (a timestep range)"
-            causes = inactive, "another node hides it (see log)"
-            raise no_attention(self._subjects.labels, "in the model call", causes)
-        found, labels = done.layers(), self._subjects.labels
+            raise no_attention(labels, "in the model call", (inactive, "another node hides it (see log)"))
+        found = done.layers()
         if self._aggregated:
             maps = normalise(found[AGGREGATED])
         else:
@@ -172,8 +173,7 @@ class GradientProbe:
         sigma = float(timestep.flatten()[0])
         self._scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         self._plain = guider.inner_model.memory_required([1, *x.shape[1:]])
-        step = step_of(sigma, model_options)
-        self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, step)
+        self._call = ModelCall(positives, len(x), tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
         # If the model is split between devices, this whole call runs on one.
         options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
         with uncompiled():
@@ -204,13 +204,15 @@ class GradientProbe:
         if self._aggregated:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
             first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)
-        layers = self._family.layers_after(network, first)
+        layers, refinement = self._family.layers_after(network, first), Refinement(len(x), rows, self._refine)
+        found = []
         with (
             differentiable(layers, x.device, transformer_options, repeat=repeat) as recorded,
-            processing(transformer_options, self._family, [variable]) as options,
+            processing(transformer_options, self._family, [variable, refinement]) as options,
         ):
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
             variable.require_all(network)
+            refinement.finish(network)
             with torch.enable_grad():
                 for i, row in enumerate(rows):
                     words = {layer: each[i] for layer, each in variable.words.items()}
@@ -219,9 +221,11 @@ class GradientProbe:
                         maps = {AGGREGATED: aggregated(words, variable.grids, prediction, row.size, self._polarity)}
                     else:
                         maps = {layer: self.solve(recorded, layer, words[layer], prediction, row) for layer in words}
-                    for name, each in maps.items():
-                        call.maps.setdefault(name, []).append((each, row))
-            return out
+                    found.append(maps)
+        for name in found[0]:
+            refined = refinement.refined([maps[name] for maps in found], self._subjects.labels, log.warning)
+            call.maps.setdefault(name, []).extend(refined)
+        return out
 
     def solve(
         self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: PromptRows
@@ -241,9 +245,6 @@ class GradientProbe:
                 derivative = recorded.derivative(row.rows, words)
                 reason = obstacle(words, features, head, prediction, derivative)
             if reason is not None:
-                cost = cost_of_exact(words, prediction, self._polarity, self._progress)
-                raise ValueError(
-                    f"the structured solver does not fit here: {reason}. Choose the solver 'exact': {cost} here"
-                )
+                raise does_not_fit(reason, words, prediction, self._polarity, self._progress)
             maps = structured(words, features, head, self._polarity, self._progress, derivative)
         return maps.transpose(1, 2).flatten(0, 1)

@@ -109,12 +109,12 @@ class ImageSource(MaskSource):
 
 def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
     """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone)."""
+    if isinstance(masking, ImageMasking):
+        return ImageSource(masking)
+    refining = {"refine": masking.refine, "refine_layers": masking.refine_layers}
     if isinstance(masking, AttentionMasking):
-        how = {"layers": masking.layers, "positive": masking.positive, "refine": masking.refine}
+        how = {"layers": masking.layers, "positive": masking.positive, **refining}
         capture = observe(patcher, masking.subjects, keep=False, add_up=masking.calls == CUMULATIVE, **how)
         return AttentionSource(masking, capture)
-    if isinstance(masking, GradientMasking):
-        how = {"layer": masking.layer, "prompt": masking.positive}
-        probe = GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, **how)
-        return GradientSource(masking, probe)
-    return ImageSource(masking)
+    how = {"layer": masking.layer, "prompt": masking.positive, **refining}
+    return GradientSource(masking, GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, **how))

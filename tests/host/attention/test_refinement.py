@@ -6,7 +6,7 @@ import gc
 import itertools
 import logging
 import math
-import weakref
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 from explainable_latents.nodes.core.attention.aggregate import aggregate, normalise
 from explainable_latents.nodes.core.maps.masks import Shaping
-from explainable_latents.nodes.core.methods.masking import AttentionMasking
+from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking
 from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.one_call import probe
+from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.patches import PATCHES
 from tests.host.toy_sampling import KEEP
@@ -52,14 +52,14 @@ class SelfAttentionMatrices:
             for i, kind in enumerate(options["cond_or_uncond"]):
                 if kind == 0:
                     rows = slice(i * self._batch, (i + 1) * self._batch)
-                    a, b = (t[rows].double().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
+                    a, b = (t[rows].detach().double().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
                     s = torch.softmax(a @ b.transpose(-1, -2) / math.sqrt(a.shape[-1]), dim=-1).mean(1)
                     self.seen.setdefault(name, []).append(s)
         return attention(q, k, v, heads, *args, **kwargs)
 
-    def mean(self, kind: str, call: int) -> torch.Tensor:
-        """S of one call, averaged over the layers that are taken."""
-        return torch.stack([self.seen[name][call] for name in TAKEN[kind]]).mean(0)
+    def mean(self, kind: str, call: int, names: Sequence[str] = ()) -> torch.Tensor:
+        """S of one call, averaged over these layers, or those that are taken unless something else is asked for."""
+        return torch.stack([self.seen[name][call] for name in names or TAKEN[kind]]).mean(0)
 
 
 def observed(model, **options):
@@ -81,10 +81,10 @@ def spread(maps: torch.Tensor, matrix: torch.Tensor, power: int) -> torch.Tensor
     return values.unflatten(-1, maps.shape[-2:])
 
 
-def assert_same_maps(found: torch.Tensor, expected: torch.Tensor) -> None:
+def assert_same_maps(found: torch.Tensor, expected: torch.Tensor, close: float = CLOSE) -> None:
     """Both in multiples of their means, whatever their size."""
     a, b = (normalise(maps.double()) * math.prod(maps.shape[-2:]) for maps in (found, expected))
-    assert torch.allclose(a, b, rtol=0, atol=CLOSE)
+    assert torch.allclose(a, b, rtol=0, atol=close)
 
 
 @pytest.mark.parametrize(
@@ -290,46 +290,30 @@ def test_beside_other_nodes_in_both_orders_the_picture_is_theirs_and_maps_are_re
     assert not torch.allclose(first.latest().maps, unrefined.latest().maps, rtol=0.01)
 
 
-def queries_of_the_backend(model, steps: int, **options) -> tuple[list, list[int]]:
-    """The queries that the attention backend got while a capture with these options watched, and after each step how
-    many of all so far are still there."""
-    from comfy.patcher_extension import WrappersMP
-
-    queries, alive = [], []
-
-    def wrapper(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
-        previous = transformer_options["optimized_attention_override"]
-
-        def override(attention, *args, **inner):
-            def backend(q, *others, **more):
-                queries.append(weakref.ref(q))
-                return attention(q, *others, **more)
-
-            return previous(backend, *args, **inner)
-
-        options = {**transformer_options, "optimized_attention_override": override}
-        return executor(x, timesteps, context, y, control, options, **kwargs)
-
-    def count(*_):
-        gc.collect()
-        alive.append(sum(query() is not None for query in queries))
-
-    patcher, _ = observed(model, **options)
-    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", wrapper)
-    sample(patcher, steps, callback=count)
-    return queries, alive
+def queries_and_keys() -> int:
+    """How many tensors of the shape of the finest layers' queries there are."""
+    gc.collect()
+    return sum(type(each) is torch.Tensor and tuple(each.shape) == (1, 256, 64) for each in gc.get_objects())
 
 
 def test_nothing_is_kept_after_the_call(model):
-    """14 attentions of the network, and the two layers' queries, which were kept till then, three times."""
-    queries, alive = queries_of_the_backend(model, 2, refine=3)
-    assert len(queries) == 2 * (14 + 2 * 3)
-    assert alive == [0, 0]
+    """While the last attention is computed, two layers' queries and keys are more than without refining."""
+    found = {}
+    for refine in (0, 3):
+        during, after = [], []
 
+        def last(out, options, during=during):
+            if options["block"] == ("output", 3):
+                during.append(queries_and_keys())
+            return out
 
-def test_without_refining_the_backend_computes_what_it_always_did(model):
-    queries, _ = queries_of_the_backend(model, 1, refine=0)
-    assert len(queries) == 14
+        patched = model.clone()
+        patched.set_model_attn2_output_patch(last)
+        patcher, _ = observed(patched, refine=refine)
+        sample(patcher, 2, callback=lambda *_, after=after: after.append(queries_and_keys()))
+        found[refine] = during, after
+    assert found[3][0] == [count + 4 for count in found[0][0]]
+    assert found[3][1] == found[0][1] == [0, 0]
 
 
 def test_a_map_that_becomes_flat_is_named_once(comfy, caplog):
@@ -356,3 +340,93 @@ def test_chosen_layers_are_added_up_and_then_refined(model):
     layers = list(plain.runs.kept[0].layers.values())
     expected = spread(aggregate(layers, (16, 16), "bilinear"), matrices.mean("SD15", 0), 1)
     assert_same_maps(refined.latest().maps, expected)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("output.3", ["output.3.0"]),
+        ("last", ["output.3.0"]),
+        ("16x16", ["input.1.0", "output.2.0", "output.3.0"]),
+        ("input.1, output.2.0", ["input.1.0", "output.2.0"]),
+    ],
+)
+def test_the_layers_that_refine_are_chosen_by_name_or_grid(model, wanted, names):
+    noted, matrices = noting(model)
+    how = (conditioning(1), {"samples": noise(seed=6)}, SUBJECTS, 0.5, 0)
+    before = probe(noted, *how)
+    matrices.seen.clear()
+    after = probe(noted, *how, refine=2, refine_layers=wanted)
+    assert_same_maps(after.maps, spread(before.maps, matrices.mean("SD15", 0, names), 2))
+
+
+def test_layers_of_two_grids_refine_together(model):
+    noted, matrices = noting(model, batch=3)
+    how = (conditioning(1), {"samples": noise(3, (8, 12), seed=6)}, SUBJECTS, 0.5, 0)
+    expected = probe(noted, *how).maps.double()
+    matrices.seen.clear()
+    after = probe(noted, *how, refine=2, refine_layers="output.3, middle")
+    for _ in range(2):
+        fine = spread(expected, matrices.seen["output.3.0"][0], 1)
+        coarse = spread(F.interpolate(expected, size=(4, 6), mode="area"), matrices.seen["middle.0.0"][0], 1)
+        expected = (fine + F.interpolate(coarse, size=(8, 12), mode="bilinear")) / 2
+    assert_same_maps(after.maps, expected)
+
+
+def test_unknown_layers_are_named_and_grids_that_a_latent_does_not_have(model):
+    with pytest.raises(
+        ValueError, match=r"no self-attention layer is called 'encoder'; choose auto, all, last, a grid"
+    ):
+        observed(model, refine=1, refine_layers="encoder")
+    patcher, _ = observed(model, refine=1, refine_layers="32x32")
+    with pytest.raises(ValueError, match=r"no self-attention layer has .*; this latent gives 16x16, 8x8"):
+        sample(patcher, 1)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])
+def test_a_network_in_half_precision(comfy, dtype, close):
+    """The probe's own rounding, of values of up to some multiples of the mean, is carried along by float64."""
+    noted, matrices = noting(random_unet(dtype=dtype))
+    how = (conditioning(1), {"samples": noise(seed=6)}, SUBJECTS, 0.5, 0)
+    before = probe(noted, *how)
+    matrices.seen.clear()
+    after = probe(noted, *how, refine=2)
+    assert_same_maps(after.maps, spread(before.maps, matrices.mean("SD15", 0), 2), close)
+
+
+@pytest.mark.parametrize(
+    ("polarity", "solver", "definition", "layer"),
+    [
+        ("absolute", "structured", "Abs-Grad-SAM", "last"),
+        ("positive", "exact", "Abs-Grad-SAM", "output.3.0, output.2.0"),
+        ("absolute", "structured", "aggregated", "last"),
+    ],
+)
+def test_abs_grad_sam_is_refined_map_by_map(model, polarity, solver, definition, layer):
+    noted, matrices = noting(model, batch=2)
+    start = {"samples": noise(2, (6, 8), seed=6)}
+    call, how = (conditioning(1), start, SUBJECTS, 0.5, 0), (polarity, solver, definition, layer)
+    with torch.inference_mode():
+        probe(noted, *call)
+        before, after = (gradient_saliency(model, *call, *how, refine=refine) for refine in (0, 2))
+    assert before.labels == after.labels
+    by_channel = before.maps.unbind(2) if before.maps.ndim == 5 else (before.maps,)
+    expected = torch.stack([spread(maps, matrices.mean("SD15", 0), 2) for maps in by_channel], 2)
+    assert_same_maps(after.maps, expected.view_as(before.maps))
+    assert not torch.allclose(before.maps, after.maps, rtol=0.01)
+
+
+def test_masks_from_gradients_are_refined(model):
+    """Nothing is replaced, so the maps of step 1 are those of the model call at the latent before it."""
+    start, found = noise(1, (6, 8)), []
+    noted, matrices = noting(model)
+    with torch.inference_mode():
+        sample(noted, 2, start=start)
+        for refine in (0, 1):
+            masking = GradientMasking(SUBJECTS.with_role("subject"), Shaping("otsu"), "together", refine=refine)
+            masked = model.clone()
+            report = MaskedLatent(masking, noise(1, (6, 8), seed=4), "1", KEEP, KEEP).install(masked)
+            found.append(report.outputs(sample(masked, 2, start=start))[1].maps)
+    matrix = matrices.mean("SD15", 1)
+    channels = [spread(each, matrix, 1) for each in found[0].unbind(2)]
+    assert_same_maps(found[1], torch.stack(channels, 2))
