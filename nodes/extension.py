@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import attention, correspondence, gradients, images, maps, masks, model_patches, sampling, words
+from . import attention, correspondence, gradients, images, maps, masks, model_patches, regions, sampling, words
 
 
 class ExplainableLatents(ComfyExtension):
@@ -12,5 +12,5 @@ class ExplainableLatents(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
-        files = words, masks, sampling, model_patches, attention, gradients, maps, correspondence, images
+        files = words, masks, sampling, model_patches, attention, regions, gradients, maps, correspondence, images
         return [node for file in files for node in file.NODES]

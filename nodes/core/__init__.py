@@ -4,7 +4,7 @@
     attention/   where the model looks at a word: cross-attention probabilities of its tokens, over layers; refining
     gradients/   which parts of a prediction depend on the attention to a word: Abs-Grad-SAM
     maps/        the saliency maps that both make: filters, thresholds and masks, colours, measures
-    methods/     what is done with a mask: one paper, one file
+    methods/     what is done with a mask, and other papers' methods: one paper, one file
 
 Each package says in its own `__init__` what is in it and in which order to read; `choices` checks every choice by name.
 

@@ -8,6 +8,7 @@
     ui/          progress, text and pictures for the user
 
 Single files: `tokens` (the prompt as the connected CLIP tokenizes it), `one_call` (one model call on an existing
-picture), `same_prompt` (are the subjects' words those that are sampled?), `handles` with `graph` (a sampler runs again
-when its handle is gone), `compiled` (compiled models), `patch_names` (what to call another node's patch).
+picture), `regions` (such calls, to cut pictures into regions), `same_prompt` (are the subjects' words those that are
+sampled?), `handles` with `graph` (a sampler runs again when its handle is gone), `compiled` (compiled models),
+`patch_names` (what to call another node's patch).
 """

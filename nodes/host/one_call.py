@@ -111,10 +111,13 @@ def gradient_saliency(
     return replace(saliency, maps=saliency.maps.cpu(), step=None)
 
 
-def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int) -> None:
+def call_once(
+    patcher: ModelPatcher, positive: list, latent: dict, noise_level: float, seed: int, clean: bool = False
+) -> None:
     """Call the model once, on the positive conditioning alone; guidance is removed from `patcher` (pass a clone).
 
-    The latents of a LATENT are noised with the seed's noise to `noise_level`. Raises ValueError as `noise_sigma` does.
+    The latents of a LATENT are noised with the seed's noise to `noise_level`. clean: they are not: the network gets the
+    latent itself and is told this noise level, as in DiffSeg. Raises ValueError as `noise_sigma` does.
     """
     for name in _GUIDANCE:
         patcher.model_options.pop(name, None)
@@ -123,7 +126,8 @@ def call_once(patcher: ModelPatcher, positive: list, latent: dict, noise_level: 
     guider.inner_set_conds({"positive": positive})
     sigmas = torch.tensor([noise_sigma(patcher, noise_level), 0.0])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    guider.sample(noise, samples, comfy.samplers.KSAMPLER(_evaluate), sigmas, disable_pbar=True, seed=seed)
+    evaluate = _without_noise(patcher.get_model_object("model_sampling")) if clean else _evaluate
+    guider.sample(noise, samples, comfy.samplers.KSAMPLER(evaluate), sigmas, disable_pbar=True, seed=seed)
 
 
 def _evaluate(
@@ -132,3 +136,18 @@ def _evaluate(
     """A sampler function that evaluates the model at the first noise level and changes nothing."""
     model(x, sigmas[0] * x.new_ones(x.shape[0]), **extra_args)
     return x
+
+
+def _without_noise(sampling: Any) -> Callable:
+    """A sampler function like `_evaluate` of a state that reaches the network as the latent itself.
+
+    sampling: the host's `model_sampling`, which scales a state before it gives it to the network.
+    """
+
+    def evaluate(
+        model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, callback: Callable | None, disable: bool
+    ) -> Tensor:
+        scale = sampling.calculate_input(sigmas[:1], torch.ones_like(x[:1]))
+        return _evaluate(model, model.latent_image / scale, sigmas, extra_args, callback, disable)
+
+    return evaluate

@@ -22,6 +22,7 @@ from explainable_latents.nodes.core.methods.masking import AttentionMasking, Gra
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
+from explainable_latents.nodes.host.regions import Segmenting, outputs, segment_pictures
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
@@ -186,6 +187,22 @@ def test_features_of_pictures(offloaded, way, dtype):
         return [features for each in found for features in each.values()]
 
     for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
+        assert_same(*pair)
+
+
+@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
+@pytest.mark.parametrize("kind", ["SD15", "SDXL"])
+def test_regions_of_pictures(offloaded, kind, way, dtype):
+    """The attention is where the network runs, regions where the host keeps outputs."""
+    latent, how = {"samples": noise(2, GRID)}, Segmenting(threshold=0.02, anchors=6, k_means=True)
+
+    def run(model):
+        return outputs(segment_pictures(model, conditioning(1), latent, how, SUBJECTS))
+
+    found, expected = on_both(offloaded(way, dtype, kind), run)
+    assert found[2] == expected[2]
+    assert len(expected[1]) > 2
+    for pair in zip(found[:2], expected[:2], strict=True):
         assert_same(*pair)
 
 

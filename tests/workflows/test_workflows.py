@@ -191,6 +191,24 @@ def test_mistakes_reach_the_user_and_the_server_lives_on(client, title, inputs, 
     assert client.stats()["system"]
 
 
+def test_a_picture_is_cut_into_regions_of_which_one_is_its_subject(client):
+    """The node lists the masks; every pixel is in one of them, and the one with the subject's name is the subject."""
+    workflow = Workflow.shipped("07_segment_picture")
+    image = client.upload_image(_png(CASE.picture().image), "reference.png")
+    subject = CASE.reference.subject
+    filled = fill_picture(workflow, f"{subject} on {CASE.reference.scene}", "Picture to segment", image)
+    result = client.run(filled.graph)
+    masks = [np.asarray(mask.convert("L")) > 127 for mask in result.images(workflow.node("Masks"))]
+    lines = result.text(workflow.node("Cut into regions")).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"mask {i}" for i in range(len(masks))]
+    assert (np.sum(masks, axis=0) == 1).all()
+    (picture,) = result.images(workflow.node("Regions"))
+    assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) == len(masks)
+    named = np.any([mask for mask, line in zip(masks, lines, strict=True) if f": {subject}," in line], axis=0)
+    truth = CASE.picture().mask
+    assert (named & truth).sum() / (named | truth).sum() > 0.6
+
+
 def _png(pixels: np.ndarray) -> bytes:
     import io
 

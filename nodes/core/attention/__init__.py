@@ -5,5 +5,6 @@ Reading order:
     looked_for      the same for words that are not in the prompt
     aggregate       maps of several layers and conditionings put together into one
     refine          maps sharpened by the model's own self-attention
+    place_maps      the self-attention of all layers as one matrix: what every place of a picture attends to
     rearranged      attention that another program rearranged: which keys hold the text, how rows were mixed
 """

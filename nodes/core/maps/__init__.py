@@ -5,7 +5,8 @@ Reading order:
     filters      Gaussian smoothing, dilation, erosion
     thresholds   where a map is separated into inside and outside
     masks        filters, thresholds and the combination of several maps put together
-    colours      colour maps for heat maps
+    colours      colour maps for heat maps, colours of regions
+    regions      the parts of a picture: their masks, the words that they show, a picture of them
     sheet        which heat maps one picture (the sheet) shows, and where
     packing      maps in one small file, for the viewer in the browser
     points       points in a picture, as text and out of a mask

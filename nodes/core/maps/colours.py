@@ -1,4 +1,4 @@
-"""Colour maps for heat maps: curves of equal steps and rising lightness in the Oklab colour space.
+"""Colour maps for heat maps: curves of equal steps and rising lightness in the Oklab colour space; colours of regions.
 
 Equal steps of a value look equally large. Because lightness rises all the way, the order of the colours can be seen
 with any kind of colour blindness and in black and white print.
@@ -38,6 +38,11 @@ _CURVES = {
     "grey": ((0.12, 0.0, 0), (0.98, 0.0, 0)),
 }
 COLORMAPS = tuple(_CURVES)
+
+# Colours that follow one another differ in hue by the golden angle, and take turns in lightness, which anybody can see.
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+_REGION_LIGHTNESS = (0.72, 0.5, 0.86)
+_REGION_CHROMA, _REGION_HUE = 0.13, math.radians(250)
 
 
 def oklab_to_srgb(lab: Tensor) -> Tensor:
@@ -79,6 +84,17 @@ def colourise(values: Tensor, name: str) -> Tensor:
         low = position.floor().long().clamp_max(SIZE - 2)
         out.copy_(torch.lerp(table[low], table[low + 1], (position - low).unsqueeze(-1)))
     return colours
+
+
+def distinct_colours(count: int) -> Tensor:
+    """Colours for the parts of a picture, the first ones most distinct: float32 sRGB [count,3] in 0..1.
+
+    A colour does not depend on how many follow it.
+    """
+    i = torch.arange(count, dtype=torch.float64)
+    hue = _REGION_HUE + i * _GOLDEN_ANGLE
+    lightness = torch.tensor(_REGION_LIGHTNESS, dtype=torch.float64)[torch.arange(count) % len(_REGION_LIGHTNESS)]
+    return oklab_to_srgb(torch.stack([lightness, _REGION_CHROMA * hue.cos(), _REGION_CHROMA * hue.sin()], -1)).float()
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...]) -> Tensor:

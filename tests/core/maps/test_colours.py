@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from explainable_latents.nodes.core.maps.colours import COLORMAPS, colormap, colourise, oklab_to_srgb
+from explainable_latents.nodes.core.maps.colours import (
+    COLORMAPS,
+    colormap,
+    colourise,
+    distinct_colours,
+    oklab_to_srgb,
+)
 
 # Linear-light simulation of the three dichromacies (G. M. Machado et al., 2009, severity 1.0).
 BLINDNESS = {
@@ -73,3 +79,14 @@ def test_values_are_clipped_and_interpolated():
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="'jet' is not one of: fire, sea, grey"):
         colormap("jet")
+
+
+def test_colours_of_regions_are_far_apart_and_followers_differ_in_lightness():
+    """In Oklab 0.02 can just be told apart; lightness is what colour-blind viewers and print keep."""
+    colours = distinct_colours(12)
+    assert torch.equal(distinct_colours(5), colours[:5])
+    lab = srgb_to_oklab(colours)
+    assert torch.pdist(lab).min() > 0.09
+    assert lab[:, 0].diff().abs().min() > 0.09
+    # a picture with 8 bits per colour still tells 256 of them apart
+    assert len((distinct_colours(256) * 255).round().unique(dim=0)) == 256

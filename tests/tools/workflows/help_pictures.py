@@ -20,6 +20,7 @@ from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from .layout import WIDGETS, described_inputs
+from .pipelines import TOY_THRESHOLD
 from .two_cars import CARS, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
@@ -136,6 +137,8 @@ def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
         graph.add(kind, **looked, subjects=parts.own_words[0], noise_level=level, seed=1)
         for kind, level in (("ELProbeAttention", 0.3), ("ELGradientSaliency", 0.5))
     )
+    regions = graph.add("ELSegmentPicture", **looked, subjects=parts.own_words[0], threshold=TOY_THRESHOLD)
+    parted = graph.masks(regions[1])
     reference = graph.images(parts.image[0])
     seen, derived = graph.heat(probe[0], parts.image[0]), graph.heat(gradient[0], parts.image[0])
     new, own, scene = CASE.subject, CASE.reference.subject, CASE.scene
@@ -157,6 +160,11 @@ def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
             Shown("picture", reference),
             Shown(f'"{own}", attention', seen),
             Shown(f'"{own}", Abs-Grad-SAM', derived),
+        ],
+        "ELSegmentPicture": [
+            Shown("picture", reference),
+            Shown("label map", graph.images(regions[0])),
+            *(Shown(f"mask {i}", parted, i) for i in range(3)),
         ],
         "ELSaliencyOverlay": [Shown("", sheet)],
         **mask_pages(parts, probe, seen),
@@ -303,7 +311,8 @@ def main() -> None:
         pages = {**attention_pages(parts), **correspondence_pages(parts, upload_cars(client)), **pages}
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    own = {"ELProbeAttention", "ELGradientSaliency", "ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
+    own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture"}
+    own |= {"ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions["ELCarryMask"] = "nothing was taught or sampled"
     captions["ELCompareImages"] = result.text(compared)

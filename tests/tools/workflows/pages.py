@@ -279,6 +279,43 @@ Source: method of Experiment 1 in Devaney, Pathania, Andrade, Maheshwari, *Image
 Latent Space Manipulation*, with ComfyUI's own masks.""",
         (-20, 1240, 860, 420),
     ),
+    "07_segment_picture": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture to segment": (0, 260, 340, 380),
+            "Picture as latent": (0, 720, 340, 80),
+            "Prompt": (420, 60, 400, 140),
+            "Positive prompt": (420, 280, 400, 120),
+            "Words": (420, 480, 400, 440),
+            "Cut into regions": (900, 60, 400, 780),
+            "Masks as pictures": (900, 920, 400, 80),
+            "Regions": (1380, 60, 420, 480),
+            "Masks": (1380, 620, 420, 380),
+        },
+        {
+            "1 · Model and picture": (-20, -20, 380, 840),
+            "2 · Words for the regions": (400, -20, 440, 960),
+            "3 · Regions": (880, -20, 440, 1040),
+            "4 · Result": (1360, -20, 460, 1040),
+        },
+        """## Segment a picture: what belongs together, without words or training
+
+The model looks at **your own picture** once, and places whose *self-attention* is alike become one region: no drawn
+mask, no prompt, no second model. The node shows the regions and lists them with their share of the picture. Each
+region is a **MASK** in the batch, the largest first.
+
+**The prompt** only names the regions: each takes the word that the model looks at most in it. Describe the picture
+and everything you want named. Without words, disconnect *subjects* and empty the prompt.
+
+**threshold**: lower makes more and smaller regions, higher joins them. 0.9 and 1.1 are the paper's.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size it was trained on (512 × 512 for
+SD 1.5; 128 × 128 for the toy checkpoint of the tests).
+
+Source: Tian, Aggarwal, Colaco, Kira, Gonzalez-Franco, *Diffuse, Attend, and Segment: Unsupervised Zero-Shot
+Segmentation using Stable Diffusion*, CVPR 2024.""",
+        (0, 1000, 820, 330),
+    ),
     "08_find_in_another_picture": Page(
         {
             "Checkpoint": (0, 60, 340, 120),

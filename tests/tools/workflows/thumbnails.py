@@ -27,7 +27,10 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "04_abs_grad_sam": (("What the words act on", -1), ("Masks", -1), ("Result", 0)),
     "05_explain_picture": (("What the words attend to", 0), ("What the words attend to", 1)),
     "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
+    "07_segment_picture": (("Regions", 0), ("Masks", 0), ("Masks", 1)),
 }
+# Workflows that look at a picture, and the title of the node that loads it; the others draw.
+LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND = "08_find_in_another_picture"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
@@ -50,17 +53,18 @@ def strip(pictures: list[Image.Image]) -> Image.Image:
     return page
 
 
-def explain(client: ComfyClient, workflow: Workflow) -> Result:
-    """Run the workflow that explains a picture on the case's reference."""
+def look(client: ComfyClient, workflow: Workflow, title: str) -> Result:
+    """Run a workflow that looks at a picture on the case's reference."""
     kind = CASE.reference
-    image = client.upload_image(Image.fromarray(CASE.picture().image), "explained.png")
-    return client.run(fill_picture(workflow, f"{kind.subject} on {kind.scene}", "Picture to explain", image).graph)
+    image = client.upload_image(Image.fromarray(CASE.picture().image), "looked-at.png")
+    return client.run(fill_picture(workflow, f"{kind.subject} on {kind.scene}", title, image).graph)
 
 
 def thumbnail(client: ComfyClient, name: str) -> Image.Image:
     """One workflow's gallery picture."""
     workflow, case = Workflow.shipped(name), OTHER_SCENE if name == "03_scene_based" else CASE
-    result = explain(client, workflow) if name == "05_explain_picture" else run_case(client, workflow, case)
+    looking = name in LOOKING
+    result = look(client, workflow, LOOKING[name]) if looking else run_case(client, workflow, case)
     made = [result.images(workflow.node(title))[which] for title, which in SHOWN[name]]
     return strip([Image.fromarray(case.picture().image), *made])
 

@@ -1,0 +1,168 @@
+"""Read the self-attention of all layers of a model call that is made to look at a picture, see `core.attention`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor, nn
+
+from ...core.attention.place_maps import PlaceMaps
+from ...core.gradients.definition import Progress
+from ..compiled import as_written, uncompiled
+from ..families.family import family_of, network_of
+from ..families.sites import SELF, Site
+from ..patch_names import replaced_parts
+from .attention_call import AttentionCall, Processor
+from .model_call import OURS, ModelCall, evaluating
+from .override import processing
+from .positives import Positives
+
+log = logging.getLogger("explainable_latents")
+
+WRAPPER_KEY = OURS + "places"
+
+
+class PlaceReader(Processor):
+    """Adds up the self-attention of these rows at every site that it is asked about.
+
+    count: rows of the network's batch. rows: of one picture. progress: called after each site, it may raise to cancel.
+    """
+
+    kinds = (SELF,)
+
+    def __init__(self, maps: PlaceMaps, names: tuple[str, ...], count: int, rows: slice, progress: Progress) -> None:
+        self._maps = maps
+        self._names = names
+        self._count = count
+        self._rows = rows
+        self._progress = progress
+        self._seen: set[str] = set()
+        self._unreadable = ""
+
+    def wants(self, site: Site) -> bool:
+        """See `Processor`. Leaves out the first attention of a block where that looks at the text as well."""
+        return site.name in self._names
+
+    def see(self, call: AttentionCall, out: Tensor) -> None:
+        """See `Processor`."""
+        site = call.site
+        self._seen.add(site.name)
+        found, expected = (tuple(call.q.shape[:2]), tuple(call.k.shape[:2])), (self._count, math.prod(site.grid))
+        if found != (expected, expected):
+            self._unreadable = (
+                f"layer {site.name} has {found[0]} rows and queries and {found[1]} rows and keys where {expected} "
+                f"were expected, changed by {call.inputs.changed_by}"
+            )
+        if not self._unreadable:
+            q, k, _, mask = call.of_rows(self._rows)
+            self._maps.add(q, k, site.heads, site.grid, mask=mask, scale=call.scale)
+        self._progress(len(self._seen), len(self._names))
+
+    def unreadable(self, network: nn.Module) -> str:
+        """After the call of the network: why not all of its self-attention could be read; empty if it could."""
+        unseen = [name for name in self._names if name not in self._seen]
+        if unseen and not self._unreadable:
+            by = replaced_parts(network)
+            return f"layer {', '.join(unseen)} was not computed where it could be seen, but by {by}"
+        return self._unreadable
+
+
+class PlaceProbe:
+    """Reads the self-attention of the model calls that are made through `look`; else it does nothing.
+
+    patcher: changed in place, pass a clone. Raises ValueError as `family_of` does.
+    """
+
+    def __init__(self, patcher: ModelPatcher) -> None:
+        self._family = family_of(patcher)
+        self._names = self._family.site_names(network_of(patcher), SELF)
+        self._call: ModelCall | None = None
+        self._maps = PlaceMaps()
+        self._progress: Progress | None = None
+        self._notes: list[str] = []
+        self._read = False
+        for kind, wrapper in (
+            (WrappersMP.PREDICT_NOISE, self._around_step),
+            (WrappersMP.CALC_COND_BATCH, self._around_batch),
+            (WrappersMP.APPLY_MODEL, self._around_model),
+        ):
+            patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+
+    def look(self, call: Callable[[], object], progress: Progress) -> tuple[Tensor, tuple[int, int]]:
+        """What every place attends to, and the grid of the places, see `PlaceMaps.matrix`, of one picture.
+
+        call: makes one model call on a batch of one, with the positive conditionings that cover the whole picture.
+        progress: called after each layer; it may raise to cancel. Raises ValueError when no self-attention was seen, or
+        some could not be read: the message names the node that is the cause.
+        """
+        self._progress, self._maps, self._notes, self._read = progress, PlaceMaps(), [], False
+        try:
+            call()
+            if not self._read:
+                inactive = "the positive conditioning covers only a part of the picture, or not this noise level"
+                raise ValueError(f"self-attention of the picture was not seen: {'; '.join(self._notes) or inactive}")
+            return self._maps.matrix()
+        finally:
+            self._progress, self._maps, self._call = None, PlaceMaps(), None
+
+    def _around_step(
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
+        if self._progress is not None and self._call is None:
+            listed = executor.class_obj.conds.get("positive") or []
+            positives = Positives(listed, None, self._warn, model_options.get("model_function_wrapper"))
+            sigma = float(timestep.flatten()[0])
+            self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, None)
+        return executor(x, timestep, model_options, *args, **kwargs)
+
+    def _around_batch(
+        self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
+        """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
+        with evaluating(self._call, conds):
+            looking = self._call is not None and self._call.index is not None
+            with uncompiled() if looking else nullcontext():
+                return executor(model, conds, *args, **kwargs)
+
+    def _around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **conds: Any,
+    ) -> Tensor:
+        """APPLY_MODEL wrapper: read self-attention if rows of this call are of the whole picture."""
+        call, rows = self._call, []
+        # several conditionings of the whole picture would be the same picture again: the first one counts
+        if call is not None and call.index is not None and not self._read:
+            rows = call.positives.rows(x, c_crossattn, transformer_options, call.index, call.batch, call.grid)
+            rows = [row for row in rows if row.size == call.grid]
+        if not rows:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+        reader = PlaceReader(self._maps, self._names, len(x), rows[0].rows, self._progress)
+        with processing(transformer_options, self._family, [reader]) as options:
+            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+        reason = reader.unreadable(as_written(executor.class_obj.diffusion_model))
+        if reason:
+            raise ValueError(
+                f"the picture cannot be cut into regions: self-attention of {reason}. Connect the model without that "
+                "node"
+            )
+        self._read = True
+        return out
+
+    def _warn(self, message: str) -> None:
+        """Log a warning; it is also part of the error if nothing was seen."""
+        self._notes.append(message)
+        log.warning(message)
