@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .cases import HELD_OUT
 from .groups import random_group
 from .loaded import Toy
 from .pictures import random_picture
+from .table import estimate
 
 LEVELS = (0.25, 0.5, 0.75)  # shares of the noise schedule's times
 Maps = dict[str, Tensor]  # layers, or several added up, -> one map per word [S,16,16]
@@ -69,7 +70,7 @@ def overlaps(toy: Toy, pictures: Sequence[Shown], levels: Sequence[float] = LEVE
     """Every layer's overlaps on every picture, at every noise level."""
     found = []
     for level in levels:
-        for picture in pictures:
+        for picture in tqdm(pictures):
             for layer, maps in layer_maps(toy, picture, level).items():
                 found += _overlaps(layer, level, picture, maps)
     return found
@@ -101,7 +102,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 def mean_overlap(found: Sequence[Overlap], which: str = "own", **wanted: Any) -> str:
     """Mean of `own` or `other` among those with the `wanted` layer, level or word, and its standard error."""
     chosen = [getattr(o, which) for o in found if all(getattr(o, name) == value for name, value in wanted.items())]
-    return f"{statistics.mean(chosen):.2f} ± {statistics.stdev(chosen) / len(chosen) ** 0.5:.2f}"
+    return estimate(chosen)
 
 
 def one_call(model: Any, toy: Toy, picture: Shown, level: float) -> Tensor:

@@ -116,9 +116,7 @@ def by_subject(answered: dict[str, list[Answer]]) -> str:
     """A table: how often each subject appears when it is prompted."""
     rows = []
     for s in SUBJECT_NAMES:
-        rows.append(
-            (s, *(_percent([a.appears(s) for a in each if s in a.prompt.things]) for each in answered.values()))
-        )
+        rows.append((s, *(percent([a.appears(s) for a in each if s in a.prompt.things]) for each in answered.values())))
     return table(("subject appears", *answered), rows)
 
 
@@ -130,13 +128,9 @@ def by_colour(answered: dict[str, list[Answer]]) -> str:
         for each in answered.values():
             asked = [(a, s) for a in each for s, named in a.prompt.things.items() if named == colour]
             right = [statistics.mean(a.coloured(s)) for a, s in asked if a.coloured(s)]
-            cells.append(_percent(right))
+            cells.append(percent(right))
         rows.append((colour, *cells))
     return table(("colour is right", *answered), rows)
-
-
-def _percent(values: Sequence[float]) -> str:
-    return percent(values) if values else "none"
 
 
 def judge_quality(judge: GroupJudge, count: int = 512) -> dict[str, float]:

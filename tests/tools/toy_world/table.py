@@ -14,5 +14,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def percent(values: Sequence[float]) -> str:
     """Mean of independent `values` (of one prompt each, say) in percent, and its standard error."""
-    mean = f"{100 * statistics.mean(values):.0f}"
-    return f"{mean} ± {100 * statistics.stdev(values) / len(values) ** 0.5:.0f} %" if len(values) > 1 else f"{mean} %"
+    return f"{estimate([100 * value for value in values], 0)} %" if values else "none"
+
+
+def estimate(values: Sequence[float], digits: int = 2) -> str:
+    """Mean of independent `values` and, of two or more, its standard error."""
+    if not values:
+        return "none"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else mean
