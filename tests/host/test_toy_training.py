@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.tools.comfyui.install import installed
 from tests.tools.toy_world import snapshots, train_transformer, train_two
 from tests.tools.toy_world.continued import frozen_autoencoder
-from tests.tools.toy_world.diffusion import Plan, train_diffusion
+from tests.tools.toy_world.diffusion import Plan, finished_or_so_far, train_diffusion
 from tests.tools.toy_world.group_judge import train_group_judge
 from tests.tools.toy_world.modules import TextEncoder, make_transformer, make_unet
 from tests.tools.toy_world.objectives import NoisePrediction, VelocityPrediction
@@ -59,6 +59,22 @@ def test_a_run_that_was_broken_off_ends_as_one_that_was_not(kind, vocabulary, tm
     assert torch.load(tmp_path / "broken.pt", weights_only=True)["step"] == 2
     resumed = train(kind, vocabulary, tmp_path / "broken.pt", 5)
     assert {k for k in straight if not torch.equal(straight[k], resumed[k])} == set()
+
+
+def test_what_a_broken_off_run_has_so_far_is_the_average_of_its_last_snapshot(vocabulary, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshots, "SNAPSHOT_STEPS", 2)
+    snapshot = tmp_path / "broken.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train("transformer", vocabulary, snapshot, 5, stop_after=3)
+    average = torch.load(snapshot, weights_only=True)["average"]["values"]
+    made = finished_or_so_far(
+        True,
+        tmp_path / "stage.pt",
+        Plan(5, 2, 1e-3),
+        lambda plan: train("transformer", vocabulary, snapshot, plan.steps),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(average, made.values(), strict=True))
+    assert not stage.exists()
 
 
 def test_a_judges_training_that_was_broken_off_ends_as_one_that_was_not(comfy, toy_checkpoint, tmp_path, monkeypatch):

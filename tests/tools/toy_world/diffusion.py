@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +131,16 @@ def train_diffusion(
         report.send(loss.item())
         kept.after(step + 1)
     average.apply()
+
+
+def finished_or_so_far(so_far: bool, path: Path, plan: Plan, train: Callable[[Plan], dict]) -> dict:
+    """What `train` makes, kept at `path`; `so_far`: what its last snapshot has, without training or keeping anything.
+
+    A file at `path` is read in either case.
+    """
+    if so_far and not path.exists():
+        return train(replace(plan, steps=0))
+    return staged(path, partial(train, plan))
 
 
 def staged(path: Path, make: Callable[[], dict]) -> dict:

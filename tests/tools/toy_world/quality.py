@@ -95,9 +95,9 @@ def attention_table(found: Sequence[Overlap], columns: dict[str, Callable[..., s
     return table(headings, rows)
 
 
-def measure_first(parts: set[str], out: Path) -> None:
+def measure_first(parts: set[str], out: Path, checkpoint: Path) -> None:
     """Print the tables of the first checkpoint."""
-    toy = Toy()
+    toy = Toy(checkpoint)
     if "judge" in parts:
         print({k: f"{v:.1%}" for k, v in held_out_quality(load_judge()).items()})
     if "autoencoder" in parts:
@@ -105,7 +105,7 @@ def measure_first(parts: set[str], out: Path) -> None:
     first_world(toy, parts, out, "first", ((3.0, "euler", "normal"), (8.0, "ddpm", "ddim_uniform")))
 
 
-def measure_two(parts: set[str], out: Path, checkpoint: Path = TOY_TWO) -> None:
+def measure_two(parts: set[str], out: Path, checkpoint: Path) -> None:
     """Print the tables of the second world's checkpoint; the first world's under it come first."""
     toy, judge = Toy(checkpoint), load_group_judge(checkpoint.with_name("group_judge.safetensors"))
     first_world(toy, parts, out, "two", ((3.0, "euler", "normal"), (8.0, "ddpm", "ddim_uniform")))
@@ -134,7 +134,7 @@ def measure_two(parts: set[str], out: Path, checkpoint: Path = TOY_TWO) -> None:
         print_answers(answered, out, "two")
 
 
-def measure_transformer(parts: set[str], out: Path, checkpoint: Path = TOY_TRANSFORMER) -> None:
+def measure_transformer(parts: set[str], out: Path, checkpoint: Path) -> None:
     """Print the tables of the transformer."""
     toy = Toy(checkpoint)
     first_world(toy, parts, out, "transformer", ((3.0, "euler", "simple"),))
@@ -154,28 +154,25 @@ def _picture(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray((tensor.permute(1, 2, 0) * 255).byte().numpy())
 
 
-MEASURES = {
-    "first": (TOY_CHECKPOINT, measure_first),
-    "two": (TOY_TWO, measure_two),
-    "transformer": (TOY_TRANSFORMER, measure_transformer),
-}
+MEASURES = {"first": measure_first, "two": measure_two, "transformer": measure_transformer}
+FILES = {"first": TOY_CHECKPOINT.name, "two": TOY_TWO.name, "transformer": TOY_TRANSFORMER.name}
 
 
 @torch.inference_mode()  # as the host runs its nodes: the pictures must not keep how they were made
 def main() -> None:
     """Print every number."""
-    there = [name for name, (file, _) in MEASURES.items() if file.is_file()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "toy", help="folder for the grids")
-    parser.add_argument("--of", nargs="+", choices=MEASURES, default=there, help="checkpoints (all that are there)")
+    parser.add_argument("--folder", type=Path, default=TOY_CHECKPOINT.parent, help="folder of the checkpoints")
+    parser.add_argument("--of", nargs="+", choices=MEASURES, help="checkpoints (default: all that are there)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the tables")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     load_comfyui()
     alias_pack()
-    for name in args.of:
+    for name in args.of or [name for name, file in FILES.items() if (args.folder / file).is_file()]:
         print(f"\n== {name}")
-        MEASURES[name][1](set(args.only), args.out)
+        MEASURES[name](set(args.only), args.out, args.folder / FILES[name])
 
 
 if __name__ == "__main__":

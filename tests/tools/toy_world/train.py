@@ -27,7 +27,7 @@ from ..comfyui.install import Host
 from ..comfyui.paths import HOME
 from . import pictures
 from .diffusion import Plan as DiffusionPlan
-from .diffusion import reporter, schedule, staged, train_diffusion
+from .diffusion import finished_or_so_far, reporter, schedule, staged, train_diffusion
 from .export import save_checkpoint
 from .judge import train_judge
 from .modules import TextEncoder, make_autoencoder, make_unet
@@ -127,6 +127,7 @@ def begin(description: str, stages: Path) -> tuple[argparse.Namespace, torch.dev
     parser.add_argument("--work", type=Path, default=stages, help="folder of finished stages")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the checkpoint and the judge")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--so-far", action="store_true", help="train nothing: write what the last snapshot has")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.work.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def main() -> None:
     set_latent_scale(vae, latents)
     scaled = 0.18215 * (latents / vae.vae_scale.cpu() + vae.vae_shift.cpu())
 
-    def diffusion() -> dict:
+    def diffusion(plan: DiffusionPlan) -> dict:
         torch.manual_seed(3)
         unet, text = make_unet(device).train(), TextEncoder(vocabulary.rows).to(device).train()
         shown = [pictures.random_kind(seed) for seed in range(len(scaled))]
@@ -160,10 +161,10 @@ def main() -> None:
             return pictures.caption(shown[i], rng)
 
         objective = NoisePrediction(unet)
-        train_diffusion(DIFFUSION, scaled, caption, vocabulary, objective, text, args.work / "snapshot.pt")
+        train_diffusion(plan, scaled, caption, vocabulary, objective, text, args.work / "snapshot.pt")
         return {"unet": unet.state_dict(), "text": text.state_dict()}
 
-    parts = staged(args.work / "diffusion.pt", diffusion)
+    parts = finished_or_so_far(args.so_far, args.work / "diffusion.pt", DIFFUSION, diffusion)
     kept = args.work / "judge_snapshot.pt"
     judge = staged(args.work / "judge.pt", lambda: train_judge(plan.judge_steps, vae, device, kept).state_dict())
     save_checkpoint(args.out, parts["unet"], parts["text"], vae.state_dict(), judge, vocabulary)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from ..comfyui.command import run_main, whole_file
 from ..comfyui.paths import HOME, toy_checkpoint
 from .continued import Shown, as_shown, captions, encoded, frozen_autoencoder, taught_text
-from .diffusion import Plan, staged, train_diffusion
+from .diffusion import Plan, finished_or_so_far, staged, train_diffusion
 from .export import State, checkpoint
 from .groups import first_world_group
 from .modules import make_transformer
@@ -34,15 +34,15 @@ def main() -> None:
     first, vocabulary = load_file(toy_checkpoint()), Vocabulary(host.tree, second_world())
     vae = frozen_autoencoder(first, device)
 
-    def diffusion() -> dict[str, State]:
+    def diffusion(plan: Plan) -> dict[str, State]:
         torch.manual_seed(10)
         network, text = make_transformer(device).train(), taught_text(first, vocabulary).to(device).train()
         latents, caption = captions(staged(args.work / "latents.pt", lambda: encoded(_draw, range(PICTURES), vae)))
         objective = VelocityPrediction(network)
-        train_diffusion(DIFFUSION, latents, caption, vocabulary, objective, text, args.work / "snapshot.pt")
+        train_diffusion(plan, latents, caption, vocabulary, objective, text, args.work / "snapshot.pt")
         return {"network": network.state_dict(), "text": text.state_dict()}
 
-    parts = staged(args.work / "diffusion.pt", diffusion)
+    parts = finished_or_so_far(args.so_far, args.work / "diffusion.pt", DIFFUSION, diffusion)
     state = checkpoint(parts["network"], parts["text"], vae.state_dict(), vocabulary)
     with whole_file(args.out / "toy_transformer.safetensors") as file:
         save_file(state, file, metadata={"license": "GPL-3.0", "source": "tests/tools/toy_world/train_transformer.py"})
