@@ -67,12 +67,8 @@ def test_what_a_broken_off_run_has_so_far_is_the_average_of_its_last_snapshot(vo
     with pytest.raises(KeyboardInterrupt):
         train("transformer", vocabulary, snapshot, 5, stop_after=3)
     average = torch.load(snapshot, weights_only=True)["average"]["values"]
-    made = finished_or_so_far(
-        True,
-        tmp_path / "stage.pt",
-        Plan(5, 2, 1e-3),
-        lambda plan: train("transformer", vocabulary, snapshot, plan.steps),
-    )
+    plan, stage = Plan(steps=5, batch=2, learning_rate=1e-3), tmp_path / "stage.pt"
+    made = finished_or_so_far(True, stage, plan, lambda p: train("transformer", vocabulary, snapshot, p.steps))
     assert all(torch.equal(a, b) for a, b in zip(average, made.values(), strict=True))
     assert not stage.exists()
 
