@@ -7,8 +7,16 @@ style.rel = "stylesheet";
 style.href = new URL("./panel.css", import.meta.url).href;
 document.head.append(style);
 
-/** Keys that the panels use themselves and must not pass on to the graph. */
-const OWN_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Enter", " "]);
+/** Keys that must not pass on to the graph: those that the panels use themselves, and those that delete the node. */
+const OWN_KEYS = new Set([
+  ..."ArrowLeft ArrowRight ArrowUp ArrowDown Home End Enter".split(" "),
+  " ",
+  "Delete",
+  "Backspace",
+]);
+
+const PANEL = "el-panel"; // the type of our widgets
+let nextFrame;
 
 /** Creates an element. `on`: listeners by event; other options become attributes. `text` is never read as markup. */
 export function createElement(tag, { text, on = {}, ...attributes } = {}, ...children) {
@@ -31,7 +39,8 @@ export function addPanel(node, name, root, height) {
   root.addEventListener("keydown", (event) => {
     if (OWN_KEYS.has(event.key) && !event.ctrlKey && !event.metaKey) event.stopPropagation();
   });
-  const widget = node.addDOMWidget(name, "el-panel", root, {
+  afterCall(node, "onAdded", putPanelsInPlaceSoon);
+  const widget = node.addDOMWidget(name, PANEL, root, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: height,
@@ -39,6 +48,31 @@ export function addPanel(node, name, root, height) {
   widget.serialize = false;
   return widget;
 }
+
+/**
+ * Nodes 2.0 keeps what it shows for a node as long as its place in the page lives, and finds that place by the node's
+ * number. Undo, redo and a change of workflow or subgraph put another node with the same number there: its panel would
+ * stand nowhere, and clicks would reach the panel of a node that is gone. So each place gets the panel of its node.
+ */
+function putPanelsInPlace() {
+  for (const shown of document.querySelectorAll(".el-panel")) {
+    const id = shown.closest("[data-node-id]")?.dataset.nodeId;
+    const node = id === undefined ? null : app.canvas.graph?.getNodeById(id);
+    const panel = node?.widgets?.find((widget) => widget.type === PANEL)?.element;
+    if (panel && panel !== shown) shown.replaceWith(panel);
+  }
+}
+
+/** The same once the page has followed a change of the graph, which it does before the next frame. */
+function putPanelsInPlaceSoon() {
+  cancelAnimationFrame(nextFrame);
+  nextFrame = requestAnimationFrame(putPanelsInPlace);
+}
+
+app.registerExtension({
+  name: "explainable_latents.panels",
+  setup: () => app.canvas.canvas.addEventListener("litegraph:set-graph", putPanelsInPlaceSoon),
+});
 
 /** Enlarges the node until its panel fits: `height` and `width` are the panel's least size in pixels. */
 export function growToFit(node, root, height, width = 0) {

@@ -45,7 +45,7 @@ READY = """() => {
     return page?.spinner === false && page.workflow.activeWorkflow?.changeTracker && window.app.canvas.onSelectionChange
         && LiteGraph.registered_node_types.ELParseSubjects;
 }"""
-FIND = "title => app.graph.nodes.find(node => node.title === title)"
+FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # in the graph or subgraph that is open
 
 
 class Front:
