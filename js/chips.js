@@ -1,31 +1,52 @@
 /** Chips under Parse Subjects: for every word a button that makes it a subject, the scene, or neither. */
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { rolesOf, withRole } from "./override.js";
+import { absentWords, rolesOf, withoutAbsent, withRole } from "./override.js";
 import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
+import { translated } from "./texts.js";
 
-// The entry of the node's `ui` output and of its saved properties: { prompt, words: [{ text, nth, count, role }] }.
+// The entry of the node's `ui` output and of its saved properties:
+// { prompt, words: [{ text, nth, count, role, left_out }], absent: [words], unread: language }.
 const KEY = "el_chips";
-const HEIGHT = 96;
+// The server's message when a run fails on a mistake in `override`: the same entry, and the node's id.
+const FAILED = "explainable_latents.chips";
+const HEIGHT = 124;
 const NEXT_ROLE = { "": "subject", subject: "scene", scene: "" };
 const SIGN = { "": "", subject: "● ", scene: "▲ " };
 const ROLE_NAME = { "": "not used", subject: "subject", scene: "scene" };
 const CLICK_DOES = {
-  "": "Click to leave it out",
-  subject: "Click to make it a subject",
-  scene: "Click to make it the scene",
+  "": "Click to leave it out.",
+  subject: "Click to make it a subject.",
+  scene: "Click to make it the scene.",
 };
+const LEFT_OUT = "Not the main subject, so it was left out. Click to take it in.";
+const UNREAD = {
+  Chinese:
+    "Chinese words are found only where the override names them. To have them found, install jieba into ComfyUI's Python.",
+  Japanese:
+    "Japanese words are found only where the override names them. To have them found, install janome into ComfyUI's Python.",
+  other: "Words of this script are found only where the override names them.",
+};
+
+const chipsOf = new WeakMap(); // node -> its Chips
 
 class Chips {
   constructor(node) {
     this.node = node;
+    chipsOf.set(node, this);
     this.note = createElement("p", { class: "el-note", role: "status" });
-    this.list = createElement("div", { class: "el-chips", role: "group", "aria-label": "Words of the prompt" });
+    const clear = { type: "button", text: translated("Clear them"), on: { click: () => this.clear() } };
+    this.absent = createElement("span");
+    this.warning = createElement("p", { class: "el-warning", role: "alert" }, this.absent, createElement("button", clear));
+    this.list = createElement("div", { class: "el-chips", role: "group", "aria-label": translated("Words of the prompt") });
     this.list.dataset.captureWheel = "true"; // otherwise Nodes 2.0 zooms instead of scrolling
-    this.root = createElement("div", {}, this.note, this.list);
+    this.root = createElement("div", {}, this.note, this.warning, this.list);
     this.buttons = [];
+    this.followed = new WeakSet(); // widgets of other nodes
     addPanel(node, "chips", this.root, () => HEIGHT);
     afterCall(node, "onConfigure", () => this.show());
+    afterCall(node, "onAfterGraphConfigured", () => this.update());
     afterCall(node, "onConnectionsChange", () => this.update());
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
     for (const name of ["override", "text"]) {
@@ -36,8 +57,16 @@ class Chips {
     growToFit(node, this.root, HEIGHT);
   }
 
+  get stored() {
+    return this.node.properties[KEY];
+  }
+
   get words() {
-    return this.node.properties[KEY]?.words ?? [];
+    return this.stored?.words ?? [];
+  }
+
+  get override() {
+    return String(this.widget("override")?.value ?? "");
   }
 
   widget(name) {
@@ -46,6 +75,20 @@ class Chips {
 
   isLinked(name) {
     return this.node.inputs?.some((input) => input.name === name && input.link != null);
+  }
+
+  /** The prompt as it stands now; undefined where another node computes it. */
+  prompt() {
+    if (!this.isLinked("text")) return this.widget("text")?.value;
+    const source = this.node.getInputNode(this.node.inputs.findIndex((input) => input.name === "text"));
+    const [widget, ...others] = source?.widgets ?? [];
+    const isTyped = typeof widget?.value === "string" && !source.inputs?.some((input) => input.link != null);
+    if (!isTyped || others.length) return undefined;
+    if (!this.followed.has(widget)) {
+      this.followed.add(widget);
+      afterCall(widget, "callback", () => this.update());
+    }
+    return widget.value;
   }
 
   receive(words) {
@@ -65,40 +108,78 @@ class Chips {
 
   /** Show each word's role according to the text of `override`. */
   update() {
-    const override = this.widget("override");
-    const roles = rolesOf(this.words, String(override?.value ?? ""));
-    const readOnly = !override || this.isLinked("override");
+    const roles = rolesOf(this.words, this.override);
+    const readOnly = !this.widget("override") || this.isLinked("override");
     this.buttons.forEach((button, i) => {
-      const { text } = this.words[i];
+      const { text, left_out: mentioned } = this.words[i];
+      const isLeftOut = Boolean(mentioned) && !roles[i];
+      const role = translated(isLeftOut ? "left out" : ROLE_NAME[roles[i]]);
       button.dataset.role = roles[i];
+      button.toggleAttribute("data-left-out", isLeftOut);
       button.disabled = readOnly;
-      button.textContent = SIGN[roles[i]] + text;
-      button.setAttribute("aria-label", `${text}: ${ROLE_NAME[roles[i]]}`);
-      button.title = readOnly ? "The override comes from another node." : `${CLICK_DOES[NEXT_ROLE[roles[i]]]}.`;
+      button.textContent = (isLeftOut ? "○ " : SIGN[roles[i]]) + text;
+      button.setAttribute("aria-label", `${text}: ${role}`);
+      const click = isLeftOut ? LEFT_OUT : CLICK_DOES[NEXT_ROLE[roles[i]]];
+      button.title = translated(readOnly ? "The override comes from another node." : click);
     });
-    this.note.textContent = this.instructions(readOnly);
+    const prompt = this.prompt();
+    this.note.textContent = this.instructions(readOnly, prompt);
+    const absent = readOnly ? [] : absentWords(this.override, this.stored?.absent ?? []);
+    this.absent.textContent = translated("Not in this prompt, left out: {words}.", { words: absent.join(", ") });
+    this.warning.hidden = !absent.length;
+    // The box of a linked prompt is greyed: it shows the prompt that is linked, or the last one that was run.
+    const box = this.widget("text");
+    const linked = this.isLinked("text") && (prompt ?? this.stored?.prompt);
+    if (box && typeof linked === "string" && box.value !== linked) box.value = linked;
   }
 
-  instructions(readOnly) {
-    if (!this.buttons.length) return "Run once, then choose the words here.";
-    const typed = this.isLinked("text") ? undefined : this.widget("text")?.value;
-    const changed = typed !== undefined && typed !== this.node.properties[KEY].prompt;
-    if (changed) return "The prompt has changed: run to see its words.";
-    const change = readOnly ? "the override comes from another node" : "click a word to change its role";
-    return `● subject  ▲ scene; ${change}`;
+  instructions(readOnly, prompt) {
+    if (!this.stored) return translated("Run once, then choose the words here.");
+    if (prompt !== undefined && prompt !== this.stored.prompt) {
+      return translated("The prompt has changed: run to see its words.");
+    }
+    const unread = UNREAD[this.stored.unread];
+    if (unread) return translated(unread);
+    if (readOnly) return translated("● subject  ▲ scene; the override comes from another node");
+    return translated(
+      this.words.some((word) => word.left_out)
+        ? "● subject  ▲ scene  ○ left out; click a word to change its role"
+        : "● subject  ▲ scene; click a word to change its role",
+    );
   }
 
   toggle(index) {
+    const role = NEXT_ROLE[rolesOf(this.words, this.override)[index]];
+    this.write(withRole(this.words, this.override, index, role));
+  }
+
+  /** Take the words out of the override that the prompt lacks. */
+  clear() {
+    this.write(withoutAbsent(this.override, this.stored.absent));
+  }
+
+  write(text) {
     const override = this.widget("override");
-    const before = String(override.value ?? "");
-    const role = NEXT_ROLE[rolesOf(this.words, before)[index]];
     asOneStep(() => {
-      override.value = withRole(this.words, before, index, role);
-      override.callback?.(override.value, app.canvas, this.node);
+      override.value = text;
+      override.callback?.(text, app.canvas, this.node);
     });
     this.update();
   }
 }
+
+/** The node with an execution id: its number, after those of the subgraphs that it is in. */
+function nodeAt(executionId) {
+  let node = null;
+  let graph = app.rootGraph ?? app.graph;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(id);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+api.addEventListener(FAILED, ({ detail: { node, ...words } }) => chipsOf.get(nodeAt(node))?.receive(words));
 
 app.registerExtension({
   name: "explainable_latents.chips",

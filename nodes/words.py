@@ -7,13 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.words.chips import chips
 from .core.words.english.pipeline import PARSERS
-from .core.words.parsing import EXTENTS, SELECTIONS, parse, table
+from .core.words.parsing import EXTENTS, SELECTIONS, table
 from .core.words.subjects import joined_text
+from .host.parsed_words import parse_and_show
 from .host.same_prompt import ParsedPrompt
-from .host.tokens import tokenize
-from .host.ui.running_node import show_on_running_node
 from .sockets import CATEGORY, Subjects
 
 
@@ -51,7 +49,7 @@ class ELParseSubjects(io.ComfyNode):
                     default="",
                     tooltip="Words or phrases of the prompt to use instead of those that the parser finds, separated "
                     "by commas: dog, red car. dog#2 is only the second dog; without a number every occurrence counts. "
-                    "scene: beach names the scene.",
+                    "scene: beach names the scene, not: ball is left out, cat? is used only if the prompt has it.",
                 ),
                 io.Combo.Input(
                     "words",
@@ -84,16 +82,12 @@ class ELParseSubjects(io.ComfyNode):
         cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = SELECTIONS[0]
     ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
-        tokens = tokenize(clip, text)
-        named = parse(text, tokens, override, parser, words, which)
-        found = parse(text, tokens, "", parser, words, which) if override else named
-        preview = table(named)
-        show_on_running_node(preview)
+        named, chips = parse_and_show(clip, text, override, parser, words, which)
         return io.NodeOutput(
             replace(named, source=ParsedPrompt(clip, text)),
             joined_text(named.items, "subject"),
             joined_text(named.items, "scene"),
-            ui={**ui.PreviewText(preview).as_dict(), "el_chips": [{"prompt": text, "words": chips(named, found)}]},
+            ui={**ui.PreviewText(table(named)).as_dict(), "el_chips": [chips]},
         )
 
 

@@ -35,7 +35,7 @@ def parsed(front: Front, prompt: str = PROMPT) -> Locator:
 
 def roles(panel: Locator) -> dict[str, str]:
     """Chip number and word -> role, for those that have one."""
-    found = panel.get_by_role("button").evaluate_all(
+    found = panel.locator(".el-chips button").evaluate_all(
         "all => all.map(b => [b.textContent.replace(/^. /, ''), b.dataset.role])"
     )
     return {f"{i} {word}": role for i, (word, role) in enumerate(found) if role}
@@ -119,8 +119,7 @@ def test_words_are_text_and_an_old_prompt_is_told(front: Front):
 def test_a_mistake_is_told_on_the_page_as_text(front: Front):
     parsed(front)
     front.set(WORDS, override="<img src=x onerror=alert(2)>")
-    with front.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")):
-        front.page.get_by_test_id("queue-button").click()
+    run_with_mistake(front)
     front.page.get_by_test_id("error-overlay-see-errors").click()
     expect(front.page.get_by_text("is not in the prompt").first).to_be_visible()
     assert front.page.locator("img[src=x]").count() == 0
@@ -134,11 +133,142 @@ def test_an_override_from_another_node_is_left_alone(front: Front):
     expect(panel.get_by_role("button", name="cat")).to_be_disabled()
 
 
+def run_with_mistake(front: Front) -> None:
+    """Click Run, for a run that fails."""
+    with front.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")):
+        front.page.get_by_test_id("queue-button").click()
+
+
+def test_words_of_chips_that_a_new_prompt_lacks_are_left_out_and_cleared_by_one_click(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    panel.get_by_role("button", name="cat").click()
+    expect(panel.get_by_role("alert")).to_be_hidden()
+    front.set(WORDS, text="a horse and a dog in a field")
+    front.press_run()
+    expect(panel.get_by_role("alert")).to_contain_text("Not in this prompt, left out: cat, beach.")
+    assert roles(panel) == {"4 dog": "subject", "7 field": "scene"}
+    front.shot(f"absent-{'nodes2' if front.vue else 'classic'}")
+    panel.get_by_role("button", name="Clear them").click()
+    expect(panel.get_by_role("alert")).to_be_hidden()
+    assert "cat" not in front.value(WORDS, "override")
+    assert "beach" not in front.value(WORDS, "override")
+    front.press_run()
+    expect(panel.get_by_role("alert")).to_be_hidden()
+
+
+def test_chips_of_a_linked_prompt(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    front.add("PrimitiveStringMultiline", "Prompt", (100, 600))
+    front.set("Prompt", value="a cat on the beach")
+    front.link("Prompt", 0, WORDS, "text")
+    assert front.value(WORDS, "text") == "a cat on the beach"  # the greyed box shows what is linked
+    expect(panel.get_by_role("status")).to_contain_text("The prompt has changed")
+    front.press_run()
+    panel.get_by_role("button", name="cat").click()
+    front.set("Prompt", value="a horse in a field")
+    expect(panel.get_by_role("status")).to_contain_text("The prompt has changed")
+    assert front.value(WORDS, "text") == "a horse in a field"
+    front.press_run()
+    expect(panel.get_by_role("alert")).to_contain_text("Not in this prompt, left out: cat, beach.")
+    assert roles(panel) == {"1 horse": "subject", "4 field": "scene"}
+
+
+def test_a_failed_run_refreshes_the_chips_and_says_how_to_clear(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    front.set(WORDS, text="a horse in a field", override="zebra")
+    run_with_mistake(front)
+    expect(panel.get_by_role("button", name="horse")).to_be_visible()
+    front.page.get_by_test_id("error-overlay-see-errors").click()
+    expect(front.page.get_by_text("or empty 'override' to let the parser choose").first).to_be_visible()
+
+
+def test_the_last_word_of_a_role_can_be_left_unused(either_front: Front):
+    front = either_front
+    panel = parsed(front, "a horse in a field")
+    for _ in range(2):
+        panel.get_by_role("button", name="horse").click()
+    assert roles(panel) == {"4 field": "scene"}
+    outputs = front.press_run()
+    (text,) = [output["text"][0] for output in outputs.values() if "el_chips" in output]
+    assert [line.split(" | ")[:2] for line in text.splitlines()[:-1]] == [["field", "scene"]]
+    assert roles(panel) == {"4 field": "scene"}
+
+
+def test_what_was_left_out_is_taken_in_by_one_click(either_front: Front):
+    front = either_front
+    panel = parsed(front, "a girl with a kite on a hill, rule of thirds, award winning")
+    kite = panel.get_by_role("button", name="kite: left out")
+    expect(kite).to_be_visible()
+    expect(panel.get_by_role("status")).to_contain_text("○ left out")
+    assert panel.locator("[data-left-out]").all_inner_texts() == ["○ kite"]
+    front.shot(f"left-out-{'nodes2' if front.vue else 'classic'}")
+    kite.click()
+    outputs = front.press_run()
+    (text,) = [output["text"][0] for output in outputs.values() if "el_chips" in output]
+    subjects = [line.split(" | ")[0] for line in text.splitlines() if " | subject" in line]
+    assert subjects == ["girl", "kite"]
+
+
+def test_a_key_that_deletes_nodes_deletes_none_while_a_chip_has_the_focus(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    front.run("title => app.canvas.selectNode(app.graph.nodes.find((node) => node.title === title))", WORDS)
+    for key in ("Delete", "Backspace"):
+        panel.get_by_role("button", name="cat").focus()
+        front.page.keyboard.press(key)
+    panel.get_by_role("button", name="cat").click()
+    assert roles(panel)["1 cat"] == "scene"
+    assert front.run("app.graph.nodes.length") == 2
+
+
+def height(front: Front) -> float:
+    """How high the node is on the page, in pixels."""
+    front.run("new Promise(requestAnimationFrame)")
+    if front.vue:
+        number = front.run("title => app.graph.nodes.find((node) => node.title === title).id", WORDS)
+        return front.page.locator(f"[data-node-id='{number}']").bounding_box()["height"]
+    return front.run("title => app.graph.nodes.find((node) => node.title === title).size[1]", WORDS)
+
+
+def test_a_long_prompt_makes_the_node_no_longer(either_front: Front):
+    front = either_front
+    panel = parsed(front, "a dog")
+    before = height(front)
+    front.set(WORDS, text="a dog and a cat " * 60)
+    front.press_run()
+    expect(panel.get_by_role("button")).to_have_count(300)
+    assert height(front) <= before + 10
+    assert panel.locator(".el-chips").evaluate("list => list.scrollHeight > list.clientHeight")
+
+
+def test_the_table_on_the_node_keeps_its_lines(either_front: Front):
+    front = either_front
+    parsed(front)
+    shown = front.page.get_by_text("beach | scene")
+    shown.wait_for()
+    lines = [line.strip() for line in shown.inner_text().splitlines()]
+    assert [line.split(" | ")[0] for line in lines if " | " in line] == ["cat", "dog", "beach"]
+
+
+@pytest.mark.parametrize(("palette", "dark"), [("light", False), ("dark", True)])
+def test_panels_follow_the_theme(open_front: Callable[..., Front], palette: str, dark: bool):
+    front = open_front(settings={"Comfy.ColorPalette": palette})
+    panel = parsed(front)
+    colours = panel.evaluate("panel => [getComputedStyle(panel).backgroundColor, getComputedStyle(panel).color]")
+    paper, ink = (sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(", "))) for colour in colours)
+    assert (paper < ink) == dark
+    front.shot(f"theme-{palette}")
+
+
 PROMPTS = (
     "a cat and a dog on the beach, a dog",
     "(small:1.2) white dog in a forest near a river",
     "masterpiece, 1girl, beach, embedding:my_cat",
     "dog-house, a Dog on a road",
+    "a girl with a kite on a hill near a lake",
 )
 
 
@@ -177,5 +307,12 @@ def test_what_names_no_chip_stays(rules: Callable[..., object]):
     found = parse("a red car on a road", {}, "", "rules")
     listed = chips(found, found)
     car = [chip["text"] for chip in listed].index("car")
-    assert rules("withRole", listed, "red car, SCENE: road", car, "subject") == "red car, car, scene: road"
-    assert rules("withRole", listed, "", car, "scene") == "scene: car, scene: road"
+    assert rules("withRole", listed, "red car, SCENE: road", car, "subject") == "red car, car?, scene: road"
+    assert rules("withRole", listed, "", car, "scene") == "scene: car?, scene: road?"
+    assert rules("withRole", listed, "zebra?", car, "") == "zebra?, not: car?"
+
+
+def test_what_the_prompt_lacks_can_be_taken_out(rules: Callable[..., object]):
+    override = "zebra, Dog?, dog#2?, scene: beach?\ncat?"
+    assert rules("absentWords", override, ["Dog", "beach", "gone"]) == ["Dog", "beach"]
+    assert rules("withoutAbsent", override, ["Dog", "dog#2", "beach"]) == "zebra, cat?"

@@ -4,6 +4,7 @@ Reading order:
     subjects      the result: a prompt, its subjects and scenes, their token positions
     prompt_text   the prompt without weights, parentheses and escapes
     english/      which words of it are subjects and which the scene
+    chinese_japanese   the same for two languages without spaces between words (scripts: what characters those are)
     named_words   the words that the user names instead
     tokens        from characters of the prompt to token positions
     parsing       all of this put together: `parse`

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from .named_words import one_entry
+from .named_words import SEPARATORS, one_entry
 from .parsing import find_words
 from .prompt_text import check_prompt, plain_text
 from .subjects import LOOKED_FOR, Subject, Subjects
@@ -25,7 +24,7 @@ def read_looked_for(
     check_prompt(text)
     inside: dict[tuple[int, int], Subject] = {}
     absent: dict[str, str] = {}
-    for typed in re.split(r"[,\n]", text):
+    for typed in SEPARATORS.split(text):
         label = " ".join(plain_text(typed).text.split())
         if not label:
             continue

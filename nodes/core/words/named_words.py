@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .scripts import NOT_AFTER_LETTER, NOT_BEFORE_LETTER, is_unspaced
 from .subjects import Role
 
+# What separates entries: line breaks, the comma of English, and those of Chinese and Japanese.
+SEPARATORS = re.compile(r"[,\n，、]")
+
 _NUMBERED = re.compile(r"(.+)#(\d+)", re.DOTALL)
-_ROLES: tuple[Role, ...] = ("subject", "scene")
+_IF_PRESENT = re.compile(r"(.*\S)\s*\?", re.DOTALL)
+_PREFIX = re.compile(r"(subject|scene|not)[:：]\s*", re.IGNORECASE)
+_ROLES: dict[str, Role | None] = {"subject": "subject", "scene": "scene", "not": None}
 
 
 @dataclass(frozen=True)
 class NamedWords:
-    """One entry: a word or phrase, the role it gets, and which occurrence is meant (None: every one).
+    """One entry: a word or phrase, the role it gets (None: neither), and which occurrence is meant (None: every one).
 
-    source: the input that the user typed it into, for messages.
+    if_present: the entry is left out where the prompt does not have it, instead of being a mistake. source: the input
+    that the user typed it into, for messages.
     """
 
     words: str
-    role: Role
+    role: Role | None
     occurrence: int | None
+    if_present: bool = False
     source: str = "override"
 
-    def find(self, text: str) -> list[tuple[int, int]]:
-        """Return [start, end) in `text` of the occurrences meant, as whole words, whatever their case and spacing.
+    @property
+    def label(self) -> str:
+        """The words, with their number if one is meant."""
+        return self.words if self.occurrence is None else f"{self.words}#{self.occurrence}"
 
-        Raises ValueError when the words are in the text, but not that often.
+    def find(self, text: str) -> list[tuple[int, int]]:
+        """Return [start, end) in `text` of the occurrences meant, whatever their case and spacing.
+
+        They are whole words; in a script without spaces between words they may stand anywhere. Raises ValueError when
+        the words are in the text, but not that often.
         """
-        pattern = r"\s+".join(re.escape(word) for word in self.words.split())
-        found = [match.span() for match in re.finditer(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE)]
+        # A prompt may have the question mark itself.
+        found = self.if_present and self.occurrence is None and _places(f"{self.words}?", text)
+        found = found or _places(self.words, text)
         if self.occurrence is None or not found:
             return found
         if not 1 <= self.occurrence <= len(found):
+            if self.if_present:
+                return []
             raise ValueError(
                 f"{self.source}: there is no '{self.words}#{self.occurrence}'; the prompt has '{self.words}' "
                 f"{len(found)} time(s). Use a number from 1 to {len(found)}, or no number for all of them."
@@ -43,23 +60,43 @@ class NamedWords:
 def read_named_words(text: str) -> tuple[NamedWords, ...]:
     """Return the entries of what the user typed, such as "dog, red car#2, scene: beach".
 
-    Entries are separated by commas or line breaks. "scene:" or "subject:" before an entry says its role (subject if
-    missing), "#2" after it means the second occurrence.
+    Entries are separated by commas or line breaks. "scene:", "subject:" or "not:" before an entry says its role
+    (subject if missing), "#2" after it means the second occurrence, "?" at its end that the prompt need not have it.
     """
     named = []
-    for part in re.split(r"[,\n]", text):
-        words, role = part.strip(), _ROLES[0]
-        for prefix in _ROLES:
-            if words.lower().startswith(f"{prefix}:"):
-                words, role = words[len(prefix) + 1 :].strip(), prefix
+    for part in SEPARATORS.split(text):
+        words, role = part.strip(), _ROLES["subject"]
+        prefix = _PREFIX.match(words)
+        if prefix:
+            words, role = words[prefix.end() :].strip(), _ROLES[prefix[1].lower()]
+        question = _IF_PRESENT.fullmatch(words)
+        if question:
+            words = question[1]
         if words:
-            named.append(one_entry(words, role))
+            named.append(replace(one_entry(words, role), if_present=question is not None))
     return tuple(named)
 
 
-def one_entry(words: str, role: Role, source: str = "override") -> NamedWords:
+def one_entry(words: str, role: Role | None, source: str = "override") -> NamedWords:
     """Return a word or phrase with this role, and the occurrence that "#2" after it means. source: see `NamedWords`."""
     numbered = _NUMBERED.fullmatch(words)
     if numbered is None:
-        return NamedWords(words, role, None, source)
-    return NamedWords(numbered[1].strip(), role, int(numbered[2]), source)
+        return NamedWords(words, role, None, source=source)
+    return NamedWords(numbered[1].strip(), role, int(numbered[2]), source=source)
+
+
+def _places(words: str, text: str) -> list[tuple[int, int]]:
+    """Return [start, end) of every occurrence of words in a text."""
+    pattern = r"\s+".join(map(_spelled, words.split()))
+    before = "" if is_unspaced(words[0]) else NOT_AFTER_LETTER
+    after = "" if is_unspaced(words[-1]) else NOT_BEFORE_LETTER
+    return [match.span() for match in re.finditer(f"{before}{pattern}{after}", text, re.IGNORECASE)]
+
+
+def _spelled(word: str) -> str:
+    """Return a pattern for a word. Between characters without spaces a weight may end: 红色的(狗:1.2)."""
+    pattern = ""
+    for previous, character in zip(f" {word}", word, strict=False):
+        joint = r"\s*" if pattern and (is_unspaced(previous) or is_unspaced(character)) else ""
+        pattern += joint + re.escape(character)
+    return pattern

@@ -1,4 +1,4 @@
-"""A prompt's subjects with their token positions: English, named words and tokens put together."""
+"""A prompt's subjects with their token positions: what the parsers find, named words and tokens put together."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..choices import one_of
+from .chinese_japanese import LIBRARIES, find_unspaced_roles, segment
 from .english.foreign_syntax import CleanedText, remove_foreign_syntax
 from .english.pipeline import tag_text
 from .english.roles import FoundWord, find_roles, is_tag_list
 from .named_words import NamedWords, read_named_words
 from .prompt_text import PlainText, check_prompt, plain_text
-from .subjects import Subject, Subjects
+from .scripts import language_of, unspaced_runs
+from .subjects import Role, Subject, Subjects
 from .tokens import TokenSpan, positions_of, token_list
 
 # What stands for a subject, and which of the things that a prompt names are subjects.
 EXTENTS = HEAD_NOUN, WHOLE_PHRASE = ("head noun", "whole phrase")
 MAIN_SUBJECT = "main subject"
 SELECTIONS = (MAIN_SUBJECT, "all things")
+
+Span = tuple[int, int]  # [start, end)
 
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
@@ -36,11 +40,12 @@ def parse(
 
     tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` returns them; {} without an encoder.
     override: the user's named words, see `read_named_words`. If any has a role, only named words get that role; the
-    parser finds the other one. parser: "auto", "spacy" or "rules", see `tag_text`; auto uses the rules for lists of
-    tags, on which no spaCy model was trained. extent: the head noun ("dog") or the whole phrase without its article
-    ("small white dog"). which: the main subject and what "and" joins to it, or all things that the prompt names.
-    Raises ValueError for named words that are not in the prompt, for an unknown choice and for a prompt that is too
-    long or nested too deep.
+    parser finds the other one, without what is named to have none. parser: "auto", "spacy" or "rules", see `tag_text`;
+    auto uses the rules for lists of tags, on which no spaCy model was trained. extent: the head noun ("dog") or the
+    whole phrase without its article ("small white dog"). which: the main subject and what "and" joins to it, or all
+    things that the prompt names. Chinese and Japanese are read with the libraries of `LIBRARIES` where they are
+    installed. Raises ValueError for named words that are not in the prompt and have to be, for an unknown choice and
+    for a prompt that is too long or nested too deep.
     """
     one_of("words", extent, EXTENTS)
     one_of("which", which, SELECTIONS)
@@ -50,12 +55,21 @@ def parse(
     cleaned = remove_foreign_syntax(text)
     found, tagged_by = _found_by_parser(cleaned, origin, parser, extent == WHOLE_PHRASE, which == MAIN_SUBJECT)
     named: list[FoundWord] = []
-    entries = read_named_words(override)
-    for entry in entries:
+    unused: list[tuple[int, int]] = []
+    absent: list[str] = []
+    named_roles: set[Role | None] = set()
+    for entry in read_named_words(override):
         spans = _places(entry, text, origin)
-        named += _named(prompt, plain, spans, entry, tokens)
-    named_roles = {entry.role for entry in entries}
-    covered = {i for start, end, _ in named for i in range(start, end)}
+        if entry.if_present and not _have_tokens(plain, spans, tokens):
+            absent.append(entry.label)
+            continue
+        _check_named(prompt, plain, spans, entry, tokens)
+        named_roles.add(entry.role)
+        if entry.role is None:
+            unused += spans
+        else:
+            named += [(start, end, entry.role) for start, end in spans]
+    covered = {i for start, end in (*unused, *(each[:2] for each in named)) for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in named_roles and covered.isdisjoint(range(*each[:2]))]
     items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
     return Subjects(
@@ -64,6 +78,8 @@ def parse(
         tagged_by,
         {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
         uninterpreted=cleaned.foreign,
+        absent=tuple(dict.fromkeys(absent)),
+        unread=_unread(cleaned.text),
     )
 
 
@@ -84,17 +100,35 @@ def table(subjects: Subjects) -> str:
         + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
         for item in subjects.items
     ]
-    return "\n".join([*_notes(subjects.uninterpreted), *(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
+    return "\n".join([*_notes(subjects), *(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
 
 
-def _notes(uninterpreted: Sequence[str]) -> list[str]:
-    """Return notes on syntax of other programs, which ComfyUI's text encoder reads as plain words."""
-    if not uninterpreted:
-        return []
-    notes = [f"note: ComfyUI itself does not interpret {'  '.join(uninterpreted)}; the text encoder reads it as words."]
-    if any(typed.startswith("{") for typed in uninterpreted):
+def _notes(subjects: Subjects) -> list[str]:
+    """Return notes on named words that are not there, on unread words, and on syntax of other programs."""
+    notes = []
+    if subjects.absent:
+        notes.append(f"note: not in this prompt, left out: {', '.join(subjects.absent)}.")
+    if subjects.unread in LIBRARIES:
+        library = LIBRARIES[subjects.unread]
+        notes.append(
+            f"note: {subjects.unread} words are used only where 'override' names them; to have them found, install "
+            f"{library} into ComfyUI's Python: pip install {library}."
+        )
+    elif subjects.unread:
+        notes.append("note: words of a script without spaces between words are used only where 'override' names them.")
+    if subjects.uninterpreted:
+        listed = "  ".join(subjects.uninterpreted)
+        notes.append(f"note: ComfyUI itself does not interpret {listed}; the text encoder reads it as words.")
+    if any(typed.startswith("{") for typed in subjects.uninterpreted):
         notes.append("note: the browser picks one of {a|b} in the box of CLIP Text Encode; give both nodes one text.")
     return notes
+
+
+def _unread(text: str) -> str:
+    """Return the language of a text's unspaced script where nothing here can find its words, "" if there is none."""
+    if not unspaced_runs(text) or segment(text) is not None:
+        return ""
+    return language_of(text) or "other"
 
 
 def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
@@ -113,7 +147,7 @@ def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
     return "".join(characters), origin
 
 
-def _places(entry: NamedWords, text: str, origin: Sequence[int]) -> list[tuple[int, int]]:
+def _places(entry: NamedWords, text: str, origin: Sequence[int]) -> list[Span]:
     """Return [start, end) in the plain text of named words. text, origin: see `spaced_text`."""
     return [(origin[start], origin[end - 1] + 1) for start, end in entry.find(text)]
 
@@ -125,12 +159,26 @@ def _found_by_parser(
 
     origin: the index in the plain text of each character of the text before foreign syntax was taken out.
     """
-    text, kept = _for_tagger(cleaned.text)
+    text, kept = _for_tagger(_without_unspaced(cleaned.text))
     is_list = parser == "auto" and is_tag_list(text)
     doc, tagged_by = tag_text(text, "rules" if is_list else parser)
     typed = [origin[cleaned.origin[i]] for i in kept]
     found = [(typed[start], typed[end - 1] + 1, role) for start, end, role in find_roles(doc, whole_phrase, main)]
-    return found, f"{tagged_by} (list of tags)" if is_list else tagged_by
+    if is_list:
+        tagged_by = f"{tagged_by} (list of tags)"
+    read = segment(cleaned.text)
+    if read is not None:
+        tagged_by = f"{tagged_by}, {LIBRARIES[language_of(cleaned.text)]}"
+        for start, end, role in find_unspaced_roles(read, whole_phrase, main):
+            found.append((origin[cleaned.origin[start]], origin[cleaned.origin[end - 1]] + 1, role))
+    return found, tagged_by
+
+
+def _without_unspaced(text: str) -> str:
+    """Return the text with spaces in place of scripts without spaces between words, of which the tagger knows none."""
+    for start, end in unspaced_runs(text):
+        text = text[:start] + " " * (end - start) + text[end:]
+    return text
 
 
 def _for_tagger(text: str) -> tuple[str, list[int]]:
@@ -151,28 +199,31 @@ def _for_tagger(text: str) -> tuple[str, list[int]]:
     return "".join(plainer[i] for i in kept), kept
 
 
-def _named(
-    prompt: str,
-    plain: PlainText,
-    spans: Sequence[tuple[int, int]],
-    entry: NamedWords,
-    tokens: Mapping[str, Sequence[TokenSpan]],
-) -> list[FoundWord]:
-    """Return the occurrences of named words, characters of the plain text, with their role; each must have a token."""
+def _have_tokens(plain: PlainText, spans: Sequence[Span], tokens: Mapping[str, Sequence[TokenSpan]]) -> bool:
+    """Return whether there are spans, characters of the plain text, and each has a token in some encoder."""
+    if not tokens:
+        return bool(spans)
+    found = [any(positions_of(plain.span(*span), there) for there in tokens.values()) for span in spans]
+    return bool(found) and all(found)
+
+
+def _check_named(
+    prompt: str, plain: PlainText, spans: Sequence[Span], entry: NamedWords, tokens: Mapping[str, Sequence[TokenSpan]]
+) -> None:
+    """Raise ValueError unless named words are in the prompt, and each occurrence has a token."""
     if not spans:
         raise _absent(prompt, entry.words, "is not in the prompt", tokens)
-    for start, end in spans:
-        positions = [positions_of(plain.span(start, end), there) for there in tokens.values()]
-        if positions and not any(positions):
-            fault = "has no token in any text encoder (an embedding that is not there?)"
-            raise _absent(prompt, entry.words, fault, tokens)
-    return [(start, end, entry.role) for start, end in spans]
+    if not _have_tokens(plain, spans, tokens):
+        fault = "has no token in any text encoder (an embedding that is not there?)"
+        raise _absent(prompt, entry.words, fault, tokens)
 
 
 def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:
     listed = "; ".join(f"{key}: {token_list(prompt, spans)}" for key, spans in tokens.items())
     return ValueError(
-        f"override: '{words}' {fault}. The prompt's tokens: {listed or 'none, no text encoder is connected'}"
+        f"override: '{words}' {fault}. Take it out of 'override', or empty 'override' to let the parser choose; "
+        f"'{words}?' would use it only where it is there. The prompt's tokens: "
+        f"{listed or 'none, no text encoder is connected'}"
     )
 
 

@@ -55,7 +55,8 @@ class Subjects:
     parser: name of what found them, for display. words: encoder key -> ascending positions of all the prompt's own
     tokens, that is without begin-of-text, end-of-text and padding. source: what lets the host recognise this prompt in
     a conditioning; None if it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
-    reads as words.
+    reads as words. absent: named words that were left out because the prompt does not have them. unread: the language
+    whose words were not looked for, "Chinese", "Japanese" or "other"; "" if all were.
     """
 
     prompt: str
@@ -64,6 +65,8 @@ class Subjects:
     words: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     source: Any = field(default=None, compare=False, repr=False)
     uninterpreted: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    unread: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:

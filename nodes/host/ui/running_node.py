@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import comfy.model_management
 import comfy.utils
-from comfy_execution.utils import get_executing_context
+from comfy_execution.utils import ExecutionContext, get_executing_context
 from server import PromptServer
 
 from ...core.gradients.definition import Progress
@@ -14,11 +17,23 @@ def show_on_running_node(text: str) -> None:
     """Show text on the node that the host executes now, if there is one; needs no JavaScript of this pack.
 
     The node's own id is not needed: for a node that asks for its id the host may put it into the cache key of every
-    node after it, so that a mere copy of the node would make the sampler run again.
+    node after it, so that a mere copy of the node would make the sampler run again. Nodes 2.0 reads the text as
+    Markdown, where only two spaces at its end break a line.
     """
-    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    context, server = _running()
     if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
+        server.send_progress_text(text.replace("\n", "  \n"), context.node_id)
+
+
+def send_from_running_node(event: str, content: Mapping[str, Any]) -> None:
+    """Send a message to the browser that queued the run, with the id of the running node, if there is one."""
+    context, server = _running()
+    if context is not None and server is not None:
+        server.send_sync(event, {**content, "node": context.node_id}, server.client_id)
+
+
+def _running() -> tuple[ExecutionContext | None, PromptServer | None]:
+    return get_executing_context(), getattr(PromptServer, "instance", None)
 
 
 def progress_bar() -> Progress:

@@ -62,3 +62,20 @@ def test_every_chip_can_be_named(prompt: str):
 @pytest.mark.parametrize("prompt", ["so so so", "a_b a_b"])
 def test_repetitions(prompt: str):
     assert [c["nth"] for c in made(prompt)] == list(range(1, len(prompt.split()) + 1))
+
+
+def test_things_that_are_mentioned_but_no_main_subject_are_left_out():
+    prompt = "a girl with a kite on a hill"
+    found, mentioned = (parse(prompt, {}, "", "rules", which=which) for which in ("main subject", "all things"))
+    listed = chips(found, found, mentioned)
+    assert [c["text"] for c in listed if c["left_out"]] == ["kite"]
+    assert [c["text"] for c in listed if c["role"]] == ["girl", "hill"]
+    named = parse(prompt, {}, "kite", "rules")
+    assert [c["text"] for c in chips(named, found, mentioned) if c["left_out"]] == ["kite"]
+    assert not any(c["left_out"] for c in made(prompt))
+
+
+def test_named_words_are_chips_where_nothing_cuts_the_text_into_words():
+    named = parse("หมาบนชายหาด", {}, "หมา", "rules")
+    (chip,) = chips(named, parse("หมาบนชายหาด", {}, "", "rules"))
+    assert (chip["text"], chip["nth"], chip["count"]) == ("หมา", 1, 1)

@@ -85,7 +85,7 @@ def test_override_replaces_the_roles_it_names():
 
 
 def test_override_that_is_not_there_lists_the_tokens():
-    with pytest.raises(ValueError, match=r"'cat' is not in the prompt\. The prompt's tokens: l: 1:a 2:d 3:o 4:g"):
+    with pytest.raises(ValueError, match=r"'cat' is not in the prompt\. .* The prompt's tokens: l: 1:a 2:d 3:o 4:g"):
         parse("a dog", words("a dog"), override="cat")
     with pytest.raises(ValueError, match="'dog' has no token in any text encoder"):
         parse("a dog", {"l": (TokenSpan(1, 0, 1),)}, override="dog")
@@ -99,3 +99,40 @@ def test_table_shows_parser_words_roles_and_positions():
         "parser: rules",
     ]
     assert "(nothing found)" in table(parse("", {}))
+
+
+def test_words_that_the_prompt_need_not_have_are_left_out_and_named():
+    subjects = parse("a dog on the beach", {}, "cat?, scene: sea?, dog#2?", "rules")
+    assert [(item.text, item.role) for item in subjects.items] == [("dog", "subject"), ("beach", "scene")]
+    assert subjects.absent == ("cat", "sea", "dog#2")
+    assert table(subjects).splitlines()[0] == "note: not in this prompt, left out: cat, sea, dog#2."
+    assert found("a dog on the beach", override="cat?, beach") == (["beach"], [])
+
+
+def test_words_that_have_no_role():
+    prompt = "a dog and a cat on the beach"
+    assert found(prompt, override="not: dog") == (["cat"], ["beach"])
+    assert found(prompt, override="not: dog, not: cat") == ([], ["beach"])
+    assert found(prompt, override="not: beach, scene: cat") == (["dog"], ["cat"])
+    with pytest.raises(ValueError, match="'zebra' is not in the prompt"):
+        parse(prompt, {}, "not: zebra", "rules")
+
+
+def test_a_typed_word_that_is_not_there_says_how_to_clear_it():
+    with pytest.raises(ValueError, match=r"Take it out of 'override', or empty 'override'.*'zebra\?' would"):
+        parse("a dog", {}, "zebra", "rules")
+
+
+def test_english_words_are_read_beside_words_of_another_script():
+    assert found("a dog on the beach, 高清, หมา") == (["dog"], ["beach"])
+    assert found("狗 and a cat", override="狗") == (["狗"], [])
+
+
+def test_a_script_that_cannot_be_read_gives_no_subject_and_says_so():
+    subjects = parse("หมาบนชายหาด", {}, "", "rules")
+    assert subjects.items == ()
+    assert subjects.unread == "other"
+    note, *_ = table(subjects).splitlines()
+    assert note == "note: words of a script without spaces between words are used only where 'override' names them."
+    (dog,) = parse("หมาบนชายหาด", {}, "หมา", "rules").items
+    assert (dog.text, dog.span) == ("หมา", (0, 3))
