@@ -3,7 +3,8 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { Maps } from "./maps.js";
-import { addPanel, afterCall, createElement, growToFit, store } from "./panel.js";
+import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
+import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { file, type }, and of its saved properties, where the user's choices are added.
 const KEY = "el_inspector";
@@ -25,27 +26,30 @@ class Inspector {
     addPanel(node, "inspector", this.root, () => (this.maps ? HEIGHT : EMPTY_HEIGHT));
     afterCall(node, "onConfigure", () => this.load());
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
-    this.showMessage("Run to inspect the maps here.");
+    if (this.opacityInput) afterCall(this.opacityInput, "callback", () => this.maps && this.show(this.givenOpacity()));
+    this.showMessage(translated("Run to inspect the maps here."));
   }
 
   build() {
     this.canvas = createElement("canvas", {
       tabindex: "0",
       role: "application",
-      "aria-label": "Place in the picture; arrow keys move it, with Shift by four cells",
+      "aria-label": translated("Place in the picture; arrow keys move it, with Shift by four cells"),
       on: {
-        pointermove: (event) => this.rank(this.cellAt(event)),
-        pointerleave: () => this.rank(this.cell),
+        pointermove: (event) => this.hover(this.cellAt(event)),
+        pointerleave: () => this.hover(this.cell),
         pointerdown: (event) => this.pin(this.cellAt(event)),
         keydown: (event) => this.move(event),
       },
     });
-    this.list = createElement("div", { class: "el-words", role: "group", "aria-label": "Words, the strongest first" });
+    this.list = createElement("div", { class: "el-words", role: "group", "aria-label": translated("Words, the strongest first") });
     this.list.dataset.captureWheel = "true"; // otherwise Nodes 2.0 zooms instead of scrolling
     this.frame = this.slider("step", (value) => ({ frame: value }));
     this.item = this.slider("picture", (value) => ({ item: value }));
     this.opacity = this.slider("opacity", (value) => ({ opacity: value / 100 }));
-    const save = createElement("button", { type: "button", text: "Save PNG", on: { click: () => this.save() } });
+    this.opacity.input.addEventListener("change", () => this.giveOpacity());
+    const saving = { type: "button", text: translated("Save PNG"), on: { click: () => this.save() } };
+    const save = createElement("button", saving);
     this.note = createElement("p", { class: "el-note", role: "status" });
     this.view = createElement("div", { class: "el-view" }, this.canvas, this.list);
     const sliders = [this.frame, this.item, this.opacity].map((slider) => slider.label);
@@ -55,11 +59,31 @@ class Inspector {
 
   /** A slider: while it moves the choice is only shown, when it is released the choice is stored. */
   slider(name, change) {
-    const text = createElement("span", { text: name });
-    const input = createElement("input", { type: "range", min: "0", step: "1", "aria-label": name });
+    const text = createElement("span", { text: translated(name) });
+    const input = createElement("input", { type: "range", min: "0", step: "1", "aria-label": translated(name) });
     input.addEventListener("input", () => this.show(change(Number(input.value))));
     input.addEventListener("change", () => store(this.node, KEY, this.chosen));
     return { label: createElement("label", {}, text, input), text, input };
+  }
+
+  /** The node's own input: what the pictures of a run are drawn with, and the inspector too. */
+  get opacityInput() {
+    return this.node.widgets?.find((widget) => widget.name === "opacity");
+  }
+
+  /** The opacity that the node's input says, as a choice; none where another node gives it. */
+  givenOpacity() {
+    const isLinked = this.node.inputs?.some((input) => input.name === "opacity" && input.link != null);
+    return isLinked || !this.opacityInput ? {} : { opacity: this.opacityInput.value };
+  }
+
+  /** Write the chosen opacity into the node's input. */
+  giveOpacity() {
+    if (!("opacity" in this.givenOpacity())) return;
+    asOneStep(() => {
+      this.opacityInput.value = this.chosen.opacity;
+      this.opacityInput.callback?.(this.chosen.opacity, app.canvas, this.node);
+    });
   }
 
   /** Store and load the maps file of a run that has just ended. */
@@ -78,7 +102,7 @@ class Inspector {
     try {
       const answer = await api.fetchApi(`/view?${query}`);
       if (isOld()) return;
-      if (!answer.ok) return this.showMessage("The maps of the last run are gone: run again.");
+      if (!answer.ok) return this.showMessage(translated("The maps of the last run are gone: run again."));
       const maps = new Maps(await answer.arrayBuffer());
       const pictures = await Promise.all(maps.pictures.map((picture) => createImageBitmap(picture)));
       if (isOld()) return;
@@ -87,7 +111,7 @@ class Inspector {
     } catch (error) {
       if (isOld()) return;
       console.warn("explainable-latents: this is not a file of maps:", stored.file, error);
-      return this.showMessage("The maps cannot be read: run again.");
+      return this.showMessage(translated("The maps cannot be read: run again."));
     }
     this.open();
   }
@@ -120,7 +144,7 @@ class Inspector {
     this.opacity.label.hidden = !this.pictures.length;
     this.view.hidden = this.controls.hidden = false;
     growToFit(this.node, this.root, HEIGHT, WIDTH);
-    this.show({ ...DEFAULTS, ...this.node.properties[KEY] });
+    this.show({ ...DEFAULTS, ...this.node.properties[KEY], ...this.givenOpacity() });
   }
 
   /** Change these choices and show the result. A choice that the maps do not offer becomes the nearest that they do. */
@@ -133,14 +157,15 @@ class Inspector {
     this.chosen.opacity = nearestIndex(Math.round(100 * this.chosen.opacity), 101) / 100;
     const { word, frame, item, opacity } = this.chosen;
     words.forEach((each, i) => this.buttons[i].button.setAttribute("aria-pressed", each === word));
-    this.label(this.frame, frame, frames[frame] || "all steps");
-    this.label(this.item, item, `picture ${item + 1} of ${batch}`);
-    this.label(this.opacity, Math.round(opacity * 100), `opacity ${Math.round(opacity * 100)} %`);
+    const percent = Math.round(opacity * 100);
+    const step = /^step (.*)$/.exec(frames[frame]);
+    this.label(this.frame, frame, step ? translated("step {n}", { n: step[1] }) : frames[frame] || translated("all steps"));
+    this.label(this.item, item, translated("picture {n} of {all}", { n: item + 1, all: batch }));
+    this.label(this.opacity, percent, translated("opacity {n} %", { n: percent }));
     const picture = this.maps.picture(words.indexOf(word), frame, item);
     this.heat.hidden = !picture; // a layer or step without this word
     if (picture) this.heat.getContext("2d").putImageData(picture, 0, 0);
-    this.rank(this.cell);
-    this.announce();
+    this.hover(this.cell);
   }
 
   label(slider, value, text) {
@@ -209,12 +234,18 @@ class Inspector {
     this.draw(this.canvas, [column, row]);
   }
 
-  /** Name the strongest words at the chosen place in one line, which screen readers read out. */
-  announce() {
-    const [column, row] = this.cell;
+  /** Show the words at a place without choosing it. */
+  hover(cell) {
+    this.rank(cell);
+    this.announce(cell);
+  }
+
+  /** Name the strongest words at a place in one line, which screen readers read out. */
+  announce([column, row]) {
     const ranked = this.maps.ranked(this.chosen.frame, this.chosen.item, column, row).slice(0, 3);
     const words = ranked.map(({ word, value }) => `${word} ${value.toFixed(1)}`).join(", ");
-    this.note.textContent = `column ${column + 1}, row ${row + 1}: ${words} (1 = the map's mean)`;
+    const place = { column: column + 1, row: row + 1, words };
+    this.note.textContent = translated("column {column}, row {row}: {words} (1 = the map's mean)", place);
   }
 
   /** Draw the picture, the map over it and, if given, a mark at a cell. */

@@ -32,8 +32,8 @@ class ELMaskFromAttention(io.ComfyNode):
             display_name="Mask from Attention",
             category=CATEGORY,
             description="At each manipulated step (one at which the latent is replaced) the mask is where the model's "
-            "cross-attention looks at the chosen words. Nothing is computed here: the sampler that receives this finds "
-            "the mask while it runs.",
+            "cross-attention looks at the chosen words. Nothing is computed here, and there is no MASK output: the "
+            "sampler that receives this finds the mask while it runs. For a MASK use Saliency to Mask.",
             search_aliases=["attention mask", "dynamic mask", "prompt mask", "cross attention", "aggregated attention"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -105,7 +105,8 @@ class ELMaskFromGradient(io.ComfyNode):
             category=CATEGORY,
             description="At each manipulated step (one at which the latent is replaced) the mask is the part of the "
             "prediction that depends on the model's attention to the chosen words. This costs one more model call and "
-            "its gradients per manipulated step. The sampler that receives this finds the mask while it runs.",
+            "its gradients per manipulated step. There is no MASK output: the sampler that receives this finds "
+            "the mask while it runs.",
             search_aliases=["gradient mask", "grad-cam", "grad-sam", "dynamic mask", "prompt mask"],
             inputs=[
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -193,7 +194,7 @@ class ELMaskFromImage(io.ComfyNode):
             display_name="Mask from Image",
             category=CATEGORY,
             description="Uses a given mask at every manipulated step (one at which the latent is replaced), wherever "
-            "the model looks. Works with every model.",
+            "the model looks. Works with every model. The output is no MASK, but what a sampler of this pack needs.",
             search_aliases=["fixed mask", "static mask", "inpaint mask"],
             inputs=[
                 io.Mask.Input(

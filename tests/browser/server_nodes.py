@@ -18,19 +18,24 @@ class TestSaliency(io.ComfyNode):
         return io.Schema(
             node_id="TestSaliency",
             category="tests",
-            inputs=[io.Int.Input("steps"), io.Int.Input("words", max=len(LABELS)), io.Int.Input("side")],
+            inputs=[
+                io.Int.Input("steps"),
+                io.Int.Input("words", max=len(LABELS)),
+                io.Int.Input("side"),
+                io.Boolean.Input("same", default=False, optional=True),
+            ],
             outputs=[io.Custom("EL_SALIENCY").Output()],
         )
 
     @classmethod
-    def execute(cls, steps: int, words: int, side: int) -> io.NodeOutput:
+    def execute(cls, steps: int, words: int, side: int, same: bool = False) -> io.NodeOutput:
         at = torch.arange(side, dtype=torch.float32)
         maps = [
             torch.exp(-((at[:, None] - side * (s + 0.5) / steps) ** 2 + (at - side * (w + 0.5) / words) ** 2) / side)
             for s in range(steps)
             for w in range(words)
         ]
-        names = LABELS[:words]
+        names = LABELS[:1] * words if same else LABELS[:words]
         labels = names if steps == 1 else tuple(f"{name}, step {s}" for s in range(steps) for name in names)
         return io.NodeOutput(
             SimpleNamespace(maps=torch.stack(maps)[:, None], labels=labels, grid=(side, side), spatial_scale=8)

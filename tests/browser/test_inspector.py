@@ -264,3 +264,45 @@ def test_50_steps_of_8_words_stay_responsive(front: Front):
     print(json.dumps(report))
     for name, entry in measured.items():
         assert entry["changed"] == 40, name
+
+
+def test_the_line_below_names_the_place_under_the_pointer(front: Front):
+    panel = inspect(front, steps=1, words=4, side=16)
+    panel.locator("canvas").click(position=place(panel, 0.5 / 4, 0.5))
+    expect(panel.get_by_role("status")).to_contain_text("dog")
+    panel.locator("canvas").hover(position=place(panel, 2.5 / 4, 0.5))
+    expect(panel.get_by_role("status")).to_contain_text("column 11, row 9: house")
+    front.page.mouse.move(5, 5)
+    expect(panel.get_by_role("status")).to_contain_text("column 3, row 9: dog")
+
+
+def test_a_word_that_is_there_three_times_is_three_words(front: Front):
+    front.clear()
+    front.add("TestSaliency", "Maps")
+    front.set("Maps", steps=1, words=3, side=16, same=True)
+    front.add("ELSaliencyOverlay", HEAT, (450, 60))
+    front.link("Maps", 0, HEAT, "saliency")
+    front.look_at("Maps")
+    front.press_run()
+    panel = opened(front)
+    assert sorted(words(panel)) == ["dog #1", "dog #2", "dog #3"]
+    panel.get_by_role("button", name="dog #3").click()
+    assert chosen(panel) == "dog #3"
+    assert panel.locator("[aria-pressed=true]").count() == 1
+    assert abs(brightest(panel)[0] - 2.5 / 3) < 0.1
+
+
+def test_there_is_one_opacity(either_front: Front):
+    front = either_front
+    panel = inspect(front, steps=1, words=2, side=8)
+    front.add("EmptyImage", "Picture", (100, 600))
+    front.set("Picture", width=64, height=64)
+    front.link("Picture", 0, HEAT, "image")
+    front.set(HEAT, opacity=0.25)
+    front.press_run()
+    slider = panel.get_by_label("opacity")
+    expect(slider).to_have_value("25")
+    slider.fill("40")
+    assert front.value(HEAT, "opacity") == 0.4
+    front.set(HEAT, opacity=0.9)
+    expect(slider).to_have_value("90")

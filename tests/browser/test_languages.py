@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.browser.test_chips import parsed
 from tests.tools.browser.front import Front
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.paths import ROOT
@@ -55,3 +58,20 @@ def test_help_pages_are_in_the_language_and_their_pictures_load(
     if language == "en":
         # the front end looks for <id>/en.md before it takes <id>.md
         front.errors = [error for error in front.errors if "404 (Not Found)" not in error]
+
+
+def test_panels_speak_chinese(open_front: Callable[..., Front]):
+    panel = parsed(open_front(settings={LOCALE: "zh"}), "a girl with a kite on a hill")
+    expect(panel.get_by_role("status")).to_have_text("● 主体  ▲ 场景  ○ 略去；点击词可改变角色")
+    expect(panel.get_by_role("button", name="girl: 主体")).to_be_visible()
+
+
+def test_every_text_of_the_panels_has_a_translation():
+    table = (ROOT / "js" / "texts.js").read_text(encoding="utf-8")
+    keys = set(re.findall(r'^  (?:"([^"]+)"|(\w+)):', table, re.MULTILINE))
+    known = {text for pair in keys for text in pair if text}
+    used = set()
+    for file in (ROOT / "js").glob("*.js"):
+        used |= set(re.findall(r'translated\(\s*"([^"]+)"', file.read_text(encoding="utf-8")))
+    assert len(used) >= 20
+    assert used - known == set()

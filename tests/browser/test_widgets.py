@@ -1,0 +1,64 @@
+"""What the pack's nodes look like beyond their panels: sockets, inputs that do nothing, the guide in the Help menu."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.tools.browser.front import SLOW, Front
+
+expect.set_options(timeout=SLOW)
+
+DISABLED = """title => Object.fromEntries(
+    app.graph.nodes.find((node) => node.title === title).widgets.map((each) => [each.name, Boolean(each.disabled)])
+)"""
+
+
+def idle(front: Front, title: str) -> set[str]:
+    """The inputs that are greyed."""
+    return {name for name, disabled in front.run(DISABLED, title).items() if disabled}
+
+
+def test_inputs_that_do_nothing_are_grey(either_front: Front):
+    front = either_front
+    front.clear()
+    front.add("ELMaskFromAttention", "Mask")
+    front.add("ELMaskedLatentModel", "Patch", (500, 100))
+    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size"}
+    front.set("Mask", rule="log-mean", smooth_sigma=1.5)
+    assert idle(front, "Mask") == {"dilate_size"}
+    front.set("Mask", rule="otsu")
+    assert idle(front, "Mask") == {"value", "dilate_size"}
+    assert idle(front, "Patch") == {"inside_timestep", "outside_timestep"}
+    front.set("Patch", inside="cached reference")
+    assert idle(front, "Patch") == {"outside_timestep"}
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    front.load(saved)
+    assert idle(front, "Patch") == {"outside_timestep"}
+    assert idle(front, "Mask") == {"value", "dilate_size"}
+
+
+def test_each_of_our_sockets_has_its_own_colour(open_front: Callable[..., Front]):
+    front = open_front(settings={"Comfy.ColorPalette": "light"})
+    types = ("EL_SUBJECTS", "EL_ATTENTION", "EL_SALIENCY", "EL_MASKING", "EL_REPORT")
+    links = front.run("types => types.map((type) => app.canvas.constructor.link_type_colors[type])", types)
+    slots = front.run("types => types.map((type) => app.canvas.default_connection_color_byType[type])", types)
+    style = "getComputedStyle(document.documentElement)"
+    vue = front.run(f"types => types.map((t) => {style}.getPropertyValue(`--color-datatype-${{t}}`))", types)
+    assert len(set(links)) == len(types)
+    assert links == slots == [colour.strip() for colour in vue]
+
+
+@pytest.mark.parametrize(("language", "title", "close"), [("en", "Guide", "Close"), ("zh", "指南", "关闭")])
+def test_the_guide_opens_in_the_app(open_front: Callable[..., Front], language: str, title: str, close: str):
+    front = open_front(settings={"Comfy.Locale": language})
+    front.run("app.extensionManager.command.execute('explainable_latents.guide')")
+    guide = front.page.locator("dialog.el-guide")
+    expect(guide.get_by_role("heading", level=1)).to_have_text(title)
+    front.wait("[...document.querySelectorAll('dialog.el-guide img')].every((image) => image.naturalWidth > 0)")
+    assert guide.locator("table").count() == 2
+    front.shot(f"guide-{language}")
+    guide.get_by_role("button", name=close).click()
+    expect(guide).to_have_count(0)
