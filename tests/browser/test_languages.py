@@ -73,5 +73,5 @@ def test_every_text_of_the_panels_has_a_translation():
     used = set()
     for file in (ROOT / "js").glob("*.js"):
         used |= set(re.findall(r'translated\(\s*"([^"]+)"', file.read_text(encoding="utf-8")))
-    assert len(used) >= 20
+    assert len(used) >= 15
     assert used - known == set()

@@ -131,3 +131,11 @@ def test_the_readme_names_every_node(nodes):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = " ".join(line.split("|")[1] for line in readme.splitlines() if line.startswith("| "))
     assert [node["display_name"] for node in nodes.values() if node["display_name"] not in rows] == []
+
+
+def test_notes_of_the_workflows_have_no_inline_code():
+    """The front end shows it in a colour that can hardly be read on a note."""
+    for path in (ROOT / "workflows").glob("*.json"):
+        notes = [n for n in json.loads(path.read_text(encoding="utf-8"))["nodes"] if n["type"] == "MarkdownNote"]
+        assert notes, path
+        assert not any("`" in note["widgets_values"][0] for note in notes), path

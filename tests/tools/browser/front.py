@@ -34,6 +34,7 @@ VISITED = "Comfy.TutorialCompleted"  # unless this is set, the page opens the te
 SETTINGS = {
     VISITED: True,
     "Comfy.Locale": "en",
+    "Comfy.ColorPalette": "dark",
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     # On a busy machine a button that is let go late would be a drag.
     "Comfy.Pointer.ClickBufferTime": SLOW,

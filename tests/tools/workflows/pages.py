@@ -60,7 +60,7 @@ The reference picture is noised to **strength 0.7** and denoised with the prompt
 are compared with: much noise loses the picture, little noise ignores the prompt. Change **denoise** to see it.
 
 **Settings** of the paper: 50 steps, cfg 8, DDPM, strength 0.7 (and 1.0). ComfyUI counts the steps that are run: 50
-steps at strength 0.7 are **35 steps at denoise 0.7**; `ddim_uniform` spaces them as the paper does.
+steps at strength 0.7 are **35 steps at denoise 0.7**; *ddim_uniform* spaces them as the paper does.
 
 **Compare Images** measures how much of the reference is left: PSNR in dB and SSIM over the whole picture.
 
@@ -93,7 +93,7 @@ subject changes, its surroundings stay.
 **Settings** of the paper and its code: strength 0.7, 50 steps (here the 35 that are run), cfg 8, DDPM, threshold: the
 map's mean. Load a picture of *something on a scene*, and prompt *something else on that scene*.
 
-**Try**: `role` all or scene · `rule` otsu · `invert` · other steps in `manipulate_at` · denoise 0.9.
+**Try**: *role* all or scene · *rule* otsu · *invert* · other steps in *manipulate_at* · denoise 0.9.
 
 **To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
 128 × 128 for the toy checkpoint of the tests).
@@ -134,8 +134,8 @@ node**: here the stock KSampler.
 **Settings** of the paper and its code: strength 0.7, 50 steps (here the 35 that are run), cfg 8, DDPM, threshold:
 exp(mean of the logarithm + λ) with λ = 0.2. Load a picture of *something on a scene*, and prompt *it on another scene*.
 
-**Try**: `rule` mean, `manipulate_at` 5, 18, 28 and `outside` reference, which keep more of the subject on the toy
-checkpoint · `inside` cached reference with `inside_timestep` 680, as in the paper's code · another `value`: higher
+**Try**: *rule* mean, *manipulate_at* 5, 18, 28 and *outside* reference, which keep more of the subject on the toy
+checkpoint · *inside* cached reference with *inside_timestep* 680, as in the paper's code · another *value*: higher
 makes the mask, and so the new scene, smaller · denoise 0.9 · another sampler.
 
 **To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
@@ -166,9 +166,9 @@ the latent. Smoothed, dilated, and with the threshold mean + 0.5 · std, this be
 Outside the mask the latent is overwritten with the reference, noised to the same step.
 
 **Settings** of the paper and its code: strength 0.9, 50 steps (here the 45 that are run), cfg 8, DDPM, seed 51828.
-Connect an *empty latent* to the sampler's `latent_image` to start from pure noise, as the paper's code does.
+Connect an *empty latent* to the sampler's *latent_image* to start from pure noise, as the paper's code does.
 
-**Try**: `polarity` positive (Grad-SAM) · `channels` together · the same picture in workflow 02, whose masks cost no
+**Try**: *polarity* positive (Grad-SAM) · *channels* together · the same picture in workflow 02, whose masks cost no
 extra model call, and on the toy checkpoint find the subject better.
 
 **To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
@@ -345,8 +345,8 @@ taught this. An eye is found on another animal, a wheel on another car. Nothing 
 nodes take. **Mark** a thing in A (right click on *Picture A*, *Open in MaskEditor*), and its mask is found in B; B may
 be a batch.
 
-**Try**: `noise_level` 0.1 to find the same thing again, 0.3 to 0.5 for its counterpart on a different thing · `block`
-output.8, finer · `keep` mutual · a prompt for both pictures, such as *a photo of a dog*.
+**Try**: *noise_level* 0.1 to find the same thing again, 0.3 to 0.5 for its counterpart on a different thing · *block*
+output.8, finer · *keep* mutual · a prompt for both pictures, such as *a photo of a dog*.
 
 **To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and two pictures of the size it was trained on (128 × 128 for
 the toy checkpoint of the tests).
