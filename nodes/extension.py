@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import attention, correspondence, gradients, images, maps, masks, model_patches, regions, sampling, words
+from . import (
+    attention,
+    correspondence,
+    gradients,
+    images,
+    maps,
+    masks,
+    model_patches,
+    regions,
+    sampling,
+    teaching,
+    words,
+)
 
 
 class ExplainableLatents(ComfyExtension):
@@ -12,5 +24,6 @@ class ExplainableLatents(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
-        files = words, masks, sampling, model_patches, attention, regions, gradients, maps, correspondence, images
+        perceiving = attention, regions, gradients, maps, correspondence, teaching, images
+        files = words, masks, sampling, model_patches, *perceiving
         return [node for file in files for node in file.NODES]

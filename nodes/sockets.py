@@ -11,6 +11,7 @@ Attention = io.Custom("EL_ATTENTION")
 Saliency = io.Custom("EL_SALIENCY")
 Masking = io.Custom("EL_MASKING")
 Report = io.Custom("EL_REPORT")
+Classifier = io.Custom("EL_CLASSIFIER")
 
 
 def report_outputs() -> list[io.Output]:

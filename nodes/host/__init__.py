@@ -3,7 +3,7 @@
     families/    what depends on the model family: its attention layers, and how its network is called
     attention/   what happens where a model computes attention: captures and their handle
     autograd/    gradients of a model call, the only place that leaves inference mode
-    features/    what a network's blocks put out for a picture: correspondence
+    features/    what a network's blocks put out for a picture: correspondence, teaching by pictures
     sampling/    what happens between the steps of a sampler: masked latents, their report, runs
     ui/          progress, text and pictures for the user
 

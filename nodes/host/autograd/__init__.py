@@ -3,5 +3,6 @@
 To read in this order: `gradient_probe` (one model call that is measured, from the request for memory to the maps),
 `differentiable` (the only exit from inference mode; layers in float32, weights, blocks that are run again),
 `word_variable` (the words' probabilities, with respect to which autograd differentiates), `foreign_attention` (whether
-another node's attention lets gradients pass), `exact_solver` (the definition itself, and how long it takes).
+another node's attention lets gradients pass), `exact_solver` (the definition itself, and how long it takes); and
+`training` (of small networks on what a model made).
 """

@@ -73,6 +73,12 @@ class Family(Protocol):
         It may leave the network by an exception. It must not change the tensor, and the network may do so later.
         """
 
+    def mark(self, network: nn.Module) -> Tensor:
+        """A few of the network's own weights, float32 [n] on the CPU, by which it can be known again.
+
+        Those that LoRA does not change and that the host keeps as they are when it quantises others.
+        """
+
 
 FAMILIES: tuple[Family, ...] = (UNet(),)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
@@ -54,6 +55,11 @@ class UNet:
     def with_blocks(self, options: dict, names: Collection[str], see: Callable[[str, Tensor], None]) -> dict:
         """See `Family`."""
         return with_blocks(options, names, see)
+
+    def mark(self, network: nn.Module) -> Tensor:
+        """See `Family`."""
+        norm = network.out[0]
+        return torch.cat([norm.weight, norm.bias]).detach().float().cpu()
 
 
 class UNetSites:

@@ -37,6 +37,21 @@ def chosen_block(model: ModelPatcher, block: str) -> str:
     )
 
 
+def chosen_blocks(model: ModelPatcher, blocks: str) -> tuple[str, ...]:
+    """The blocks with these names, separated by commas; for `auto` the decoder's last one on each grid.
+
+    Those are output.1, .4, .7 and .10 of SD 1.x and SD 2.x, output.2, .5 and .7 of SDXL. In running order, each once.
+    Raises ValueError for a name that the model does not have, and as `family_of`.
+    """
+    scales = family_of(model).blocks(network_of(model))
+    names = {name.strip() for name in blocks.split(",")}
+    if names == {AUTO}:
+        names = set({scale: name for name, scale in scales.items() if name.startswith("output")}.values())
+    for name in names:
+        one_of("blocks", name, (AUTO, *scales))
+    return tuple(name for name in scales if name in names)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Pictures as latents.

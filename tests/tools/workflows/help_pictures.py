@@ -21,7 +21,7 @@ from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from .layout import WIDGETS, described_inputs
 from .pipelines import TOY_THRESHOLD
-from .two_cars import CARS, named_points, upload_cars
+from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
 CASE = CASES[0]
@@ -278,6 +278,32 @@ def correspondence_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]
     }
 
 
+def teaching_pages(parts: Parts, cars: list[str], third: str) -> dict[str, list[Shown]]:
+    """Strips of the nodes that learn from masked pictures."""
+    graph = parts.graph
+    own = {"model": parts.model[0], "vae": parts.model[2]}
+    a, b, other = (graph.add("LoadImage", image=name) for name in (*cars, third))
+    pictures = graph.add("ImageBatch", image1=a[0], image2=b[0])
+    masks = graph.add(
+        "ImageBatch", **{f"image{i}": graph.add("MaskToImage", mask=each[1])[0] for i, each in enumerate((a, b), 1)}
+    )
+    marked = graph.add("ImageToMask", image=masks[0], channel="red")
+    taught = graph.add(
+        "ELTeachRegions", **own, positive=parts.negative[0], pictures=pictures[0], mask=marked[0], names="car"
+    )
+    found = graph.add("ELFindRegions", **own, pictures=other[0], classifier=taught[0])
+    searched, result = Shown("searched", graph.images(other[0])), Shown("found", graph.masks(found[0]))
+    both, of_both = graph.images(pictures[0]), graph.images(masks[0])
+    return {
+        "ELTeachRegions": [
+            *(Shown(heading, id, i) for i in (0, 1) for heading, id in (("picture", both), ("mask", of_both))),
+            searched,
+            result,
+        ],
+        "ELFindRegions": [searched, result, Shown("uncertainty", graph.masks(found[1]))],
+    }
+
+
 def strip(shown: list[Shown], result: Result, caption: str) -> Image.Image:
     """The pictures of a page in a row; a single one as it is."""
     pictures = [result.images(each.id)[each.which] for each in shown]
@@ -308,13 +334,15 @@ def main() -> None:
         parts = Parts.make(Graph(client.object_info()), picture)
         parsed = parts.graph.add("ELParseSubjects", clip=parts.model[1], text=PROMPT)
         pages, compared = sampling_pages(parts)
-        pages = {**attention_pages(parts), **correspondence_pages(parts, upload_cars(client)), **pages}
+        cars, third = upload_cars(client), client.upload_image(Image.fromarray(THIRD.image), "car-c.png")
+        pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
+        pages |= teaching_pages(parts, cars, third)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture"}
     own |= {"ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
-    captions["ELCarryMask"] = "nothing was taught or sampled"
+    captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())

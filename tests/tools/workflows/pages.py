@@ -354,4 +354,43 @@ the toy checkpoint of the tests).
 Source: Tang, Jia, Wang, Phoo, Hariharan, *Emergent Correspondence from Image Diffusion*, NeurIPS 2023 (DIFT).""",
         (-20, 1180, 860, 360),
     ),
+    "09_teach_regions": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture that teaches": (0, 260, 340, 380),
+            "Picture to search": (0, 720, 340, 380),
+            "Prompt": (420, 60, 400, 140),
+            "Positive prompt": (420, 280, 400, 120),
+            "Teach what is marked": (900, 60, 400, 460),
+            "Find it": (900, 620, 400, 200),
+            "Mask as picture": (1380, 60, 400, 80),
+            "What was found": (1380, 220, 400, 380),
+            "Uncertainty as picture": (1380, 700, 400, 80),
+            "How uncertain": (1380, 860, 400, 380),
+        },
+        {
+            "1 · Model and pictures": (-20, -20, 380, 1140),
+            "2 · Prompt for all pictures": (400, -20, 440, 440),
+            "3 · Teach, and find": (880, -20, 440, 860),
+            "4 · Look": (1360, -20, 440, 1280),
+        },
+        """## Teach regions by a few pictures
+
+**Mark** a thing in *Picture that teaches* (right click, *Open in MaskEditor*); it is found in *Picture to search*,
+which may be a batch. Ten small perceptrons learn from the model's own features which pixel is what; the model does not
+change.
+
+**One picture** teaches little beyond its own colours and shapes; five to twenty teach what a thing is. Join them with
+*Batch Images* and their masks with *Batch Masks*. Up to four classes: `mask_2` to `mask_4`, with a name each.
+
+**save_as** keeps what was learnt for other workflows: there *Find Regions* needs only its name in `file`, and the same
+checkpoint. **How uncertain**: where the perceptrons disagree; mark such places in a further picture.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and pictures of the size it was trained on (128 × 128 for the
+toy checkpoint of the tests).
+
+Source: Baranchuk, Rubachev, Voynov, Khrulkov, Babenko, *Label-Efficient Semantic Segmentation with Diffusion Models*,
+ICLR 2022.""",
+        (-20, 1180, 860, 380),
+    ),
 }

@@ -15,7 +15,7 @@ from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .graphs import ROOT, Workflow
 from .pipelines import fill_picture, run_case, sampler_settings
-from .two_cars import CARS, fill_cars
+from .two_cars import CARS, fill_cars, fill_teaching
 
 SIDE = 256
 CASE = CASES[1]
@@ -31,7 +31,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
 }
 # Workflows that look at a picture, and the title of the node that loads it; the others draw.
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
-FIND = "08_find_in_another_picture"
+FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -81,6 +81,15 @@ def found_elsewhere(client: ComfyClient) -> Image.Image:
     return page
 
 
+def taught(client: ComfyClient) -> Image.Image:
+    """The workflow that teaches: the picture and its mask, and below the picture to search and what is found."""
+    workflow = Workflow.shipped(TEACH)
+    result = client.run(fill_teaching(client, workflow).graph)
+    mask = Image.fromarray(CARS[0].mask)
+    pictures = [Image.fromarray(CARS[0].image), mask, Image.fromarray(CARS[1].image)]
+    return strip([*pictures, result.images(workflow.node("What was found"))[0]])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -100,6 +109,7 @@ def main() -> None:
         for name in SHOWN:
             thumbnail(client, name).save(ROOT / "workflows" / f"{name}.jpg", quality=90)
         found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
+        taught(client).save(ROOT / "workflows" / f"{TEACH}.jpg", quality=90)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 

@@ -1,4 +1,4 @@
-"""Two pictures of a car for what finds things of one picture in another: named points, and a mask to carry over."""
+"""Pictures of cars for what finds things of one picture in another: named points, masks, and a third to search."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .graphs import Workflow
 from .pipelines import fill_picture
 
 CARS = make_picture(Kind("car", "beach", "red"), 3), make_picture(Kind("car", "city", "blue"), 8)
+THIRD = make_picture(Kind("car", "forest", "white"), 5)
 
 
 def named_points(picture: Picture) -> list[list[float]]:
@@ -24,13 +25,19 @@ def named_points(picture: Picture) -> list[list[float]]:
 
 
 def upload_cars(client: ComfyClient) -> list[str]:
-    """Upload both, each with its subject cut out as a mask editor saves it: the loader's mask is the subject."""
+    """Upload the first two, their subjects cut out as a mask editor saves it: the mask of the loader is the subject."""
     names = []
     for name, picture in zip("ab", CARS, strict=True):
         image = Image.fromarray(picture.image)
         image.putalpha(Image.fromarray(np.where(picture.mask, 0, 255).astype(np.uint8)))
         names.append(client.upload_image(image, f"car-{name}.png"))
     return names
+
+
+def fill_teaching(client: ComfyClient, workflow: Workflow) -> Workflow:
+    """Put the toy checkpoint, a car that teaches and a car to find into the workflow that teaches."""
+    a, b = upload_cars(client)
+    return fill_picture(workflow, "", "Picture that teaches", a).fill("Picture to search", image=b)
 
 
 def fill_cars(client: ComfyClient, workflow: Workflow) -> Workflow:
