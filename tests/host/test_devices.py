@@ -19,6 +19,7 @@ from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
+from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
@@ -204,6 +205,19 @@ def test_regions_of_pictures(offloaded, kind, way, dtype):
     assert len(expected[1]) > 2
     for pair in zip(found[:2], expected[:2], strict=True):
         assert_same(*pair)
+
+
+def test_taught_regions_are_found_on_the_device():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((5, 128), (128, 32), (32, 3))
+    layers = tuple((torch.randn(4, *shape, generator=generator), torch.zeros(4, shape[1])) for shape in shapes)
+    taught = Perceptrons(torch.zeros(5), torch.ones(5), layers)
+    features = [torch.randn(shape, generator=generator) for shape in ((2, 3, 4), (3, 6, 8))]
+    expected = predict(taught, features, (24, 32))
+    with pretended_gpu():
+        found = predict(taught.to(GPU), [each.to(GPU) for each in features], (24, 32))
+        for pair in zip(found, expected, strict=True):
+            assert_same(*pair)
 
 
 def maps(device: torch.device, channels: bool = False) -> Saliency:
