@@ -1,14 +1,15 @@
 """What capturing attention costs: `python -m tests.benchmarks.bench_attention` (`make bench`).
 
 A UNet of full SD 1.5 size with random weights samples one 512x512 latent with classifier-free guidance: without
-capture, with capture of two subjects at every step, with their maps refined once by self-attention, and in the
-published way, which keeps the raw maps of every layer and step. The variants take turns, so that a busy machine slows
-all of them alike; compared are the runs of one turn.
+capture, with capture of two subjects at every step, with their maps refined once by self-attention, with two words
+more that are not in the prompt, and in the published way, which keeps the raw maps of every layer and step. The
+variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import re
 import statistics
@@ -122,6 +123,19 @@ def full_size_model(
     return comfy.model_patcher.ModelPatcher(model, device, home)
 
 
+@functools.cache
+def random_clip():
+    """SD 1.x's tokenizer with random encodings."""
+    import comfy.sd
+    import comfy.sd1_clip
+
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.tokenizer, clip.tokenizer_options = comfy.sd1_clip.SD1Tokenizer(), {}
+    context = torch.randn((1, 77, 768), generator=torch.Generator().manual_seed(2))
+    clip.encode_from_tokens_scheduled = lambda *_, **__: [[context, {}]]
+    return clip
+
+
 def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
     """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
@@ -129,16 +143,26 @@ def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
 
     dog, beach = (Subject(text, "subject", (0, 1), {"l": (i,)}) for i, text in ((2, "dog"), (5, "beach")))
 
-    def captured(refine: int = 0):
+    def captured(**options):
         patched = model.clone()
-        return patched, observe(patched, Subjects("a dog on the beach", (dog, beach), "rules"), refine=refine)
+        return patched, observe(patched, Subjects("a dog on the beach", (dog, beach), "rules"), **options)
+
+    def looked(reading: str):
+        return captured(clip=random_clip(), look_for="cat, blue sky", reading=reading)
 
     def raw():
         patched, maps = model.clone(), RawMaps(77)
         patched.model_options["transformer_options"]["optimized_attention_override"] = maps
         return patched, maps
 
-    return {"none": lambda: (model.clone(), None), "capture": captured, "refined": lambda: captured(1), "raw maps": raw}
+    return {
+        "none": lambda: (model.clone(), None),
+        "capture": captured,
+        "refined": lambda: captured(refine=1),
+        "words not in the prompt": lambda: looked("softmax"),
+        "their scores": lambda: looked("scores"),
+        "raw maps": raw,
+    }
 
 
 def run(model, steps: int, side: int = 64) -> Tensor:

@@ -356,6 +356,23 @@ def test_a_clip_of_another_model_is_named(comfy, toy):
         sample(patcher, 1, positive=positive, negative=negative)
 
 
+def test_a_clip_with_a_schedule_is_named(comfy, model, toy):
+    """It would encode a word in two ways: with the change from 0 to 50 % of the steps, and without it afterwards."""
+    import comfy.hooks
+    from comfy_extras.nodes_hooks import SetClipHooks
+
+    name = next(name for name in toy.clip.cond_stage_model.state_dict() if name.endswith("q_proj.weight"))
+    lora = {name.replace(".weight", ".diff"): torch.zeros_like(toy.clip.cond_stage_model.state_dict()[name])}
+    hooks = comfy.hooks.create_hook_lora(lora=lora, strength_model=0.0, strength_clip=1.0)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((1.0, 0.0), (0.5, 0.5)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+    hooks.set_keyframes_on_hooks(keyframes)
+    (scheduled,) = SetClipHooks().apply_hooks(toy.clip, True, False, hooks)
+    with pytest.raises(ValueError, match="the CLIP encodes 'cat' in 2 ways"):
+        observe(model.clone(), SUBJECTS, clip=scheduled, look_for="cat")
+
+
 def test_nothing_is_looked_for_in_an_empty_text(model, toy):
     patcher = model.clone()
     capture = observe(patcher, SUBJECTS, look_for=" , ")
