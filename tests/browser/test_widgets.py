@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.tools.browser.front import SLOW, Front
+from tests.tools.comfyui.paths import ROOT
 
 expect.set_options(timeout=SLOW)
 
@@ -62,3 +64,29 @@ def test_the_guide_opens_in_the_app(open_front: Callable[..., Front], language: 
     front.shot(f"guide-{language}")
     guide.get_by_role("button", name=close).click()
     expect(guide).to_have_count(0)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb", as WCAG 2 defines it."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [r"\n\.el-panel \{", r"\n\.dark-theme \.el-panel \{"], ids=["light", "dark"])
+def test_text_on_panels_has_a_contrast_of_seven_in_both_themes(theme: str):
+    css = (ROOT / "js" / "panel.css").read_text(encoding="utf-8")
+    (rule,) = re.findall(theme + r"([^}]*)\}", css)
+    colours = dict(re.findall(r"--el-(\w+): (#[0-9a-f]{6});", rule))
+    for paper in ("paper", "button", "bar", "warn"):
+        assert contrast(colours["ink"], colours[paper]) >= 7, paper
+    assert contrast(colours["quiet"], colours["paper"]) >= 7
+    assert contrast(colours["focus"], colours["paper"]) >= 3
+    assert contrast("#ffffff", "#005a8f") >= 7  # a subject's chip
+    assert contrast("#000000", "#f0b040") >= 7  # a scene's
