@@ -152,6 +152,23 @@ def test_a_noise_level_outside_its_range_is_named(model, level):
         segment_pictures(model, conditioning(1), {"samples": noise()}, Segmenting(level))
 
 
+def test_the_bar_rises_from_one_picture_to_the_next_to_its_end(model, monkeypatch):
+    """The host leaves out reports that follow each other too fast, but for the first and the last."""
+    import comfy.utils
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0.0, raising=False)  # not in older ones
+    reports = []
+    comfy.utils.set_progress_bar_global_hook(lambda done, total, *_, **__: reports.append(round(6 * done / total, 3)))
+    try:
+        segment_pictures(model, conditioning(1), {"samples": noise(3, GRID)}, HOW)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert reports == sorted(reports)
+    # in sixths: each picture's seven layers are half of its third
+    assert [sum(low < each <= low + 1 for each in reports) for low in (0, 2, 4)] == [7, 7, 7]
+    assert reports[-1] == 6
+
+
 def test_cancelling_ends_it_between_two_layers(model):
     import comfy.model_management as management
 
