@@ -8,10 +8,14 @@ from comfy_api.latest import io
 
 from .core.maps.filters import OPERATIONS, apply_filter, gaussian_smooth
 from .core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
+from .core.maps.parts import EVERY
 from .core.maps.thresholds import FLAT_MAPS
 from .host.ui.heat_maps import picture_pixels
-from .shaping_inputs import flat_map_input, threshold_inputs
+from .shaping_inputs import flat_map_input, parts_inputs, threshold_inputs
 from .sockets import CATEGORY, Saliency
+
+# In the place of a combination of words: none.
+EACH = "each"
 
 
 def _maps() -> tuple[io.MatchType.Input, io.MatchType.Template]:
@@ -140,7 +144,7 @@ class ELSaliencyToMask(io.ComfyNode):
                 *threshold_inputs(Shaping(value=0.2)),
                 io.Combo.Input(
                     "combine",
-                    options=[*COMBINATIONS, "each"],
+                    options=[*COMBINATIONS, EACH],
                     default="union",
                     tooltip="Several words (or steps): sum adds their maps before the threshold, union and "
                     "intersection join their masks, each makes one mask per word: first those of all latents for the "
@@ -157,6 +161,7 @@ class ELSaliencyToMask(io.ComfyNode):
                     advanced=True,
                 ),
                 flat_map_input(),
+                *parts_inputs(),
             ],
             outputs=[
                 io.Mask.Output(
@@ -178,9 +183,16 @@ class ELSaliencyToMask(io.ComfyNode):
         invert: bool,
         channels: str,
         flat_map: str = FLAT_MAPS[0],
+        parts: str = EVERY,
+        part_count: int = 1,
+        points: str = "",
+        fill_holes: bool = False,
     ) -> io.NodeOutput:
         """Apply the threshold to the maps of the words."""
-        masks = saliency_masks(saliency.of_words(words), rule, value, combine, invert, channels, flat_map)
+        after = {"parts": parts, "part_count": part_count, "points": points, "fill_holes": fill_holes}
+        combination = "union" if combine == EACH else combine
+        shaping = Shaping(rule, value, combination, invert, flat_map=flat_map, **after)
+        masks = saliency_masks(saliency.of_words(words), shaping, channels, separate=combine == EACH)
         return io.NodeOutput(picture_pixels(masks, saliency.spatial_scale))
 
 

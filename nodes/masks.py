@@ -9,10 +9,11 @@ from comfy_api.latest import io
 from .core.attention.refine import AUTO
 from .core.gradients.definition import POLARITIES, SOLVERS
 from .core.maps.masks import FILTER_ORDERS, Shaping
+from .core.maps.parts import EVERY
 from .core.maps.thresholds import FLAT_MAPS
 from .core.methods.masking import CALLS, CHANNELS, AttentionMasking, GradientMasking, ImageMasking
 from .inputs import prompt_input, refine_inputs
-from .shaping_inputs import flat_map_input, order_input, shaping_inputs
+from .shaping_inputs import flat_map_input, order_input, parts_inputs, shaping_inputs
 from .sockets import CATEGORY, Masking, Subjects
 
 _USED_BY = "{}; for KSampler (Masked Latent) or Masked Latent (model patch)."
@@ -59,6 +60,7 @@ class ELMaskFromAttention(io.ComfyNode):
                 order_input(),
                 flat_map_input(),
                 *refine_inputs(),
+                *parts_inputs(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -83,12 +85,14 @@ class ELMaskFromAttention(io.ComfyNode):
         flat_map: str = FLAT_MAPS[0],
         refine: int = 0,
         refine_layers: str = AUTO,
+        parts: str = EVERY,
+        part_count: int = 1,
+        points: str = "",
+        fill_holes: bool = False,
     ) -> io.NodeOutput:
         """Bundle the description."""
-        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(
-            rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
-        )
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations, False, smooth_and_dilate
+        shaping = Shaping(rule, value, combine, invert, *filters, flat_map, parts, part_count, points, fill_holes)
         how = layers, positive, over_steps, refine, refine_layers
         return io.NodeOutput(AttentionMasking(subjects.with_role(role), shaping, *how))
 
@@ -147,6 +151,7 @@ class ELMaskFromGradient(io.ComfyNode):
                 order_input(),
                 flat_map_input(),
                 *refine_inputs(),
+                *parts_inputs(),
             ],
             outputs=[Masking.Output(display_name="masking", tooltip=_USED_BY.format("How to find the mask"))],
         )
@@ -173,12 +178,14 @@ class ELMaskFromGradient(io.ComfyNode):
         flat_map: str = FLAT_MAPS[0],
         refine: int = 0,
         refine_layers: str = AUTO,
+        parts: str = EVERY,
+        part_count: int = 1,
+        points: str = "",
+        fill_holes: bool = False,
     ) -> io.NodeOutput:
         """Bundle the description."""
-        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations
-        shaping = Shaping(
-            rule, value, combine, invert, *filters, smooth_and_dilate=smooth_and_dilate, flat_map=flat_map
-        )
+        filters = smooth_sigma, smooth_size, dilate_size, dilate_iterations, False, smooth_and_dilate
+        shaping = Shaping(rule, value, combine, invert, *filters, flat_map, parts, part_count, points, fill_holes)
         how = channels, polarity, solver, layer, positive, refine, refine_layers
         return io.NodeOutput(GradientMasking(subjects.with_role(role), shaping, *how))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .core.maps.masks import COMBINATIONS, FILTER_ORDERS, Shaping
+from .core.maps.parts import EVERY, KEPT_PARTS
 from .core.maps.thresholds import FLAT_MAPS, RULES
 
 
@@ -38,7 +39,8 @@ def threshold_inputs(defaults: Shaping) -> list[io.Input]:
             tooltip="The threshold above which a place is inside the mask. mean: the map's mean (aggregated "
             "attention). log-mean: its geometric mean times e^value (scene-based). mean + k·std: k is value "
             "(Abs-Grad-SAM). quantile: value, from 0 to 1, is the share of the latent that stays outside. otsu: the "
-            "threshold that best separates bright from dark.",
+            "threshold that best separates bright from dark. of maximum: that share of the map's maximum. min-max: "
+            "that share of the way from its least value to its largest. mean × factor: value times the mean.",
         ),
         io.Float.Input(
             "value",
@@ -46,8 +48,8 @@ def threshold_inputs(defaults: Shaping) -> list[io.Input]:
             min=-10.0,
             max=10.0,
             step=0.01,
-            tooltip="λ of log-mean (scene-based: 0.2), k of mean + k·std (Abs-Grad-SAM: 0.5), or the quantile (0 to "
-            "1). A larger value makes a smaller mask. mean and otsu do not use it.",
+            tooltip="λ of log-mean (scene-based: 0.2), k of mean + k·std (Abs-Grad-SAM: 0.5), the quantile or share (0 "
+            "to 1), or the factor. A larger value makes a smaller mask. mean and otsu do not use it.",
         ),
     ]
 
@@ -120,3 +122,42 @@ def order_input() -> io.Input:
         optional=True,
         advanced=True,
     )
+
+
+def parts_inputs() -> list[io.Input]:
+    """Which connected parts of the mask are kept. Added later, so they come after a node's earlier inputs."""
+    return [
+        io.Combo.Input(
+            "parts",
+            options=list(KEPT_PARTS),
+            default=EVERY,
+            tooltip="Which connected parts of what the threshold leaves inside are kept. largest: the part_count "
+            "largest ones. touching points: those at any of the points.",
+            optional=True,
+            advanced=True,
+        ),
+        io.Int.Input(
+            "part_count",
+            default=1,
+            min=1,
+            max=64,
+            tooltip="How many parts largest keeps.",
+            optional=True,
+            advanced=True,
+        ),
+        io.String.Input(
+            "points",
+            default="",
+            tooltip="The points of touching points, in picture pixels from the top left corner: [[x, y], ...], or the "
+            'form of other nodes, [{"x": 10, "y": 20}, ...].',
+            optional=True,
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "fill_holes",
+            default=False,
+            tooltip="Make what the mask surrounds inside too.",
+            optional=True,
+            advanced=True,
+        ),
+    ]

@@ -5,6 +5,7 @@ See `pretended_gpu` for how this is tried without one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from explainable_latents.nodes.core.attention.looked_for import READINGS
 from explainable_latents.nodes.core.maps.filters import OPERATIONS, apply_filter
 from explainable_latents.nodes.core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
 from explainable_latents.nodes.core.maps.measures import compare
+from explainable_latents.nodes.core.maps.parts import KEPT_PARTS
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
@@ -228,14 +230,17 @@ def maps(device: torch.device, channels: bool = False) -> Saliency:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("combine", [*COMBINATIONS, "each"])
-def test_masks_of_maps_that_are_on_the_device(rule, combine):
-    expected = [
-        saliency_masks(maps(torch.device("cpu"), True), rule, 0.5, combine, True, how) for how in CHANNELS_TO_MASK
-    ]
+@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("parts", KEPT_PARTS)
+def test_masks_of_maps_that_are_on_the_device(rule, combine, separate, parts):
+    everywhere = json.dumps([[x + 0.5, y + 0.5] for y in range(8 * GRID[0]) for x in range(8 * GRID[1])])
+    shaping = Shaping(rule, 0.5, combine, invert=True, parts=parts, points=everywhere, fill_holes=True)
+    cpu = torch.device("cpu")
+    expected = [saliency_masks(maps(cpu, True), shaping, how, separate) for how in CHANNELS_TO_MASK]
     with pretended_gpu():
         for how, mask in zip(CHANNELS_TO_MASK, expected, strict=True):
-            found = saliency_masks(maps(GPU, True), rule, 0.5, combine, True, how)
+            found = saliency_masks(maps(GPU, True), shaping, how, separate)
             assert found.device == GPU
             assert_same(found, mask)
 

@@ -4,6 +4,7 @@ Reading order:
     saliency     the maps of several subjects: the value that crosses nodes
     filters      Gaussian smoothing, dilation, erosion
     thresholds   where a map is separated into inside and outside
+    parts        the connected parts of a mask, and its holes
     masks        filters, thresholds and the combination of several maps put together
     colours      colour maps for heat maps, colours of regions
     regions      the parts of a picture: their masks, the words that they show, a picture of them

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..choices import one_of
 from .filters import dilate, gaussian_smooth
+from .parts import EVERY, KEPT_PARTS, LARGEST, TOUCHING, fill_holes, largest_parts, parts_at
+from .points import read_points
 from .saliency import Saliency
 from .thresholds import above_threshold, check_rule
 
@@ -30,6 +32,9 @@ class Shaping:
     so that it has a soft edge, and only then inverted.
     across_channels: one threshold for all latent channels, not one for each. flat_map: one of `FLAT_MAPS`: whether a
     map that is the same everywhere is an error, or is all inside or all outside.
+    parts: one of `KEPT_PARTS`: which connected parts of what is inside are kept: all, the `part_count` largest ones, or
+    those at any of the `points`, a text as of `read_points` in picture pixels. fill_holes: what the parts that are kept
+    surround is inside too. Both come right after the threshold.
     Raises ValueError for an unknown choice.
     """
 
@@ -44,19 +49,27 @@ class Shaping:
     across_channels: bool = False
     smooth_and_dilate: str = BEFORE
     flat_map: str = "error"
+    parts: str = EVERY
+    part_count: int = 1
+    points: str = ""
+    fill_holes: bool = False
 
     def __post_init__(self) -> None:
         check_rule(self.rule, self.flat_map)
         one_of("combine", self.combine, COMBINATIONS)
         one_of("smooth_and_dilate", self.smooth_and_dilate, FILTER_ORDERS)
+        one_of("parts", self.parts, KEPT_PARTS)
 
 
-def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: int = 1) -> Tensor:
+def shape_mask(
+    maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: int = 1, spatial_scale: int = 8
+) -> Tensor:
     """One mask per latent from the maps of several subjects.
 
     maps: [S,B,h,w] or [S,B,C,h,w]; of several `layers`, all of one layer's maps before the next layer's, and the masks
-    of the layers intersect. labels: one per map, to name it in errors. Returns float32, [B,h,w] or [B,C,h,w]: 0 and 1,
-    or between where the mask was smoothed. Raises ValueError as `above_threshold`.
+    of the layers intersect. labels: one per map, to name it in errors. spatial_scale: picture pixels per latent pixel.
+    Returns float32, [B,h,w] or [B,C,h,w]: 0 and 1, or between where the mask was smoothed. Raises ValueError as
+    `above_threshold`, and where there is no part at any of the points.
     """
     maps = _filtered_before(maps, shaping)
     per_layer = len(labels) // layers
@@ -64,35 +77,32 @@ def shape_mask(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], layers: 
         _combined(some, shaping, labels[start : start + per_layer])
         for start, some in zip(range(0, len(labels), per_layer), maps.split(per_layer), strict=True)
     ]
-    return _finished(torch.stack(masks).all(0), shaping)
+    return _finished(torch.stack(masks).all(0), shaping, spatial_scale)
 
 
-def mask_per_map(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
-    """A mask for every map, not combined: float32 of the shape of `maps`. Raises ValueError as `above_threshold`."""
-    return _finished(_inside(_filtered_before(maps, shaping), shaping, labels), shaping)
+def mask_per_map(maps: Tensor, shaping: Shaping, labels: tuple[str, ...], spatial_scale: int = 8) -> Tensor:
+    """A mask for every map, not combined: float32 of the shape of `maps`. Raises ValueError as `shape_mask`."""
+    inside = _inside(_filtered_before(maps, shaping), shaping, labels)
+    return _finished(inside.flatten(0, 1), shaping, spatial_scale).view_as(maps)
 
 
-def saliency_masks(
-    saliency: Saliency, rule: str, value: float, combine: str, invert: bool, channels: str, flat_map: str = "error"
-) -> Tensor:
-    """Masks on the latent grid, float32, 1 inside: [B,h,w], or [S·B,h,w] for `combine` `each`.
+def saliency_masks(saliency: Saliency, shaping: Shaping, channels: str, separate: bool = False) -> Tensor:
+    """Masks on the latent grid, float32, 1 inside: [B,h,w], or [S·B,h,w] if `separate`.
 
-    The order of `each` is map by map: the first word's mask of every latent, then the second word's. channels, for maps
-    with latent channels: `together` applies one threshold to their mean, `each` a threshold to every channel, `whole`
-    one threshold to all channels; with the last two, a mask's value is the share of channels (0, 0.25 … 1) that are
-    inside. The rest: see `Shaping`. Raises ValueError as `above_threshold`, and for an unknown choice.
+    separate: a mask for every map, whatever `shaping.combine` says: the first word's of every latent, then the second
+    word's. channels, for maps with latent channels: `together` applies one threshold to their mean, `each` a threshold
+    to every channel, `whole` one threshold to all channels; with the last two, a mask's value is the share of channels
+    (0, 0.25 … 1) that are inside. Raises ValueError as `shape_mask`, and for an unknown choice.
     """
     one_of("channels", channels, CHANNELS_TO_MASK)
     maps = saliency.maps
     if maps.ndim == 5 and channels == "together":
         maps = maps.mean(2)
-    separate = combine == "each"
-    combination = "union" if separate else combine
-    shaping = Shaping(rule, value, combination, invert, across_channels=channels == "whole", flat_map=flat_map)
+    shaping, scale = replace(shaping, across_channels=channels == "whole"), saliency.spatial_scale
     if separate:
-        masks = mask_per_map(maps, shaping, saliency.labels).flatten(0, 1)
+        masks = mask_per_map(maps, shaping, saliency.labels, scale).flatten(0, 1)
     else:
-        masks = shape_mask(maps, shaping, saliency.labels)
+        masks = shape_mask(maps, shaping, saliency.labels, spatial_scale=scale)
     return masks if masks.ndim == 3 else masks.mean(1)
 
 
@@ -118,12 +128,29 @@ def _filtered_before(maps: Tensor, shaping: Shaping) -> Tensor:
     return _filtered(maps, shaping) if shaping.smooth_and_dilate == BEFORE else maps
 
 
-def _finished(inside: Tensor, shaping: Shaping) -> Tensor:
-    """A boolean mask as float32: filtered, where that comes after the threshold, and inverted."""
-    mask = inside.float()
+def _finished(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tensor:
+    """A boolean mask [N,...,h,w] as float32: its parts chosen; filtered, where that comes now, and inverted."""
+    mask = _chosen_parts(inside, shaping, spatial_scale).float()
     if shaping.smooth_and_dilate == AFTER:
         mask = _filtered(mask, shaping).clamp(0, 1)  # the weights add up to 1 only within rounding
     return 1 - mask if shaping.invert else mask
+
+
+def _chosen_parts(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tensor:
+    """The parts of a boolean mask [N,...,h,w] that are kept, with their holes filled if that is asked for."""
+    if shaping.parts == LARGEST:
+        inside = largest_parts(inside, shaping.part_count)
+    elif shaping.parts == TOUCHING:
+        h, w = inside.shape[-2:]
+        points = read_points(shaping.points, (h * spatial_scale, w * spatial_scale))
+        inside = parts_at(inside, points / spatial_scale)
+        empty = [i + 1 for i, kept in enumerate(inside.flatten(1).any(1).tolist()) if not kept]
+        if empty:
+            raise ValueError(
+                f"no part of mask {', '.join(map(str, empty))} of {len(inside)} is at the points {shaping.points}: "
+                "choose other points, or a rule or value that makes larger masks"
+            )
+    return fill_holes(inside) if shaping.fill_holes else inside
 
 
 def _filtered(maps: Tensor, shaping: Shaping) -> Tensor:

@@ -54,6 +54,31 @@ def otsu_threshold(maps: Tensor, value: float) -> Tensor:
     return ordered.gather(-1, best).to(maps.dtype).to(maps.device).unsqueeze(-1)
 
 
+def maximum_threshold(maps: Tensor, value: float) -> Tensor:
+    """λ·max A of each map with λ = `value`, in [0, 1]. Raises ValueError outside. Prompt-to-Prompt's masks: 0.3."""
+    _share("of maximum", value)
+    return value * maps.amax((-2, -1), keepdim=True)
+
+
+def min_max_threshold(maps: Tensor, value: float) -> Tensor:
+    """min A + λ·(max A - min A) of each map with λ = `value`, in [0, 1]. Raises ValueError outside. DiffEdit: 0.5."""
+    _share("min-max", value)
+    low = maps.amin((-2, -1), keepdim=True)
+    return low + value * (maps.amax((-2, -1), keepdim=True) - low)
+
+
+def mean_factor_threshold(maps: Tensor, value: float) -> Tensor:
+    """λ·μ(A) of each map with λ = `value`, not below 0. Raises ValueError for a negative one."""
+    if value < 0:
+        raise ValueError(f"mean × factor {value} is negative: give 0 or more; 1 is the mean itself")
+    return value * maps.mean((-2, -1), keepdim=True)
+
+
+def _share(rule: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{rule} {value} must lie between 0 (everything above the least) and 1 (nothing)")
+
+
 # Rule -> (maps [...,h,w], value) -> the threshold of each map [...,1,1].
 RULES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "mean": mean_threshold,
@@ -61,6 +86,9 @@ RULES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "mean + k·std": mean_std_threshold,
     "quantile": quantile_threshold,
     "otsu": otsu_threshold,
+    "of maximum": maximum_threshold,
+    "min-max": min_max_threshold,
+    "mean × factor": mean_factor_threshold,
 }
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...core.maps.masks import shape_mask
+from ...core.maps.masks import Shaping, shape_mask
 from ...core.maps.saliency import Saliency
 from ...core.methods.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..attention.observer import AttentionCapture, observe
@@ -61,7 +61,7 @@ class AttentionSource(MaskSource):
                 "their prompt is not active there (a timestep range of its conditioning); or it is not the one that is "
                 "connected as positive conditioning, encoded with the CLIP of this model",
             )
-        return shape_mask(saliency.maps, self._masking.shaping, saliency.labels), saliency
+        return _shaped(saliency, self._masking.shaping), saliency
 
     def before_call(self, read_next: bool, read_later: bool) -> None:
         """See `MaskSource`: capture only calls that are read; the others cost nothing and may run compiled."""
@@ -72,7 +72,7 @@ class AttentionSource(MaskSource):
         """See `MaskSource`: a word whose map is flat in the first model call has no effect on this model."""
         saliency = self._capture.before_step()
         if saliency is not None:
-            shape_mask(saliency.maps, self._masking.shaping, saliency.labels)
+            _shaped(saliency, self._masking.shaping)
 
 
 class GradientSource(MaskSource):
@@ -86,7 +86,7 @@ class GradientSource(MaskSource):
         """See `MaskSource`; the masks of several layers intersect. Raises ValueError as `GradientProbe.measure`."""
         saliency = self._probe.measure(predict, stop_when_cancelled)
         maps = saliency.maps if self._masking.channels == "each" else saliency.maps.mean(2)
-        return shape_mask(maps, self._masking.shaping, saliency.labels, self._probe.layers), saliency
+        return _shaped(saliency.with_maps(maps), self._masking.shaping, self._probe.layers), saliency
 
 
 class ImageSource(MaskSource):
@@ -118,3 +118,8 @@ def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
         return AttentionSource(masking, capture)
     how = {"layer": masking.layer, "prompt": masking.positive, **refining}
     return GradientSource(masking, GradientProbe(patcher, masking.subjects, masking.polarity, masking.solver, **how))
+
+
+def _shaped(saliency: Saliency, shaping: Shaping, layers: int = 1) -> Tensor:
+    """The mask of saliency, see `shape_mask`."""
+    return shape_mask(saliency.maps, shaping, saliency.labels, layers, saliency.spatial_scale)

@@ -153,28 +153,29 @@ def test_mistakes_state_the_value_and_what_is_allowed(call, words):
 
 def test_masks_of_each_word_come_word_by_word():
     given = saliency(2, 3, 9, 7)
-    each = saliency_masks(given, "mean", 0.0, "each", False, "together")
+    each = saliency_masks(given, Shaping(), "together", separate=True)
     assert each.shape == (6, 9, 7)
     for word in range(2):
         for latent in range(3):
             alone = given.maps[word : word + 1, latent : latent + 1]
             assert torch.equal(each[3 * word + latent], shape_mask(alone, Shaping(), ("word",))[0])
-    assert torch.equal(saliency_masks(given, "mean", 0.0, "each", True, "together"), 1 - each)
-    union = saliency_masks(given, "mean", 0.0, "union", False, "together")
+    assert torch.equal(saliency_masks(given, Shaping(invert=True), "together", separate=True), 1 - each)
+    union = saliency_masks(given, Shaping(combine="union"), "together")
     assert torch.equal(union, each.view(2, 3, 9, 7).amax(0))
 
 
 def test_channels_become_one_mask():
     given = saliency(2, 3, 4, 9, 7)
-    together = saliency_masks(given, "otsu", 0.0, "intersection", False, "together")
-    assert torch.equal(together, shape_mask(given.maps.mean(2), Shaping("otsu", combine="intersection"), given.labels))
+    otsu = Shaping("otsu", combine="intersection")
+    together = saliency_masks(given, otsu, "together")
+    assert torch.equal(together, shape_mask(given.maps.mean(2), otsu, given.labels))
     for channels, whole in (("each", False), ("whole", True)):
-        share = saliency_masks(given, "mean", 0.0, "union", False, channels)
+        share = saliency_masks(given, Shaping(combine="union"), channels)
         assert torch.equal(
             share, shape_mask(given.maps, Shaping(combine="union", across_channels=whole), given.labels).mean(1)
         )
         assert set(share.unique().tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
-        assert saliency_masks(given, "mean", 0.0, "each", False, channels).shape == (6, 9, 7)
+        assert saliency_masks(given, Shaping(), channels, separate=True).shape == (6, 9, 7)
 
 
 def test_filters_before_the_threshold_are_those_of_the_samplers():
@@ -184,25 +185,29 @@ def test_filters_before_the_threshold_are_those_of_the_samplers():
     )
     by_sampler = Shaping("mean", smooth_sigma=2.0, smooth_size=5, dilate_size=3, dilate_iterations=2)
     expected = shape_mask(given.maps, by_sampler, given.labels)
-    assert torch.equal(saliency_masks(by_nodes, "mean", 0.0, "sum", False, "together"), expected)
+    assert torch.equal(saliency_masks(by_nodes, Shaping("mean"), "together"), expected)
 
 
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (("median", 0.0, "union", False, "together"), "'median' is not one of"),
-        (("mean", 0.0, "xor", False, "together"), "'xor' is not one of"),
-        (("mean", 0.0, "each", False, "some"), "'some' is not one of: together, each, whole"),
-        (("quantile", 7.0, "each", False, "together"), "quantile 7.0"),
+        (lambda: Shaping("median"), "'median' is not one of"),
+        (lambda: Shaping(combine="xor"), "'xor' is not one of"),
+        (lambda: Shaping(parts="some"), "'some' is not one of: all, largest, touching points"),
+        (
+            lambda: saliency_masks(saliency(1, 1, 4, 4), Shaping(), "some"),
+            "'some' is not one of: together, each",
+        ),
+        (lambda: saliency_masks(saliency(1, 1, 4, 4), Shaping("quantile", 7.0), "together", True), "quantile 7.0"),
     ],
 )
 def test_an_unknown_choice_is_named(choice, words):
     with pytest.raises(ValueError, match=words):
-        saliency_masks(saliency(1, 1, 4, 4), *choice)
+        choice()
 
 
 def test_a_map_without_information_is_named():
     flat = Saliency(torch.ones(1, 1, 4, 4), ("dog",), 1.0, None, (4, 4))
-    for combine in ("union", "each", "sum"):
+    for combine, separate in (("union", False), ("union", True), ("sum", False)):
         with pytest.raises(ValueError, match="'dog' has the same value everywhere"):
-            saliency_masks(flat, "mean", 0.0, combine, False, "together")
+            saliency_masks(flat, Shaping(combine=combine), "together", separate)

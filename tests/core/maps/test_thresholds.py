@@ -12,7 +12,7 @@ from explainable_latents.nodes.core.maps.thresholds import RULES, above_threshol
 from .random_maps import ANY_MAPS, is_flat, labels_of, random_maps
 
 
-@given(ANY_MAPS, st.sampled_from(["mean", "mean + k·std", "quantile", "otsu"]), st.sampled_from([0.25, 2.0, 1024.0]))
+@given(ANY_MAPS, st.sampled_from(sorted(set(RULES) - {"log-mean"})), st.sampled_from([0.25, 2.0, 1024.0]))
 def test_a_scaled_map_has_the_same_mask(maps, rule, factor):
     if is_flat(maps):
         return
@@ -38,12 +38,32 @@ def test_threshold_rules_on_numbers_worked_out_by_hand():
     # variance: (2.75² + 1.75² + 0.25² + 4.25²) / 4 = 7.1875
     assert RULES["mean + k·std"](maps, 0.5).item() == pytest.approx(3.75 + 0.5 * 7.1875**0.5, rel=1e-6)
     assert RULES["quantile"](maps, 0.5).item() == 3.0
+    assert RULES["of maximum"](maps, 0.25).item() == 2.0
+    assert RULES["min-max"](maps, 0.5).item() == 4.5  # 1 + (8 - 1) / 2
+    assert RULES["mean × factor"](maps, 2.0).item() == 7.5
     assert above_threshold(maps, "mean", 0, ("dog",)).tolist() == [[[[False, False], [True, True]]]]
 
 
 def test_log_mean_leaves_zeros_out():
     with_zero = torch.tensor([[[[0.0, 1.0], [4.0, 16.0]]]])
     assert RULES["log-mean"](with_zero, 0.0).item() == pytest.approx(4.0, rel=1e-6)
+
+
+def test_the_shares_of_each_map_of_several_are_its_own():
+    maps = random_maps(2, 3, 4, 8, 6)
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    masks = {rule: above_threshold(maps, rule, 0.25, ("a", "b")) for rule in ("of maximum", "min-max", "mean × factor")}
+    assert torch.equal(masks["of maximum"], maps / high > 0.25)
+    assert torch.equal(masks["min-max"], (maps - low) / (high - low) > 0.25)
+    assert torch.equal(masks["mean × factor"], maps / maps.mean((-2, -1), keepdim=True) > 0.25)
+
+
+@pytest.mark.parametrize("rule", ["of maximum", "min-max"])
+def test_the_ends_of_a_share_take_all_but_the_least_and_nothing(rule):
+    maps = random_maps(1, 2, 8, 6)
+    assert not above_threshold(maps, rule, 1.0, ("a",)).any()
+    lowest = maps.amin((-2, -1), keepdim=True) if rule == "min-max" else 0.0
+    assert torch.equal(above_threshold(maps, rule, 0.0, ("a",)), maps > lowest)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -90,6 +110,15 @@ def test_half_precision_maps_keep_their_dtype():
     ("call", "words"),
     [
         (lambda: above_threshold(random_maps(1, 1, 4, 4), "quantile", 1.5, ("dog",)), "quantile 1.5 must lie between"),
+        (
+            lambda: above_threshold(random_maps(1, 1, 4, 4), "of maximum", 1.5, ("dog",)),
+            "of maximum 1.5 must lie between",
+        ),
+        (lambda: above_threshold(random_maps(1, 1, 4, 4), "min-max", -0.1, ("dog",)), "min-max -0.1 must lie between"),
+        (
+            lambda: above_threshold(random_maps(1, 1, 4, 4), "mean × factor", -1, ("dog",)),
+            "mean × factor -1 is negative",
+        ),
         (
             lambda: above_threshold(random_maps(1, 1, 4, 4), "triangle", 0, ("dog",)),
             "rule 'triangle' is not one of: mean",
