@@ -230,12 +230,19 @@ def maps(device: torch.device, channels: bool = False) -> Saliency:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("combine", COMBINATIONS)
-@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("combine", [*COMBINATIONS, "each"])
+def test_masks_of_maps_that_are_on_the_device(rule, combine):
+    separate = combine == "each"
+    assert_same_masks(Shaping(rule, 0.5, "sum" if separate else combine, invert=True), separate)
+
+
 @pytest.mark.parametrize("parts", KEPT_PARTS)
-def test_masks_of_maps_that_are_on_the_device(rule, combine, separate, parts):
-    everywhere = json.dumps([[x + 0.5, y + 0.5] for y in range(8 * GRID[0]) for x in range(8 * GRID[1])])
-    shaping = Shaping(rule, 0.5, combine, invert=True, parts=parts, points=everywhere, fill_holes=True)
+def test_parts_of_masks_of_maps_that_are_on_the_device(parts):
+    places = [[8 * x + 1, 8 * y + 1] for y in range(GRID[0]) for x in range(GRID[1])]
+    assert_same_masks(Shaping("mean", parts=parts, points=json.dumps(places), fill_holes=True), False)
+
+
+def assert_same_masks(shaping: Shaping, separate: bool) -> None:
     cpu = torch.device("cpu")
     expected = [saliency_masks(maps(cpu, True), shaping, how, separate) for how in CHANNELS_TO_MASK]
     with pretended_gpu():

@@ -66,6 +66,19 @@ def masks(result) -> list[np.ndarray]:
     return [np.asarray(image.convert("L")) / 255 for image in result.images("shown")]
 
 
+def test_parts_of_a_mask_are_kept_and_holes_filled(client):
+    """Of the maximum 0.35 leaves several parts of this map; what scipy finds in the mask's own pixels is the oracle."""
+    how = {"rule": "of maximum", "value": 0.35, "combine": "sum"}
+    (whole,) = masks(client.run(probe(client, **how)))
+    parts, count = ndimage.label(whole, np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel())[1:]
+    (largest,) = masks(client.run(probe(client, **how, parts="largest", fill_holes=True)))
+    assert np.array_equal(largest, ndimage.binary_fill_holes(parts == 1 + sizes.argmax()))
+    y, x = np.argwhere(parts == count)[0]
+    (touched,) = masks(client.run(probe(client, **how, parts="touching points", points=f"[[{x + 0.5}, {y + 0.5}]]")))
+    assert np.array_equal(touched, parts == count)
+
+
 def test_a_word_is_found_where_it_is(client):
     subject, scene = masks(client.run(probe(client)))
     truth = CASE.picture().mask

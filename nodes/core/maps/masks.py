@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from textwrap import shorten
 
 import torch
 from torch import Tensor
@@ -147,8 +148,8 @@ def _chosen_parts(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tenso
         empty = [i + 1 for i, kept in enumerate(inside.flatten(1).any(1).tolist()) if not kept]
         if empty:
             raise ValueError(
-                f"no part of mask {', '.join(map(str, empty))} of {len(inside)} is at the points {shaping.points}: "
-                "choose other points, or a rule or value that makes larger masks"
+                f"no part of mask {', '.join(map(str, empty))} of {len(inside)} is at the points "
+                f"{shorten(shaping.points, 80)}: choose other points, or a rule or value that makes larger masks"
             )
     return fill_holes(inside) if shaping.fill_holes else inside
 
