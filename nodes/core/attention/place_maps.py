@@ -27,9 +27,8 @@ class PlaceMaps:
     """Adds up the self-attention of a picture's layers, in any order; of each it keeps no more than the grid's sum."""
 
     def __init__(self) -> None:
-        # grid -> the sum of its layers [h*w,h*w], and how many they are.
+        # grid -> the sum of its layers [h*w,h*w], each of rows that sum to 1.
         self._sums: dict[tuple[int, int], Tensor] = {}
-        self._counts: dict[tuple[int, int], int] = {}
 
     def add(
         self,
@@ -58,7 +57,6 @@ class PlaceMaps:
             del p  # else it would take memory beside the next
             # every layer counts alike, also one whose columns were averaged
             total[rows] += seen if places == grid else _each_to_one(_on_grid(seen, grid, places))
-        self._counts[places] = self._counts.get(places, 0) + 1
 
     def matrix(self) -> tuple[Tensor, tuple[int, int]]:
         """A, float32 [h*w,h*w] of rows that sum to 1, and its grid (h, w): the finest there is.

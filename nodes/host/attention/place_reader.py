@@ -86,6 +86,7 @@ class PlaceProbe:
         self._maps = PlaceMaps()
         self._progress: Progress | None = None
         self._notes: list[str] = []
+        self._warned: set[str] = set()
         self._read = False
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self._around_step),
@@ -163,6 +164,8 @@ class PlaceProbe:
         return out
 
     def _warn(self, message: str) -> None:
-        """Log a warning; it is also part of the error if nothing was seen."""
+        """Log a warning, once for all pictures; it is also part of the error if nothing was seen in one."""
         self._notes.append(message)
-        log.warning(message)
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning(message)

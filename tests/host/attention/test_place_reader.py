@@ -25,24 +25,23 @@ def model(comfy):
 
 
 class SelfAttentionMatrices:
-    """Another node's override that notes S [N,N] of the row `index`, in float64, of each layer by its grid."""
+    """Another node's override that notes S [N,N] of the first row, in float64, of each layer by its grid."""
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self) -> None:
         self.seen: dict[tuple[int, int], list[np.ndarray]] = {}
-        self._index = index
 
     def __call__(self, attention, q, k, v, heads, *args, **kwargs):
         h, w = kwargs["transformer_options"]["activations_shape"][-2:]
         if q.shape[-2] == k.shape[-2] == h * w:
-            a, b = (t[self._index].double().unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k))
+            a, b = (t[0].double().unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k))
             s = torch.softmax(a @ b.transpose(-1, -2) / math.sqrt(a.shape[-1]), dim=-1).mean(0)
             self.seen.setdefault((h, w), []).append(s.numpy())
         return attention(q, k, v, heads, *args, **kwargs)
 
 
-def noting(model, index=0):
+def noting(model):
     """A clone, and what another node notes of its calls."""
-    patcher, matrices = model.clone(), SelfAttentionMatrices(index)
+    patcher, matrices = model.clone(), SelfAttentionMatrices()
     patcher.model_options["transformer_options"]["optimized_attention_override"] = matrices
     return patcher, matrices
 
@@ -51,10 +50,14 @@ def nothing(done, total):
     pass
 
 
-def look(patcher, latent, positive=None, progress=nothing, level=0.3):
+def calling(patcher, latent, positive=None):
+    """Makes one call of the model on a picture."""
+    return lambda: call_once(patcher, positive or conditioning(1), {"samples": latent}, 0.3, 0, clean=True)
+
+
+def look(patcher, latent, positive=None, progress=nothing):
     """A, and its grid, of one picture; the patcher is changed."""
-    how = (positive or conditioning(1), {"samples": latent}, level, 0)
-    return PlaceProbe(patcher).look(lambda: call_once(patcher, *how, clean=True), progress)
+    return PlaceProbe(patcher).look(calling(patcher, latent, positive), progress)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +200,9 @@ def test_progress_counts_the_layers_and_may_cancel(model):
     assert reports == [(i, 7) for i in range(1, 8)]
     fresh, _ = look(model.clone(), noise())
     probe = PlaceProbe(patcher)
-    call = lambda: call_once(patcher, conditioning(1), {"samples": noise()}, 0.3, 0, clean=True)  # noqa: E731
     with pytest.raises(CancelledError):
-        probe.look(call, cancel)
-    again, _ = probe.look(call, nothing)
+        probe.look(calling(patcher, noise()), cancel)
+    again, _ = probe.look(calling(patcher, noise()), nothing)
     assert torch.equal(again, fresh)
 
 
@@ -209,15 +211,12 @@ def test_an_error_in_the_call_leaves_nothing_behind(model):
     patcher = model.clone()
     probe = PlaceProbe(patcher)
 
-    def call():
-        call_once(patcher, conditioning(1), {"samples": noise()}, 0.3, 0, clean=True)
-
     def broken():
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"), at("softmax", 5, broken):
-        probe.look(call, nothing)
-    again, _ = probe.look(call, nothing)
+        probe.look(calling(patcher, noise()), nothing)
+    again, _ = probe.look(calling(patcher, noise()), nothing)
     assert torch.equal(again, look(model.clone(), noise())[0])
 
 
