@@ -77,9 +77,10 @@ class Chips {
     return this.node.inputs?.some((input) => input.name === name && input.link != null);
   }
 
-  /** The prompt as it stands now; undefined where another node computes it. */
+  /** The prompt as it stands now; undefined where another node computes it, or the node is not in a graph yet. */
   prompt() {
     if (!this.isLinked("text")) return this.widget("text")?.value;
+    if (!this.node.graph) return undefined; // a copy for the clipboard or for a subgraph
     const source = this.node.getInputNode(this.node.inputs.findIndex((input) => input.name === "text"));
     const [widget, ...others] = source?.widgets ?? [];
     const isTyped = typeof widget?.value === "string" && !source.inputs?.some((input) => input.link != null);

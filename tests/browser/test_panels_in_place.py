@@ -107,15 +107,19 @@ def test_chips_of_a_pasted_node_are_its_own(either_front: Front):
 def test_chips_in_a_subgraph(either_front: Front):
     front = either_front
     parsed(front)
+    front.add("PrimitiveStringMultiline", "Prompt", (100, 600))
+    front.set("Prompt", value="a cat on the beach")
+    front.link("Prompt", 0, WORDS, "text")
     front.run("app.canvas.selectItems(app.graph.nodes)")
     command(front, "Comfy.Graph.ConvertToSubgraph")
     front.wait("app.graph.nodes.length === 1 && app.graph.nodes[0].subgraph")
     front.run("app.canvas.openSubgraph(app.graph.nodes[0].subgraph, app.graph.nodes[0])")
-    front.wait("app.canvas.graph.nodes.length === 2")
+    front.wait("app.canvas.graph.nodes.length === 3")
     front.look_at("Checkpoint")
     panel = click(front, "cat")
     assert roles(panel)["1 cat"] == "scene"
-    front.set(WORDS, text="a horse in a field", override="")
+    front.set("Prompt", value="a horse in a field")
+    front.set(WORDS, override="")
     front.press_run()
     expect(panel.get_by_role("button", name="horse: subject")).to_be_visible()
 

@@ -25,7 +25,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "02_aggregated_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
     "03_scene_based": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
     "04_abs_grad_sam": (("What the words act on", -1), ("Masks", -1), ("Result", 0)),
-    "05_explain_picture": (("What the words attend to", 0), ("What the words attend to", 1)),
+    "05_explain_picture": tuple(("What the words attend to", which) for which in range(3)),
     "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
     "07_segment_picture": (("Regions", 0), ("Masks", 0), ("Masks", 1)),
 }
