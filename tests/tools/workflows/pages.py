@@ -310,7 +310,7 @@ and everything you want named. Without words, disconnect *subjects* and empty th
 **threshold**: lower makes more and smaller regions, higher joins them. 0.9 and 1.1 are the paper's.
 
 **To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and a picture of the size it was trained on (512 × 512 for
-SD 1.5; 128 × 128 for the toy checkpoint of the tests).
+SD 1.5; 128 × 128 and a threshold of 0.2 for the toy checkpoint of the tests).
 
 Source: Tian, Aggarwal, Colaco, Kira, Gonzalez-Franco, *Diffuse, Attend, and Segment: Unsupervised Zero-Shot
 Segmentation using Stable Diffusion*, CVPR 2024.""",
