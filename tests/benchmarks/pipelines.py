@@ -66,6 +66,7 @@ LATER = {
 }
 # Masks refined by self-attention, in the place of the published ones.
 REFINED = {"refine": 1, "rule": "otsu"}
+UNFILTERED = {"smooth_sigma": 0.0, "dilate_iterations": 0}
 TASKS = (
     Task(
         "keep the context",
@@ -78,7 +79,11 @@ TASKS = (
                 "aggregated attention, refined", "02_aggregated_attention", inputs={"Where the subject is": REFINED}
             ),
             Method("Abs-Grad-SAM", "04_abs_grad_sam"),
-            Method("Abs-Grad-SAM, refined", "04_abs_grad_sam", inputs={"What the subject depends on": REFINED}),
+            Method(
+                "Abs-Grad-SAM, refined, not dilated",
+                "04_abs_grad_sam",
+                inputs={"What the subject depends on": REFINED | UNFILTERED},
+            ),
         ),
     ),
     Task(

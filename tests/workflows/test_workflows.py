@@ -74,8 +74,9 @@ def test_the_baseline_makes_a_picture_of_the_references_size(client):
     assert [s.value for s in steps if s.node_id == workflow.node("Sampler")][-1] == 7
 
 
-def test_aggregated_attention_shows_result_masks_and_heat_maps(client):
-    workflow = Workflow.shipped("02_aggregated_attention")
+@pytest.mark.parametrize("name", ["02_aggregated_attention", "10_refined_attention"])
+def test_aggregated_attention_shows_result_masks_and_heat_maps(client, name):
+    workflow = Workflow.shipped(name)
     result = run_case(client, workflow, CASE)
     (picture,) = result.images(workflow.node("Result"))
     masks = result.images(workflow.node("Masks"))

@@ -393,4 +393,33 @@ Source: Baranchuk, Rubachev, Voynov, Khrulkov, Babenko, *Label-Efficient Semanti
 ICLR 2022.""",
         (-20, 1180, 860, 380),
     ),
+    "10_refined_attention": Page(
+        {
+            **_BASE,
+            "Words": (420, 720, 400, 440),
+            "Where the subject is": (420, 1240, 400, 400),
+            **_MASKED,
+            "What the words attend to": (1380, 1040, 420, 420),
+        },
+        {
+            **_BASE_GROUPS,
+            "3 · Which words, and where": (400, 660, 440, 1000),
+            **_MASKED_GROUPS,
+        },
+        """## Refined attention: masks that follow outlines
+
+As workflow 02, with two changes in *Where the subject is*: **refine 1** sharpens the maps with the model's own
+self-attention, and the threshold is **otsu**. The mask then fills the subject up to its outline, so that more of its
+surroundings stay.
+
+**Try**: *refine* 2 with the rule mean · *refine_layers* · *parts* = largest, where the mask has stray spots ·
+*fill_holes* · *role* all or scene · denoise 0.9.
+
+**To run it** choose any SD 1.x or 2.x checkpoint and a picture of the size it was trained on (512 × 512 for SD 1.5;
+128 × 128 for the toy checkpoint of the tests).
+
+Source: as workflow 02; *refine*: Wang et al., *Diffusion Model is Secretly a Training-free Open Vocabulary Semantic
+Segmenter*.""",
+        (-20, 880, 380, 600),
+    ),
 }

@@ -28,6 +28,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "05_explain_picture": tuple(("What the words attend to", which) for which in range(3)),
     "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
     "07_segment_picture": (("Regions", 0), ("Masks", 0), ("Masks", 1)),
+    "10_refined_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
 }
 # Workflows that look at a picture, and the title of the node that loads it; the others draw.
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
