@@ -409,8 +409,7 @@ ICLR 2022.""",
         """## Refined attention: masks that follow outlines
 
 As workflow 02, with two changes in *Where the subject is*: **refine 1** sharpens the maps with the model's own
-self-attention, and the threshold is **otsu**. The mask then fills the subject up to its outline, so that more of its
-surroundings stay.
+self-attention, and the threshold is **otsu**. The mask then fills the subject up to its outline.
 
 **Try**: *refine* 2 with the rule mean · *refine_layers* · *parts* = largest, where the mask has stray spots ·
 *fill_holes* · *role* all or scene · denoise 0.9.
