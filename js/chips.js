@@ -1,4 +1,4 @@
-/** Chips under Parse Subjects: for every word a button that makes it a subject, the scene, or neither. */
+/** Chips under a prompt: for every word a button that makes it a subject, the scene, or neither. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -11,6 +11,12 @@ import { translated } from "./texts.js";
 const KEY = "el_chips";
 // The server's message when a run fails on a mistake in `override`: the same entry, and the node's id.
 const FAILED = "explainable_latents.chips";
+const NODES = new Set(["ELParseSubjects", "ELPromptWords"]);
+// The server's route that reads a prompt before any run, the values that it needs, and how long after the last change
+// it is asked, in milliseconds.
+const ROUTE = "/explainable_latents/words";
+const ASKED = ["text", "override", "parser", "words", "which"];
+const PAUSE = 250;
 const HEIGHT = 124;
 const NEXT_ROLE = { "": "subject", subject: "scene", scene: "" };
 const SIGN = { "": "", subject: "● ", scene: "▲ " };
@@ -41,19 +47,23 @@ class Chips {
     this.warning = createElement("p", { class: "el-warning", role: "alert" }, this.absent, createElement("button", clear));
     this.list = createElement("div", { class: "el-chips", role: "group", "aria-label": translated("Words of the prompt") });
     this.list.dataset.captureWheel = "true"; // otherwise Nodes 2.0 zooms instead of scrolling
-    this.root = createElement("div", {}, this.note, this.warning, this.list);
+    this.problem = createElement("p", { class: "el-warning", "aria-live": "polite" });
+    this.root = createElement("div", {}, this.note, this.warning, this.problem, this.list);
     this.buttons = [];
+    this.question = 0; // number of the newest question to the server
+    this.isAsking = false;
     this.followed = new WeakSet(); // widgets of other nodes
     addPanel(node, "chips", this.root, () => HEIGHT);
-    afterCall(node, "onConfigure", () => this.show());
-    afterCall(node, "onAfterGraphConfigured", () => this.update());
-    afterCall(node, "onConnectionsChange", () => this.update());
+    afterCall(node, "onConfigure", () => this.changed());
+    afterCall(node, "onAfterGraphConfigured", () => this.changed());
+    afterCall(node, "onConnectionsChange", () => this.changed());
+    afterCall(node, "onRemoved", () => clearTimeout(this.timer));
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
-    for (const name of ["override", "text"]) {
+    for (const name of ASKED) {
       const widget = this.widget(name);
-      if (widget) afterCall(widget, "callback", () => this.update());
+      if (widget) afterCall(widget, "callback", () => this.changed());
     }
-    this.show();
+    this.changed();
     growToFit(node, this.root, HEIGHT);
   }
 
@@ -61,8 +71,13 @@ class Chips {
     return this.node.properties[KEY];
   }
 
+  /** What the server said last of what is typed; else what the last run said. */
+  get shown() {
+    return this.live ?? this.stored;
+  }
+
   get words() {
-    return this.stored?.words ?? [];
+    return this.shown?.words ?? [];
   }
 
   get override() {
@@ -87,7 +102,7 @@ class Chips {
     if (!isTyped || others.length) return undefined;
     if (!this.followed.has(widget)) {
       this.followed.add(widget);
-      afterCall(widget, "callback", () => this.update());
+      afterCall(widget, "callback", () => this.changed());
     }
     return widget.value;
   }
@@ -95,20 +110,49 @@ class Chips {
   receive(words) {
     if (!words) return;
     store(this.node, KEY, words);
-    this.show();
-  }
-
-  /** Create the buttons for the current words. */
-  show() {
-    this.buttons = this.words.map((word, index) => {
-      return createElement("button", { type: "button", on: { click: () => this.toggle(index) } });
-    });
-    this.list.replaceChildren(...this.buttons);
+    if (words.prompt === this.prompt()) this.live = undefined; // the run knows the encoder's tokens, too
     this.update();
   }
 
-  /** Show each word's role according to the text of `override`. */
+  /** Ask the server for the words a moment after the last change, where it can be told what to read. */
+  changed() {
+    clearTimeout(this.timer);
+    this.question += 1; // an answer to an older one is no longer wanted
+    const text = this.prompt();
+    this.isAsking = text !== undefined && !ASKED.some((name) => name !== "text" && this.isLinked(name));
+    if (this.isAsking) {
+      const values = ASKED.map((name) => [name, this.widget(name)?.value]);
+      this.timer = setTimeout(() => this.ask({ ...Object.fromEntries(values), text }), PAUSE);
+    } else {
+      this.live = undefined;
+    }
+    this.update();
+  }
+
+  async ask(values) {
+    const question = this.question;
+    let answer;
+    try {
+      const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) };
+      const response = await api.fetchApi(ROUTE, options);
+      answer = response.ok ? await response.json() : undefined;
+    } catch (error) {
+      console.warn("explainable-latents: the server does not say which words the prompt has:", error);
+    }
+    if (question !== this.question) return;
+    this.isAsking = false;
+    this.live = answer;
+    this.update();
+  }
+
+  /** Show a button for each word, and its role according to the text of `override`. */
   update() {
+    if (this.words.length !== this.buttons.length) {
+      this.buttons = this.words.map((_, index) => {
+        return createElement("button", { type: "button", on: { click: () => this.toggle(index) } });
+      });
+      this.list.replaceChildren(...this.buttons);
+    }
     const roles = rolesOf(this.words, this.override);
     const readOnly = !this.widget("override") || this.isLinked("override");
     this.buttons.forEach((button, i) => {
@@ -125,9 +169,11 @@ class Chips {
     });
     const prompt = this.prompt();
     this.note.textContent = this.instructions(readOnly, prompt);
-    const absent = readOnly ? [] : absentWords(this.override, this.stored?.absent ?? []);
+    const absent = readOnly ? [] : absentWords(this.override, this.shown?.absent ?? []);
     this.absent.textContent = translated("Not in this prompt, left out: {words}.", { words: absent.join(", ") });
     this.warning.hidden = !absent.length;
+    this.problem.textContent = this.shown?.problem ?? "";
+    this.problem.hidden = !this.problem.textContent;
     // The box of a linked prompt is greyed: it shows the prompt that is linked, or the last one that was run.
     const box = this.widget("text");
     const linked = this.isLinked("text") && (prompt ?? this.stored?.prompt);
@@ -135,11 +181,12 @@ class Chips {
   }
 
   instructions(readOnly, prompt) {
-    if (!this.stored) return translated("Run once, then choose the words here.");
-    if (prompt !== undefined && prompt !== this.stored.prompt) {
+    if (this.isAsking && prompt !== this.shown?.prompt) return this.note.textContent; // until the answer is there
+    if (!this.shown) return translated("Run once, then choose the words here.");
+    if (prompt !== undefined && prompt !== this.shown.prompt) {
       return translated("The prompt has changed: run to see its words.");
     }
-    const unread = UNREAD[this.stored.unread];
+    const unread = UNREAD[this.shown.unread];
     if (unread) return translated(unread);
     if (readOnly) return translated("● subject  ▲ scene; the override comes from another node");
     return translated(
@@ -156,7 +203,7 @@ class Chips {
 
   /** Take the words out of the override that the prompt lacks. */
   clear() {
-    this.write(withoutAbsent(this.override, this.stored.absent));
+    this.write(withoutAbsent(this.override, this.shown.absent));
   }
 
   write(text) {
@@ -185,6 +232,6 @@ api.addEventListener(FAILED, ({ detail: { node, ...words } }) => chipsOf.get(nod
 app.registerExtension({
   name: "explainable_latents.chips",
   nodeCreated(node) {
-    if (node.comfyClass === "ELParseSubjects") new Chips(node);
+    if (NODES.has(node.comfyClass)) new Chips(node);
   },
 });

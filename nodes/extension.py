@@ -17,10 +17,15 @@ from . import (
     teaching,
     words,
 )
+from .host.ui.live_words import add_route
 
 
 class ExplainableLatents(ComfyExtension):
     """The pack as ComfyUI sees it."""
+
+    async def on_load(self) -> None:
+        """Let the server answer the browser."""
+        add_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""

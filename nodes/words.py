@@ -1,4 +1,4 @@
-"""Parse Subjects: from any prompt to the right text-encoder tokens."""
+"""From any prompt to the right text-encoder tokens: in one node with the encoding, or beside it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .core.words.parsing import EXTENTS, SELECTIONS, table
 from .core.words.subjects import joined_text
 from .host.parsed_words import parse_and_show
 from .host.same_prompt import ParsedPrompt
+from .host.tokens import encode
 from .sockets import CATEGORY, Subjects
 
 
@@ -37,44 +38,12 @@ class ELParseSubjects(io.ComfyNode):
                     default="a dog on the beach",
                     tooltip="The prompt, exactly the same text as in CLIP Text Encode.",
                 ),
-                io.Combo.Input(
-                    "parser",
-                    options=list(PARSERS),
-                    default=PARSERS[0],
-                    tooltip="rules: built-in English word lists and rules. spacy: an installed English spaCy model. "
-                    "auto: the spaCy model if one is installed, but rules for lists of tags.",
-                ),
-                io.String.Input(
-                    "override",
-                    default="",
-                    tooltip="Words or phrases of the prompt to use instead of those that the parser finds, separated "
-                    "by commas: dog, red car. dog#2 is only the second dog; without a number every occurrence counts. "
-                    "scene: beach names the scene, not: ball is left out, cat? is used only if the prompt has it.",
-                ),
-                io.Combo.Input(
-                    "words",
-                    options=list(EXTENTS),
-                    default=EXTENTS[0],
-                    advanced=True,
-                    tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase "
-                    "with its adjectives (small white dog).",
-                ),
-                io.Combo.Input(
-                    "which",
-                    options=list(SELECTIONS),
-                    default=SELECTIONS[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="Which things become subjects. main subject: what the prompt is a picture of, and what "
-                    "'and' joins to it (a dog and a cat). all things: every thing that is mentioned (also the ball "
-                    "they play with).",
-                ),
+                _parser_input(),
+                _override_input(),
+                _extent_input(),
+                _selection_input(),
             ],
-            outputs=[
-                Subjects.Output(display_name="subjects", tooltip="The words with their token positions."),
-                io.String.Output(display_name="subject text", tooltip="The subjects, separated by commas."),
-                io.String.Output(display_name="scene text", tooltip="The scenes, separated by commas."),
-            ],
+            outputs=_word_outputs(),
         )
 
     @classmethod
@@ -82,13 +51,117 @@ class ELParseSubjects(io.ComfyNode):
         cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = SELECTIONS[0]
     ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
-        named, chips = parse_and_show(clip, text, override, parser, words, which)
-        return io.NodeOutput(
-            replace(named, source=ParsedPrompt(clip, text)),
-            joined_text(named.items, "subject"),
-            joined_text(named.items, "scene"),
-            ui={**ui.PreviewText(table(named)).as_dict(), "el_chips": [chips]},
+        outputs, shown = _words_of(clip, text, parser, override, words, which)
+        return io.NodeOutput(*outputs, ui=shown)
+
+
+class ELPromptWords(io.ComfyNode):
+    """A prompt for the sampler whose words are found, and can be chosen, in the same text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELPromptWords",
+            display_name="Prompt with Words",
+            category=CATEGORY,
+            description="Encodes a prompt as CLIP Text Encode does and finds its subject and scene words: one text for "
+            "the sampler and for the nodes of this pack. The words can be clicked while you type.",
+            search_aliases=["clip text encode", "prompt words", "parse subjects", "attention words", "explainable"],
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP that encodes the prompt."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="a dog on the beach",
+                    tooltip="The prompt, with weights, escapes and embeddings as CLIP Text Encode takes them.",
+                ),
+                _override_input(),
+                _parser_input(advanced=True),
+                _extent_input(),
+                _selection_input(),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The encoded prompt, bit for bit that of CLIP Text Encode."
+                ),
+                *_word_outputs(),
+            ],
         )
 
+    @classmethod
+    def execute(
+        cls, clip: Any, text: str, override: str, parser: str, words: str, which: str = SELECTIONS[0]
+    ) -> io.NodeOutput:
+        """Parse and encode the prompt; show on the node what Parse Subjects shows."""
+        outputs, shown = _words_of(clip, text, parser, override, words, which)
+        return io.NodeOutput(encode(clip, text), *outputs, ui=shown)
 
-NODES = [ELParseSubjects]
+
+def _words_of(
+    clip: Any, text: str, parser: str, override: str, extent: str, which: str
+) -> tuple[tuple[object, str, str], dict[str, Any]]:
+    """The subjects with their two texts, and what the node shows under them."""
+    named, chips = parse_and_show(clip, text, override, parser, extent, which)
+    subjects = replace(named, source=ParsedPrompt(clip, text))
+    outputs = subjects, joined_text(named.items, "subject"), joined_text(named.items, "scene")
+    return outputs, {**ui.PreviewText(table(named)).as_dict(), "el_chips": [chips]}
+
+
+def _parser_input(advanced: bool = False) -> io.Input:
+    return io.Combo.Input(
+        "parser",
+        options=list(PARSERS),
+        default=PARSERS[0],
+        tooltip="rules: built-in English word lists and rules. spacy: an installed English spaCy model. "
+        "auto: the spaCy model if one is installed, but rules for lists of tags.",
+        advanced=advanced or None,
+    )
+
+
+def _override_input() -> io.Input:
+    return io.String.Input(
+        "override",
+        default="",
+        tooltip="Words or phrases of the prompt to use instead of those that the parser finds, separated "
+        "by commas: dog, red car. dog#2 is only the second dog; without a number every occurrence counts. "
+        "scene: beach names the scene, not: ball is left out, cat? is used only if the prompt has it.",
+    )
+
+
+def _extent_input() -> io.Input:
+    return io.Combo.Input(
+        "words",
+        options=list(EXTENTS),
+        default=EXTENTS[0],
+        advanced=True,
+        tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase "
+        "with its adjectives (small white dog).",
+    )
+
+
+def _selection_input() -> io.Input:
+    """Optional, since Parse Subjects of 0.1.0 does not have it."""
+    return io.Combo.Input(
+        "which",
+        options=list(SELECTIONS),
+        default=SELECTIONS[0],
+        optional=True,
+        advanced=True,
+        tooltip="Which things become subjects. main subject: what the prompt is a picture of, and what "
+        "'and' joins to it (a dog and a cat). all things: every thing that is mentioned (also the ball "
+        "they play with).",
+    )
+
+
+def _word_outputs() -> list[io.Output]:
+    return [
+        Subjects.Output(display_name="subjects", tooltip="The words with their token positions."),
+        io.String.Output(display_name="subject text", tooltip="The subjects, separated by commas."),
+        io.String.Output(display_name="scene text", tooltip="The scenes, separated by commas."),
+    ]
+
+
+NODES = [ELPromptWords, ELParseSubjects]

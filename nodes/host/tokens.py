@@ -1,4 +1,4 @@
-"""Tokenize the prompt as the connected CLIP does, and find the characters that every token was made of.
+"""Tokenize and encode the prompt as the connected CLIP does, and find the characters that every token was made of.
 
 The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and its calls of the encoder's own
 tokenizer and of the embedding folder are recorded. The host's object is never changed.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from typing import Any
+
+import nodes
 
 from ..core.words.prompt_text import check_prompt, plain_text
 from ..core.words.subjects import CONTEXT_ENCODERS
@@ -59,6 +61,11 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
         for key in batches
     }
     return _cut_to_common_length(spans, batches)
+
+
+def encode(clip: Any, prompt: str) -> list:
+    """The CONDITIONING of a prompt, as the host's own node CLIP Text Encode makes it."""
+    return nodes.CLIPTextEncode().encode(clip, prompt)[0]
 
 
 def _recorded(encoder: Any, calls: list[tuple[str, str]]) -> Any:

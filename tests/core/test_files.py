@@ -7,7 +7,6 @@ MOST, LEAST = 250, 30
 
 # Shorter files, and why each is one of its own. Files that say what is in a package are short by their nature.
 SHORT = {
-    "nodes/extension.py": "what ComfyUI asks for; it must not be imported by any node",
     "nodes/sockets.py": "socket types and the menu's name, which every file of nodes imports",
     "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
 }

@@ -13,7 +13,7 @@ from .english.roles import FoundWord, find_roles, is_tag_list
 from .named_words import NamedWords, read_named_words
 from .prompt_text import PlainText, check_prompt, plain_text
 from .scripts import language_of, unspaced_runs
-from .subjects import Role, Subject, Subjects
+from .subjects import Role, Subject, Subjects, shorten
 from .tokens import TokenSpan, positions_of, token_list
 
 # What stands for a subject, and which of the things that a prompt names are subjects.
@@ -26,6 +26,7 @@ Span = tuple[int, int]  # [start, end)
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
 _SPACES = re.compile(r"\s+")
+_SHOWN = 400  # characters of a prompt in a message
 
 
 def parse(
@@ -220,10 +221,10 @@ def _check_named(
 
 def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> ValueError:
     listed = "; ".join(f"{key}: {token_list(prompt, spans)}" for key, spans in tokens.items())
+    there = f"The prompt's tokens: {listed}" if tokens else f"The prompt: {shorten(prompt, _SHOWN)}"
     return ValueError(
         f"override: '{words}' {fault}. Take it out of 'override', or empty 'override' to let the parser choose; "
-        f"'{words}?' would use it only where it is there. The prompt's tokens: "
-        f"{listed or 'none, no text encoder is connected'}"
+        f"'{words}?' would use it only where it is there. {there}"
     )
 
 

@@ -217,10 +217,11 @@ class Front:
 
     def panel(self, title: str) -> Locator:
         """Our panel on a node, when it is shown."""
-        self.run(
+        self.wait(  # a new node gets it a moment after it is there
             f"""title => {{
                 const widget = ({FIND})(title).widgets.find((widget) => widget.type === "el-panel");
-                widget.element.dataset.testid = `panel of ${{title}}`;
+                if (widget) widget.element.dataset.testid = `panel of ${{title}}`;
+                return Boolean(widget);
             }}""",
             title,
         )

@@ -284,9 +284,7 @@ Latent Space Manipulation*, with ComfyUI's own masks.""",
             "Checkpoint": (0, 60, 340, 120),
             "Picture to segment": (0, 260, 340, 380),
             "Picture as latent": (0, 720, 340, 80),
-            "Prompt": (420, 60, 400, 140),
-            "Positive prompt": (420, 280, 400, 120),
-            "Words": (420, 480, 400, 440),
+            "Prompt": (420, 60, 400, 420),
             "Cut into regions": (900, 60, 400, 780),
             "Masks as pictures": (900, 920, 400, 80),
             "Regions": (1380, 60, 420, 480),
@@ -294,7 +292,7 @@ Latent Space Manipulation*, with ComfyUI's own masks.""",
         },
         {
             "1 · Model and picture": (-20, -20, 380, 840),
-            "2 · Words for the regions": (400, -20, 440, 960),
+            "2 · Words for the regions": (400, -20, 440, 540),
             "3 · Regions": (880, -20, 440, 1040),
             "4 · Result": (1360, -20, 460, 1040),
         },
@@ -381,9 +379,9 @@ which may be a batch. Ten small perceptrons learn from the model's own features 
 change.
 
 **One picture** teaches little beyond its own colours and shapes; five to twenty teach what a thing is. Join them with
-*Batch Images* and their masks with *Batch Masks*. Up to four classes: `mask_2` to `mask_4`, with a name each.
+*Batch Images* and their masks with *Batch Masks*. Up to four classes: *mask_2* to *mask_4*, with a name each.
 
-**save_as** keeps what was learnt for other workflows: there *Find Regions* needs only its name in `file`, and the same
+**save_as** keeps what was learnt for other workflows: there *Find Regions* needs only its name in *file*, and the same
 checkpoint. **How uncertain**: where the perceptrons disagree; mark such places in a further picture.
 
 **To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint and pictures of the size it was trained on (128 × 128 for the

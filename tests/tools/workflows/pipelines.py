@@ -45,7 +45,9 @@ def fill_case(workflow: Workflow, case: Case, image: str, **sampler: float) -> W
 
 def fill_picture(workflow: Workflow, prompt: str, loader: str, image: str) -> Workflow:
     """Put the toy checkpoint, a prompt and an uploaded `image` (at the node `loader`) into a shipped workflow."""
-    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Prompt", value=prompt)
+    words = workflow.graph[workflow.node("Prompt")]["class_type"] == "ELPromptWords"
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name)
+    filled = filled.fill("Prompt", **{"text" if words else "value": prompt})
     for node in filled.graph.values():
         if node["class_type"] == "ELSegmentPicture":
             node["inputs"]["threshold"] = TOY_THRESHOLD

@@ -1,0 +1,90 @@
+"""Prompt with Words: its words follow the text while one types, before any run, in both renderers."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Locator, Route, expect
+
+from tests.tools.browser.front import SLOW, Front
+from tests.tools.comfyui.paths import TOY_CHECKPOINT
+
+WORDS = "Words"
+LIVE_WORDS = "**/explainable_latents/words"
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture
+def words(either_front: Front) -> Locator:
+    """The panel of a new node; nothing is ever run."""
+    either_front.page.route("**/api/prompt", lambda route: pytest.fail("something was run"))
+    either_front.clear()
+    either_front.add("ELPromptWords", WORDS, (200, 60))
+    return either_front.panel(WORDS)
+
+
+def type_prompt(front: Front, text: str) -> None:
+    """Put a text into the node's own box, by the keyboard."""
+    box = front.page.locator("textarea:visible")
+    box.fill("")
+    box.press_sequentially(text)
+
+
+def test_words_follow_what_is_typed_and_a_click_keeps_the_focus(either_front: Front, words: Locator):
+    front = either_front
+    expect(words.get_by_role("button", name="dog: subject")).to_be_visible()  # of the text that a new node has
+    type_prompt(front, "a cat in a forest")
+    expect(words.get_by_role("button", name="cat: subject")).to_be_visible()
+    expect(words.get_by_role("button", name="forest: scene")).to_be_visible()
+    expect(words.get_by_role("button", name="dog")).to_have_count(0)
+    front.shot(f"live-words-{'nodes2' if front.vue else 'classic'}")
+    with front.page.expect_response(LIVE_WORDS):
+        words.get_by_role("button", name="forest").press("Enter")
+    expect(words.get_by_role("button", name="forest: not used")).to_be_focused()
+    assert "forest" in front.value(WORDS, "override")
+
+
+def test_a_mistake_is_told_before_any_run(either_front: Front, words: Locator):
+    either_front.set(WORDS, override="<b>zebra</b>")
+    expect(words.get_by_text("'<b>zebra</b>' is not in the prompt")).to_be_visible()
+    expect(words.get_by_role("button", name="beach: scene")).to_be_visible()
+    either_front.set(WORDS, override="")
+    expect(words.get_by_text("is not in the prompt")).to_be_hidden()
+
+
+def test_a_late_answer_to_an_older_text_is_not_shown(either_front: Front, words: Locator):
+    expect(words.get_by_role("button", name="dog: subject")).to_be_visible()
+    late: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if "horse" in (route.request.post_data or ""):
+            late.append(route)
+        else:
+            route.continue_()
+
+    either_front.page.route(LIVE_WORDS, answer)
+    with either_front.page.expect_request(LIVE_WORDS):
+        either_front.set(WORDS, text="a horse on a road")
+    either_front.set(WORDS, text="a cat on a road")
+    expect(words.get_by_role("button", name="cat: subject")).to_be_visible()
+    with either_front.page.expect_response(LIVE_WORDS):
+        late[0].continue_()
+    with either_front.page.expect_response(LIVE_WORDS):  # an answer that is shown, after the one that must not be
+        either_front.set(WORDS, which="all things")
+    expect(words.get_by_role("button", name="cat: subject")).to_be_visible()
+    expect(words.get_by_role("button", name="horse")).to_have_count(0)
+
+
+def test_without_an_answer_the_words_are_those_of_the_last_run(either_front: Front):
+    front = either_front
+    front.page.route(LIVE_WORDS, lambda route: route.fulfill(status=503))
+    front.clear()
+    front.add("CheckpointLoaderSimple", "Checkpoint")
+    front.set("Checkpoint", ckpt_name=TOY_CHECKPOINT.name)
+    front.add("ELPromptWords", WORDS, (450, 60))
+    front.link("Checkpoint", 1, WORDS, "clip")
+    panel = front.panel(WORDS)
+    expect(panel.get_by_role("status")).to_have_text("Run once, then choose the words here.")
+    front.press_run()
+    expect(panel.get_by_role("button", name="beach: scene")).to_be_visible()
+    front.set(WORDS, text="a cat")
+    expect(panel.get_by_role("status")).to_contain_text("The prompt has changed")
