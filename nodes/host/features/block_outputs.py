@@ -34,6 +34,7 @@ class BlockOutputs:
         self.patcher = patcher
         self._family = family_of(patcher)
         self._blocks = tuple(blocks)
+        self._shape: tuple[int, ...] = ()
         self._found: dict[str, Tensor] | None = None
         self.left = 0
         patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, self._around_model)

@@ -57,11 +57,9 @@ def taught(
         samples.append(pixel_features(_in_order(found, recipe), points, encoded.size))
         targets.append(target)
     whole, target = torch.cat(samples), torch.cat(targets)
-    missing = [name for i, name in enumerate(recipe.names) if not (target == i).any()]
+    missing = [name for i, name in enumerate(recipe.names) if i and not (target == i).any()]
     if missing:
-        raise ValueError(
-            f"no pixel of the pictures is {', '.join(missing)} alone: each class needs some in one picture"
-        )
+        raise ValueError(f"no pixel of the pictures is {', '.join(missing)} alone: each mask has to mark some")
     perceptrons = trained(whole, target, len(recipe.names), seed, lambda done, of: report(of + done, 2 * of))
     counts = ", ".join(f"{name} {int((target == i).sum())}" for i, name in enumerate(recipe.names))
     made = Classifier(recipe, perceptrons, context.cpu(), None if pooled is None else pooled.cpu(), _mark(model))
