@@ -6,6 +6,7 @@ import io
 import json
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..comfyui.client import ComfyClient
@@ -20,9 +21,12 @@ SHORT = {"steps": 8, "manipulate_at": "2, 4"}
 
 
 def fill(front: Front, client: ComfyClient) -> None:
-    """Put the toy checkpoint and a toy picture into the open workflow, and shorten its run."""
+    """Put the toy checkpoint and a toy picture, whose mask is its subject, into the open workflow; shorten its run."""
     buffer = io.BytesIO()
-    Image.fromarray(CASE.picture().image).save(buffer, format="PNG")
+    picture = CASE.picture()
+    image = Image.fromarray(picture.image)
+    image.putalpha(Image.fromarray(np.where(picture.mask, 0, 255).astype(np.uint8)))
+    image.save(buffer, format="PNG")
     image = client.upload_image(buffer.getvalue(), "browser-reference.png")
     front.run("async () => { await app.refreshComboInNodes(); }")
     for title in front.titles("CheckpointLoaderSimple"):
