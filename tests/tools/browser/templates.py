@@ -16,6 +16,7 @@ from .front import Front
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 CASE = keep_the_context()[0]
+MIDDLE = [[64, 64]]  # a point of the picture
 # Widgets that make a run long, and what they are while the browser is tested.
 SHORT = {"steps": 8, "manipulate_at": "2, 4"}
 
@@ -33,6 +34,8 @@ def fill(front: Front, client: ComfyClient) -> None:
         front.set(title, ckpt_name=TOY_CHECKPOINT.name)
     for title in front.titles("LoadImage"):
         front.set(title, image=image)
+    for title in front.titles("ELFindPoints"):
+        front.set(title, points=json.dumps(MIDDLE))
     front.run(
         """short => {
             for (const node of app.graph.nodes) {
