@@ -164,4 +164,4 @@ def _word_outputs() -> list[io.Output]:
     ]
 
 
-NODES = [ELPromptWords, ELParseSubjects]
+NODES = [ELParseSubjects, ELPromptWords]
