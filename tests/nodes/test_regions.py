@@ -37,12 +37,18 @@ def segment(nodes, toy, latent, positive=None, **more):
     return nodes["ELSegmentPicture"].execute(**inputs)
 
 
+def lines_of(shown):
+    """The lines of the only text that was shown on the node; spaces at their ends are the host's Markdown."""
+    (text,) = shown
+    return [line.rstrip() for line in text.splitlines()]
+
+
 def test_a_batch_gives_label_maps_masks_and_lines(nodes, toy, latent, shown):
     out = segment(nodes, toy, latent)
     images, masks, text = out.result
     assert images.shape == (3, 128, 128, 3)
     assert images.dtype == masks.dtype == torch.float32
-    assert shown() == [text]
+    assert lines_of(shown()) == text.splitlines()
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 3
     lines = text.splitlines()
@@ -81,11 +87,8 @@ def test_a_picture_that_is_not_cut_says_what_to_do(nodes, toy, latent, shown):
     assert [line.split(", ")[0] for line in text.splitlines()] == [
         f"mask {i} (picture {i + 1}): 100.0%" for i in range(3)
     ]
-    (said,) = shown()
-    assert said.startswith(text)
-    assert said.endswith(
-        "3 of 3 pictures are one region: the attention of all places is alike at this threshold; lower it."
-    )
+    advice = "3 of 3 pictures are one region: the attention of all places is alike at this threshold; lower it."
+    assert lines_of(shown()) == [*text.splitlines(), advice]
 
 
 def test_with_the_prompts_words_regions_have_names(nodes, toy, latent):
