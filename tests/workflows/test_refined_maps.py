@@ -1,4 +1,4 @@
-"""*refine* of Capture Attention, Probe Attention and Mask from Attention on the real server."""
+"""*refine* of Capture Attention, Probe Attention, Mask from Attention and Abs-Grad-SAM Saliency on the real server."""
 
 from __future__ import annotations
 
@@ -69,6 +69,14 @@ def probed(client: ComfyClient, refine: int) -> Graph:
     return graph(client, f"{subject} on {CASE.scene}", probe=probe, **masks_of(["probe", 0], subject))
 
 
+def explained(client: ComfyClient, refine: int) -> Graph:
+    own = {"positive": ["prompt", 0], "latent": ["latent", 0], "subjects": ["words", 0], "noise_level": 0.5, "seed": 1}
+    how = {"polarity": "absolute", "definition": "Abs-Grad-SAM", "solver": "structured", "layer": "last"}
+    node_of = node("ELGradientSaliency", model=["model", 0], **own, **how, refine=refine, refine_layers="output")
+    subject = CASE.reference.subject
+    return graph(client, f"{subject} on {CASE.scene}", explained=node_of, **masks_of(["explained", 0], subject))
+
+
 def captured(client: ComfyClient, refine: int) -> Graph:
     own = {"subjects": ["words", 0], "start_percent": 0.0, "end_percent": 1.0}
     reading = {"attention": ["capture", 1], "samples": ["sampled", 0], "role": "all", "over_steps": "last"}
@@ -124,6 +132,13 @@ def test_a_word_of_a_picture_is_found_up_to_its_outline(client):
     plain, refined = (iou(mask(client.run(probed(client, refine))), truth) for refine in (0, 1))
     assert refined > plain + 0.1
     assert refined > 0.7
+
+
+def test_what_depends_on_a_word_is_found_up_to_its_outline(client):
+    truth = CASE.picture().mask
+    plain, refined = (iou(mask(client.run(explained(client, refine))), truth) for refine in (0, 1))
+    assert refined > plain + 0.05
+    assert refined > 0.6
 
 
 def test_a_capture_gives_the_same_picture_and_a_mask_of_what_was_drawn(client):
