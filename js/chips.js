@@ -7,15 +7,19 @@ import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from 
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output and of its saved properties:
-// { prompt, words: [{ text, nth, count, role, left_out }], absent: [words], unread: language }.
+// { prompt, choices: { override, parser, words, which }, words: [{ text, nth, count, role, left_out }],
+//   absent: [words], unread: language }.
 const KEY = "el_chips";
 // The server's message when a run fails on a mistake in `override`: the same entry, and the node's id.
 const FAILED = "explainable_latents.chips";
 const NODES = new Set(["ELParseSubjects", "ELPromptWords"]);
+// Nodes that put out what is typed into them, as it is: any other node with a text may compute its output from it.
+const TEXT_NODES = new Set(["PrimitiveNode", "PrimitiveString", "PrimitiveStringMultiline"]);
 // The server's route that reads a prompt before any run, the values that it needs, and how long after the last change
 // it is asked, in milliseconds.
 const ROUTE = "/explainable_latents/words";
-const ASKED = ["text", "override", "parser", "words", "which"];
+const CHOICES = ["override", "parser", "words", "which"];
+const ASKED = ["text", ...CHOICES];
 const PAUSE = 250;
 const HEIGHT = 124;
 const NEXT_ROLE = { "": "subject", subject: "scene", scene: "" };
@@ -97,9 +101,8 @@ class Chips {
     if (!this.isLinked("text")) return this.widget("text")?.value;
     if (!this.node.graph) return undefined; // a copy for the clipboard or for a subgraph
     const source = this.node.getInputNode(this.node.inputs.findIndex((input) => input.name === "text"));
-    const [widget, ...others] = source?.widgets ?? [];
-    const isTyped = typeof widget?.value === "string" && !source.inputs?.some((input) => input.link != null);
-    if (!isTyped || others.length) return undefined;
+    const widget = TEXT_NODES.has(source?.type) ? source.widgets?.[0] : undefined;
+    if (typeof widget?.value !== "string" || source.inputs?.some((input) => input.link != null)) return undefined;
     if (!this.followed.has(widget)) {
       this.followed.add(widget);
       afterCall(widget, "callback", () => this.changed());
@@ -110,7 +113,9 @@ class Chips {
   receive(words) {
     if (!words) return;
     store(this.node, KEY, words);
-    if (words.prompt === this.prompt()) this.live = undefined; // the run knows the encoder's tokens, too
+    // A run that was queued before the last change says less than the server; one after it knows the tokens, too.
+    const isCurrent = CHOICES.every((name) => words.choices[name] === this.widget(name)?.value);
+    if (isCurrent && words.prompt === this.prompt()) this.live = undefined;
     this.update();
   }
 

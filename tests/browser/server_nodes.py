@@ -1,4 +1,4 @@
-"""A node that gives as many maps as a long run does, without the run."""
+"""Nodes for tests: as many maps as a long run gives, without the run; a prompt that a node computes."""
 
 from __future__ import annotations
 
@@ -42,11 +42,25 @@ class TestSaliency(io.ComfyNode):
         )
 
 
+class TestPrompt(io.ComfyNode):
+    """A prompt that is computed from the only text of the node, as nodes with styles or wildcards do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestPrompt", category="tests", inputs=[io.String.Input("style")], outputs=[io.String.Output()]
+        )
+
+    @classmethod
+    def execute(cls, style: str) -> io.NodeOutput:
+        return io.NodeOutput(f"a {style} on the beach")
+
+
 class TestNodes(ComfyExtension):
     """What ComfyUI loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TestSaliency]
+        return [TestSaliency, TestPrompt]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

@@ -166,6 +166,7 @@ def test_chips_of_a_linked_prompt(either_front: Front):
     front.set("Prompt", value="a cat on the beach")
     front.link("Prompt", 0, WORDS, "text")
     assert front.value(WORDS, "text") == "a cat on the beach"  # the greyed box shows what is linked
+    expect(panel.get_by_role("button", name="dog")).to_have_count(0)  # the chips are those of the new prompt
     expect(panel.get_by_role("button", name="cat: subject")).to_be_visible()
     panel.get_by_role("button", name="cat").click()
     front.set("Prompt", value="a horse in a field")
@@ -174,6 +175,17 @@ def test_chips_of_a_linked_prompt(either_front: Front):
     front.press_run()
     expect(panel.get_by_role("alert")).to_contain_text("Not in this prompt, left out: cat, beach.")
     assert roles(panel) == {"1 horse": "subject", "4 field": "scene"}
+
+
+def test_a_prompt_that_another_node_computes_is_not_guessed_from_what_is_typed_there(front: Front):
+    panel = parsed(front)
+    front.add("TestPrompt", "Prompt", (100, 600))
+    front.set("Prompt", style="horse")
+    front.link("Prompt", 0, WORDS, "text")
+    front.press_run()
+    expect(panel.get_by_role("button", name="beach: scene")).to_be_visible()
+    assert roles(panel) == {"1 horse": "subject", "4 beach": "scene"}
+    assert front.value(WORDS, "text") == "a horse on the beach"
 
 
 def test_a_failed_run_refreshes_the_chips_and_says_how_to_clear(either_front: Front):

@@ -74,6 +74,24 @@ def test_a_late_answer_to_an_older_text_is_not_shown(either_front: Front, words:
     expect(words.get_by_role("button", name="horse")).to_have_count(0)
 
 
+def test_a_run_that_was_queued_before_a_change_does_not_replace_the_words_after_it(either_front: Front):
+    front = either_front
+    front.clear()
+    front.add("CheckpointLoaderSimple", "Checkpoint")
+    front.set("Checkpoint", ckpt_name=TOY_CHECKPOINT.name)
+    front.add("ELPromptWords", WORDS, (450, 60))
+    front.link("Checkpoint", 1, WORDS, "clip")
+    front.set(WORDS, text="a girl with a kite on a hill")
+    panel = front.panel(WORDS)
+    (shown,) = [output for output in front.press_run().values() if "el_chips" in output]
+    expect(panel.get_by_role("button", name="kite: left out")).to_be_visible()
+    front.set(WORDS, which="all things")
+    expect(panel.get_by_role("button", name="kite: subject")).to_be_visible()
+    front.run("shown => app.graph.nodes.find(node => node.type === 'ELPromptWords').onExecuted(shown)", shown)
+    expect(panel.get_by_role("button", name="girl: subject")).to_be_visible()
+    expect(panel.get_by_role("button", name="kite: subject")).to_be_visible()
+
+
 def test_without_an_answer_the_words_are_those_of_the_last_run(either_front: Front):
     front = either_front
     front.page.route(LIVE_WORDS, lambda route: route.fulfill(status=503))
