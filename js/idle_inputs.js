@@ -12,6 +12,10 @@ const IDLE = {
   outside_timestep: ["outside", (policy) => !isCached(policy)],
   smooth_size: ["smooth_sigma", (sigma) => sigma === 0],
   dilate_size: ["dilate_iterations", (times) => times === 0],
+  refine_layers: ["refine", (times) => times === 0],
+  part_count: ["parts", (kept) => kept !== "largest"],
+  points: ["parts", (kept) => kept !== "touching points"],
+  reading: ["look_for", (words) => !words.trim()],
 };
 
 function greyIdleInputs(node) {

@@ -9,6 +9,7 @@ const COLOURS = {
   EL_SALIENCY: "#f0e442",
   EL_MASKING: "#cc79a7",
   EL_REPORT: "#009e73",
+  EL_CLASSIFIER: "#d55e00",
 };
 
 /** Lets a table of colours by type have ours. A theme that is loaded later writes all types: none, or a colour. */

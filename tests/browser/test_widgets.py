@@ -28,23 +28,34 @@ def test_inputs_that_do_nothing_are_grey(either_front: Front):
     front.clear()
     front.add("ELMaskFromAttention", "Mask")
     front.add("ELMaskedLatentModel", "Patch", (500, 100))
-    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size"}
+    front.add("ELCaptureAttention", "Capture", (900, 100))
+    front.add("ELFindPoints", "Find", (900, 600))
+    later = {"refine_layers", "part_count", "points"}
+    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", *later}
+    front.set("Mask", refine=1, parts="largest")
+    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", "points"}
+    front.set("Mask", parts="touching points")
+    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", "part_count"}
+    front.set("Mask", refine=0, parts="all")
+    assert idle(front, "Capture") == {"refine_layers", "reading"}
+    front.set("Capture", refine=2, look_for="cat")
+    assert idle(front, "Capture") == idle(front, "Find") == set()
     front.set("Mask", rule="log-mean", smooth_sigma=1.5)
-    assert idle(front, "Mask") == {"dilate_size"}
+    assert idle(front, "Mask") == {"dilate_size", *later}
     front.set("Mask", rule="otsu")
-    assert idle(front, "Mask") == {"value", "dilate_size"}
+    assert idle(front, "Mask") == {"value", "dilate_size", *later}
     assert idle(front, "Patch") == {"inside_timestep", "outside_timestep"}
     front.set("Patch", inside="cached reference")
     assert idle(front, "Patch") == {"outside_timestep"}
     saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
     front.load(saved)
     assert idle(front, "Patch") == {"outside_timestep"}
-    assert idle(front, "Mask") == {"value", "dilate_size"}
+    assert idle(front, "Mask") == {"value", "dilate_size", *later}
 
 
 def test_each_of_our_sockets_has_its_own_colour(open_front: Callable[..., Front]):
     front = open_front(settings={"Comfy.ColorPalette": "light"})
-    types = ("EL_SUBJECTS", "EL_ATTENTION", "EL_SALIENCY", "EL_MASKING", "EL_REPORT")
+    types = ("EL_SUBJECTS", "EL_ATTENTION", "EL_SALIENCY", "EL_MASKING", "EL_REPORT", "EL_CLASSIFIER")
     links = front.run("types => types.map((type) => app.canvas.constructor.link_type_colors[type])", types)
     slots = front.run("types => types.map((type) => app.canvas.default_connection_color_byType[type])", types)
     style = "getComputedStyle(document.documentElement)"
