@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from comfy_api.latest import io
@@ -141,9 +142,9 @@ class ELFindRegions(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str = "", **_: Any) -> int | str:
-        """A new value when the saved classifier is another one."""
-        return version_of(file)
+    def fingerprint_inputs(cls, file: str | None = None, **_: Any) -> float | str:
+        """A new value when the saved classifier is another one; always where another node gives the file's name."""
+        return math.nan if file is None else version_of(file)
 
     @classmethod
     def execute(cls, model: Any, vae: Any, pictures: Any, file: str, classifier: Any = None) -> io.NodeOutput:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..attention.model_call import OURS
 from ..compiled import uncompiled
-from ..families.family import family_of
-from ..patch_names import patch_name
+from ..families.family import family_of, network_of
+from ..patch_names import patch_name, replaced_parts
 from .early_exit import may_leave
 
 WRAPPER_KEY = OURS + "features"
@@ -36,6 +36,7 @@ class BlockOutputs:
         self._blocks = tuple(blocks)
         self._shape: tuple[int, ...] = ()
         self._found: dict[str, Tensor] | None = None
+        self._called = False
         self.left = 0
         patcher.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, self._around_model)
 
@@ -43,18 +44,24 @@ class BlockOutputs:
         """The blocks' outputs in the one model call that `call` makes, averaged over its rows: float32 [C,h,w].
 
         shape: of the latents of the call, [rows,C,H,W]: the same picture with several noises. Raises ValueError where
-        the call did not happen, or not once for these whole latents, and for outputs that are not finite.
+        the call did not happen, or not once for these whole latents, for blocks that did not run, and for outputs that
+        are not finite.
         """
-        self._shape, self._found = tuple(shape), {}
+        self._shape, self._found, self._called = tuple(shape), {}, False
         try:
             call()
             found = self._found
         finally:
             self._found = None
-        if not found:
+        if not self._called:
             raise ValueError(
                 "the model was not called: the positive conditioning is not active at this noise level (a timestep "
                 "range); connect one that is, or choose another noise level"
+            )
+        if missing := [name for name in self._blocks if name not in found]:
+            raise ValueError(
+                f"block {', '.join(missing)} was not computed where it could be seen, but left out or computed by "
+                f"{replaced_parts(network_of(self.patcher))}. Connect the model without that node"
             )
         for name, features in found.items():
             if not features.isfinite().all():
@@ -77,6 +84,7 @@ class BlockOutputs:
         if found is None:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         self._require_whole(x, transformer_options)
+        self._called = True
         leave = may_leave(executor.class_obj, control, transformer_options, self.patcher.model_options)
 
         def see(name: str, output: Tensor) -> None:
@@ -94,7 +102,7 @@ class BlockOutputs:
 
     def _require_whole(self, x: Tensor, options: dict) -> None:
         """Raise ValueError unless these are all rows of the call and its whole latents, for the first time."""
-        if self._found or len(options["cond_or_uncond"]) > 1:
+        if self._called or len(options["cond_or_uncond"]) > 1:
             raise ValueError(
                 "several conditionings are combined: features are read for one prompt of the whole picture. Connect "
                 "the conditioning of a single CLIP Text Encode"

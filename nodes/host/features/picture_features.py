@@ -81,8 +81,10 @@ class Encoded:
 def encode(vae: Any, pictures: Tensor) -> Encoded:
     """IMAGE [B,H,W,C] as latents. The middle is cut out, as the host's encoder does.
 
-    Raises ValueError for pictures smaller than one latent pixel.
+    Raises ValueError for pictures smaller than one latent pixel, and without a VAE.
     """
+    if vae is None:  # what the host's loader gives then
+        raise ValueError("the connected VAE is empty: the checkpoint has none. Load one with Load VAE and connect that")
     scale = vae.spacial_compression_encode()
     height, width = (side // scale * scale for side in pictures.shape[1:3])
     if not height or not width:

@@ -295,6 +295,14 @@ def test_values_that_are_not_finite_are_an_error(comfy):
         read(random_unet("SD15", weights=weights), ["output.0"], noise(1))
 
 
+def test_a_node_that_leaves_the_blocks_out_is_an_error(comfy):
+    model = random_unet()
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    model.add_wrapper_with_key(kind, "cached", lambda executor, x, *args, **kwargs: torch.zeros_like(x))
+    with pytest.raises(ValueError, match=r"block output\.0 was not computed where it could be seen"):
+        read(model, ["output.0"], noise(1))
+
+
 def reader(model, noises=3, levels=(0.3,), seed=5):
     return FeatureReader(model, conditioning(1), ("output.1",), levels, noises, seed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from explainable_latents.nodes.host.features.classifier import Classifier, file_of, version_of
 from explainable_latents.nodes.host.features.picture_features import chosen_blocks
 from explainable_latents.nodes.host.features.teaching import found_regions, named_masks, taught
+from explainable_latents.nodes.teaching import ELFindRegions
 from tests.host.unets import conditioning, random_unet
 from tests.tools.toy_world.pictures import Kind, make_picture
 
@@ -148,6 +150,14 @@ def test_what_is_saved_finds_the_same_again(pack, output):
     assert version_of("my dogs") != before
     assert version_of("") == ""
     assert version_of("no such") == "none"
+    assert ELFindRegions.fingerprint_inputs(file="my dogs") == version_of("my dogs")
+    # what the host knows of a name that another node gives: without a value of its own the file could be an older one
+    assert math.isnan(ELFindRegions.fingerprint_inputs(file=None))
+
+
+def test_a_checkpoint_without_a_vae_is_named(pack):
+    with pytest.raises(ValueError, match="the connected VAE is empty"):
+        found_regions(pack.model, None, PICTURES, pack.dogs)
 
 
 def test_another_model_is_an_error_and_the_same_in_another_precision_is_not(pack, comfy):
