@@ -36,8 +36,12 @@ def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
     """Return the tokens of the prompt for each encoder of a connected CLIP, each with its span of characters.
 
     clip: the host's CLIP object. Keys are the host's ("l", "g", "h", "t5xxl"). Raises ValueError for a prompt that is
-    too long or nested too deep, and for an encoder whose token positions cannot be found exactly.
+    too long or nested too deep, and for an encoder whose token positions cannot be found exactly or that is not there.
     """
+    if clip is None:  # what the host's loader gives then
+        raise ValueError(
+            "the connected CLIP is empty: the checkpoint has no text encoder. Load one with Load CLIP and connect that"
+        )
     check_prompt(prompt)
     plain = plain_text(prompt)
     outer = copy.copy(clip.tokenizer)

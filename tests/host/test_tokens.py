@@ -353,3 +353,8 @@ def test_an_encoder_that_wraps_the_prompt_in_a_template_is_refused(comfy):
     clip.tokenizer, clip.tokenizer_options = Templated(), {}
     with pytest.raises(ValueError, match=r"would be a guess\. Supported: SD 1\.x"):
         tokenize(clip, "a dog")
+
+
+def test_a_checkpoint_without_a_text_encoder_is_named():
+    with pytest.raises(ValueError, match="the checkpoint has no text encoder"):
+        tokenize(None, "a dog")

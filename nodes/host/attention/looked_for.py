@@ -13,6 +13,7 @@ from ...core.attention.looked_for import READINGS, SCORES, SOFTMAX, appended_att
 from ...core.attention.probabilities import token_attention
 from ...core.choices import one_of
 from ...core.words.looked_for import read_looked_for
+from ...core.words.named_words import SEPARATORS
 from ...core.words.subjects import LOOKED_FOR, Subject, Subjects
 from ..tokens import tokenize
 from .arrangement import Place
@@ -46,7 +47,7 @@ def encode_looked_for(clip: Any, subjects: Subjects, text: str, reading: str) ->
     ValueError without a CLIP, for one that is not a UNet's or has a schedule, and for words without tokens.
     """
     one_of("reading", reading, READINGS)
-    if not text.replace(",", " ").strip():
+    if not any(word.strip() for word in SEPARATORS.split(text)):
         return None
     if clip is None:
         raise ValueError(
@@ -54,6 +55,8 @@ def encode_looked_for(clip: Any, subjects: Subjects, text: str, reading: str) ->
             "prompt, or empty look_for"
         )
     inside, absent = read_looked_for(text, subjects, tokenize(clip, subjects.prompt))
+    if not inside and not absent:
+        return None
     vectors = [_encoded(clip, label, typed) for label, typed in absent.items()]
     return LookedFor(
         (*(item.text for item in inside), *absent),

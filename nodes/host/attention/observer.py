@@ -97,7 +97,10 @@ class AttentionCapture:
         roles = [item.role for item in self.subjects.items] + [LOOKED_FOR] * found
         picked = tuple(i for i, each in enumerate(roles) if role in ("all", each))
         if not picked and role == LOOKED_FOR:
-            raise ValueError("nothing was looked for: type words into look_for of Capture Attention")
+            raise ValueError(
+                "nothing was looked for: type words into look_for of Capture Attention. A word that is a subject or "
+                "the scene already has its map there"
+            )
         if not picked:
             self.subjects.with_role(role)
         return picked

@@ -373,9 +373,10 @@ def test_a_clip_with_a_schedule_is_named(comfy, model, toy):
         observe(model.clone(), SUBJECTS, clip=scheduled, look_for="cat")
 
 
-def test_nothing_is_looked_for_in_an_empty_text(model, toy):
+@pytest.mark.parametrize("text", [" , ", "，、", "(), dog"])
+def test_without_a_word_of_its_own_nothing_is_looked_for(model, toy, text):
     patcher = model.clone()
-    capture = observe(patcher, SUBJECTS, look_for=" , ")
+    capture = observe(patcher, SUBJECTS, clip=toy.clip if "dog" in text else None, look_for=text, refine=1)
     made = sample(patcher, 1)
     assert capture.latest().labels == ("dog", "beach")
     with pytest.raises(ValueError, match="nothing was looked for: type words into look_for"):
