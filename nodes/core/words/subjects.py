@@ -19,9 +19,9 @@ class Subject:
     """One word or phrase of the prompt.
 
     text: as it stands in the prompt, without weights. role: "subject" or "scene"; or "looked for", if it is no subject
-    of the prompt but maps of it are wanted. span: characters [start, end) of the
-    prompt as typed. tokens: encoder key of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its
-    tokens in the sequence that the encoder emits, chunks one after another (chunk * 77 + i for CLIP).
+    of the prompt but maps of it are wanted. span: characters [start, end) of the prompt as typed. tokens: encoder key
+    of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its tokens in the sequence that the
+    encoder emits, chunks one after another (chunk * 77 + i for CLIP).
     """
 
     text: str
@@ -84,7 +84,7 @@ class Subjects:
             wanted = "subject or scene" if role == "all" else role
             raise ValueError(
                 f"The prompt '{shorten(self.prompt)}' has no {wanted}; found: {found}. "
-                "Name the words yourself in 'override' of Parse Subjects, or choose another role."
+                "Name the words yourself in 'override' of Parse Subjects or Prompt with Words, or choose another role."
             )
         return replace(self, items=items)
 

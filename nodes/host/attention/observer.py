@@ -148,7 +148,7 @@ def observe(
     looked = encode_looked_for(clip, subjects, look_for, reading)
     tokens = subjects.positions() + (looked.inside if looked else ())
     if not tokens and not looked:
-        raise ValueError("there is no subject to capture: name one in 'override' of Parse Subjects")
+        raise ValueError("no subject to capture: name one in 'override' of Parse Subjects or Prompt with Words")
     words = None if share == SHARES[0] else subjects.word_positions()
     prompt = None if positive is None else contexts_of(positive)
     selection = select_layers(cross_attention_layers(patcher), layers)

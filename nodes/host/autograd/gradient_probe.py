@@ -79,7 +79,7 @@ class GradientProbe:
         self._named = NamedTokens(subjects.positions())
         self._distinct = len(set().union(*self._named.tokens))
         if not self._named.tokens:
-            raise ValueError("there is no subject: name one in 'override' of Parse Subjects")
+            raise ValueError("there is no subject: name one in 'override' of Parse Subjects or Prompt with Words")
         self._prompt = None if prompt is None else contexts_of(prompt)
         self._polarity, self._solver = polarity, solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio

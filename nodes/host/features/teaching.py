@@ -90,8 +90,8 @@ def found_regions(
     """The taught regions of pictures IMAGE [B,H,W,C].
 
     Returns MASK [S·B,H,W] of 0 and 1, all pictures of the first name before those of the second; how uncertain every
-    pixel is, MASK [B,H,W] in 0..1; and the S names, separated by
-    commas, `rest` not among them. Raises ValueError as `Classifier.reader`.
+    pixel is, MASK [B,H,W] in 0..1; and the S names, separated by commas, `rest` not among them. Raises ValueError as
+    `Classifier.reader`.
     """
     encoded, names = encode(vae, pictures), classifier.recipe.names
     report, device = progress_bar(), get_torch_device()
