@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -36,8 +37,10 @@ def open_template(front: Front, name: str) -> None:
     if not pack.is_visible():
         dialog.get_by_text("Extensions", exact=True).click()
     pack.click()
+    # cards and their pictures are loaded when they come into view
+    dialog.get_by_test_id(re.compile("^template-workflow-")).last.scroll_into_view_if_needed()
     card = dialog.get_by_test_id(f"template-workflow-{name}")
-    card.wait_for()
+    card.scroll_into_view_if_needed()
     front.wait(
         "name => [...document.querySelectorAll('[role=dialog] img')].some(i => i.alt === name && i.naturalWidth > 0)",
         name,
