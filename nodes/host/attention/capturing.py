@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor
 from ...core.attention.aggregate import added
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
-from ..compiled import as_written, hidden_by_compilation, uncompiled
+from ..compiled import as_written, hidden_by_compilation
 from ..families.family import Family
 from ..sampling.runs import Runs
 from .captured_run import CapturedRun, of_all_layers
@@ -134,9 +133,7 @@ class Observer:
     ) -> list[Tensor]:
         """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
         with evaluating(self._call, conds):
-            captured = self._call is not None and self._call.index is not None
-            with uncompiled() if captured else nullcontext():
-                return executor(model, conds, *args, **kwargs)
+            return executor(model, conds, *args, **kwargs)
 
     def around_model(
         self,

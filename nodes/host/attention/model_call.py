@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.attention.aggregate import PlacedMaps, compose, resize
+from ..compiled import uncompiled
 from .positives import Positives, PromptRows
 
 # The names of everything that this pack installs on models and puts into their options begin like this.
@@ -73,12 +74,14 @@ def evaluating(call: ModelCall | None, conds: list) -> Iterator[None]:
 
     The list is not found by its place: guiders order the lists differently, and guidance nodes evaluate the positive or
     the negative list alone a second time (PAG, SAG). Only the first evaluation of the guider's positive list counts.
+    It runs uncompiled, so that its attention can be read.
     """
     if call is not None and not call.evaluated:
         call.index = call.positives.among(conds)
         call.evaluated = call.index is not None
     try:
-        yield
+        with uncompiled() if call is not None and call.index is not None else nullcontext():
+            yield
     finally:
         if call is not None:
             call.index = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ...core.attention.place_maps import PlaceMaps
 from ...core.gradients.definition import Progress
-from ..compiled import as_written, uncompiled
+from ..compiled import as_written
 from ..families.family import family_of, network_of
 from ..families.sites import SELF, Site
 from ..patch_names import replaced_parts
@@ -128,9 +127,7 @@ class PlaceProbe:
     ) -> list[Tensor]:
         """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
         with evaluating(self._call, conds):
-            looking = self._call is not None and self._call.index is not None
-            with uncompiled() if looking else nullcontext():
-                return executor(model, conds, *args, **kwargs)
+            return executor(model, conds, *args, **kwargs)
 
     def _around_model(
         self,

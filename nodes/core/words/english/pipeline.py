@@ -33,7 +33,14 @@ def tag_text(text: str, parser: str) -> tuple[Doc, str]:
             "parser is 'spacy', but no English spaCy model is installed. Install one into ComfyUI's Python with "
             "'python -m spacy download en_core_web_sm', or choose 'auto' or 'rules'."
         )
-    return (rules_pipeline() if name is None else model_pipeline(name))(text), name or "rules"
+    return _tagged(rules_pipeline() if name is None else model_pipeline(name), text), name or "rules"
+
+
+@lru_cache(maxsize=1)
+def _tagged(pipeline: Language, text: str) -> Doc:
+    """Tag a text, and keep the last one: it is read for the main subject and for all things, with and without named
+    words. Nothing changes a tagged text."""
+    return pipeline(text)
 
 
 def installed_model() -> str | None:

@@ -113,3 +113,19 @@ def test_spacy_is_not_imported_before_the_first_prompt():
         "assert 'spacy' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, timeout=120)
+
+
+def test_a_prompt_is_tagged_once_for_all_that_is_read_from_it(monkeypatch):
+    nlp, tagged = pipeline.rules_pipeline(), []
+
+    def counting(text):
+        tagged.append(text)
+        return nlp(text)
+
+    monkeypatch.setattr(pipeline, "rules_pipeline", lambda: counting)
+    for override, which in (("", "main subject"), ("", "all things"), ("scene: dog", "main subject")):
+        parse("a dog beside a kite on the beach", {}, override, "rules", which=which)
+    assert tagged == ["a dog beside a kite on the beach"]
+    parse("a cat", {}, parser="rules")
+    parse("a dog beside a kite on the beach", {}, parser="rules")
+    assert len(tagged) == 3
