@@ -202,6 +202,8 @@ class Chips {
   }
 
   toggle(index) {
+    const prompt = this.prompt();
+    if (prompt !== undefined && prompt !== this.shown.prompt) return; // a word of another prompt
     const role = NEXT_ROLE[rolesOf(this.words, this.override)[index]];
     this.write(withRole(this.words, this.override, index, role));
   }
