@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
 
 from explainable_latents.nodes.core.words.english import pipeline
 from explainable_latents.nodes.core.words.parsing import parse
@@ -115,14 +118,23 @@ def test_spacy_is_not_imported_before_the_first_prompt():
     subprocess.run([sys.executable, "-c", code, str(ROOT)], check=True, timeout=120)
 
 
-def test_a_prompt_is_tagged_once_for_all_that_is_read_from_it(monkeypatch):
-    nlp, tagged = pipeline.rules_pipeline(), []
+@pytest.fixture
+def tagged() -> Iterator[list[str]]:
+    """Every text that goes through the rules while a test runs."""
+    texts = []
 
-    def counting(text):
-        tagged.append(text)
-        return nlp(text)
+    @Language.component("texts_that_are_tagged")
+    def note(doc: Doc) -> Doc:
+        texts.append(doc.text)
+        return doc
 
-    monkeypatch.setattr(pipeline, "rules_pipeline", lambda: counting)
+    rules = pipeline.rules_pipeline()
+    rules.add_pipe("texts_that_are_tagged")
+    yield texts
+    rules.remove_pipe("texts_that_are_tagged")
+
+
+def test_a_prompt_is_tagged_once_for_all_that_is_read_from_it(tagged):
     for override, which in (("", "main subject"), ("", "all things"), ("scene: dog", "main subject")):
         parse("a dog beside a kite on the beach", {}, override, "rules", which=which)
     assert tagged == ["a dog beside a kite on the beach"]
