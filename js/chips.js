@@ -12,7 +12,7 @@ import { translated } from "./texts.js";
 const KEY = "el_chips";
 // The server's message when a run fails on a mistake in `override`: the same entry, and the node's id.
 const FAILED = "explainable_latents.chips";
-const NODES = new Set(["ELParseSubjects", "ELPromptWords"]);
+const NODES = new Set(["ELParseSubjects", "ELPromptWords", "ELShowAttention"]);
 // Nodes that put out what is typed into them, as it is: any other node with a text may compute its output from it.
 const TEXT_NODES = new Set(["PrimitiveNode", "PrimitiveString", "PrimitiveStringMultiline"]);
 // The server's route that reads a prompt before any run, the values that it needs, and how long after the last change

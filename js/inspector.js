@@ -1,13 +1,15 @@
-/** The inspector under Saliency Overlay: the words ranked at a place, each word's map, step by step. */
+/** The inspector under Saliency Overlay and Show Attention: the words ranked at a place, each word's map, step by step. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import "./chips.js"; // on a node with both, the words stand above the maps
 import { Maps } from "./maps.js";
 import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { file, type }, and of its saved properties, where the user's choices are added.
 const KEY = "el_inspector";
+const NODES = new Set(["ELSaliencyOverlay", "ELShowAttention"]);
 const [EMPTY_HEIGHT, HEIGHT, WIDTH] = [54, 340, 340];
 const SIDE = 512; // longer side of the canvas in pixels
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -291,6 +293,6 @@ class Inspector {
 app.registerExtension({
   name: "explainable_latents.inspector",
   nodeCreated(node) {
-    if (node.comfyClass === "ELSaliencyOverlay") new Inspector(node);
+    if (NODES.has(node.comfyClass)) new Inspector(node);
   },
 });

@@ -15,7 +15,7 @@ const OWN_KEYS = new Set([
   "Backspace",
 ]);
 
-const PANEL = "el-panel"; // the type of our widgets
+const PANEL = "el-panel"; // the type of our widgets; a node may have several, each with a name of its own
 let nextFrame;
 
 /** Creates an element. `on`: listeners by event; other options become attributes. `text` is never read as markup. */
@@ -36,6 +36,7 @@ export function createElement(tag, { text, on = {}, ...attributes } = {}, ...chi
  */
 export function addPanel(node, name, root, height) {
   root.classList.add("el-panel");
+  root.dataset.panel = name;
   root.addEventListener("keydown", (event) => {
     if (OWN_KEYS.has(event.key) && !event.ctrlKey && !event.metaKey) event.stopPropagation();
   });
@@ -58,7 +59,8 @@ function putPanelsInPlace() {
   for (const shown of document.querySelectorAll(".el-panel")) {
     const id = shown.closest("[data-node-id]")?.dataset.nodeId;
     const node = id === undefined ? null : app.canvas.graph?.getNodeById(id);
-    const panel = node?.widgets?.find((widget) => widget.type === PANEL)?.element;
+    const isThis = (widget) => widget.type === PANEL && widget.name === shown.dataset.panel;
+    const panel = node?.widgets?.find(isThis)?.element;
     if (panel && panel !== shown) shown.replaceWith(panel);
   }
 }

@@ -14,6 +14,7 @@ from . import (
     model_patches,
     regions,
     sampling,
+    show_attention,
     teaching,
     words,
 )
@@ -30,5 +31,5 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        files = words, masks, sampling, model_patches, *perceiving
+        files = words, show_attention, masks, sampling, model_patches, *perceiving
         return [node for file in files for node in file.NODES]

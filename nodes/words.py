@@ -7,12 +7,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.words.english.pipeline import PARSERS
-from .core.words.parsing import EXTENTS, SELECTIONS, table
+from .core.words.parsing import SELECTIONS, table
 from .core.words.subjects import joined_text
 from .host.parsed_words import parse_and_show
 from .host.same_prompt import ParsedPrompt
 from .host.tokens import encode
+from .prompt_inputs import extent_input, override_input, parser_input, selection_input
 from .sockets import CATEGORY, Subjects
 
 
@@ -38,10 +38,10 @@ class ELParseSubjects(io.ComfyNode):
                     default="a dog on the beach",
                     tooltip="The prompt, exactly the same text as in CLIP Text Encode.",
                 ),
-                _parser_input(),
-                _override_input(),
-                _extent_input(),
-                _selection_input(),
+                parser_input(),
+                override_input(),
+                extent_input(),
+                selection_input(),
             ],
             outputs=_word_outputs(),
         )
@@ -78,10 +78,10 @@ class ELPromptWords(io.ComfyNode):
                     default="a dog on the beach",
                     tooltip="The prompt, with weights, escapes and embeddings as CLIP Text Encode takes them.",
                 ),
-                _override_input(),
-                _parser_input(advanced=True),
-                _extent_input(),
-                _selection_input(),
+                override_input(),
+                parser_input(advanced=True),
+                extent_input(),
+                selection_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -108,52 +108,6 @@ def _words_of(
     subjects = replace(named, source=ParsedPrompt(clip, text))
     outputs = subjects, joined_text(named.items, "subject"), joined_text(named.items, "scene")
     return outputs, {**ui.PreviewText(table(named)).as_dict(), "el_chips": [chips]}
-
-
-def _parser_input(advanced: bool = False) -> io.Input:
-    return io.Combo.Input(
-        "parser",
-        options=list(PARSERS),
-        default=PARSERS[0],
-        tooltip="rules: built-in English word lists and rules. spacy: an installed English spaCy model. "
-        "auto: the spaCy model if one is installed, but rules for lists of tags.",
-        advanced=advanced or None,
-    )
-
-
-def _override_input() -> io.Input:
-    return io.String.Input(
-        "override",
-        default="",
-        tooltip="Words or phrases of the prompt to use instead of those that the parser finds, separated "
-        "by commas: dog, red car. dog#2 is only the second dog; without a number every occurrence counts. "
-        "scene: beach names the scene, not: ball is left out, cat? is used only if the prompt has it.",
-    )
-
-
-def _extent_input() -> io.Input:
-    return io.Combo.Input(
-        "words",
-        options=list(EXTENTS),
-        default=EXTENTS[0],
-        advanced=True,
-        tooltip="What stands for a subject: its head noun (dog), as in the paper, or the whole phrase "
-        "with its adjectives (small white dog).",
-    )
-
-
-def _selection_input() -> io.Input:
-    """Optional, since Parse Subjects of 0.1.0 does not have it."""
-    return io.Combo.Input(
-        "which",
-        options=list(SELECTIONS),
-        default=SELECTIONS[0],
-        optional=True,
-        advanced=True,
-        tooltip="Which things become subjects. main subject: what the prompt is a picture of, and what "
-        "'and' joins to it (a dog and a cat). all things: every thing that is mentioned (also the ball "
-        "they play with).",
-    )
 
 
 def _word_outputs() -> list[io.Output]:

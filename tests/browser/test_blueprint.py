@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import json
 
-from tests.tools.browser.blueprint import FILE, NAME, SOURCE, make
-from tests.tools.browser.front import Front
-from tests.tools.browser.templates import fill
+from playwright.sync_api import expect
+
+from tests.tools.browser.blueprint import FILE, NAME, make
+from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.templates import CASE, fill
 from tests.tools.comfyui.client import ComfyClient
 
+expect.set_options(timeout=SLOW)
 
-def test_it_is_one_node_that_runs(front: Front, client: ComfyClient):
+
+def test_with_three_more_nodes_it_changes_the_subject_and_shows_its_masks(either_front: Front, client: ComfyClient):
+    front = either_front
     assert FILE.is_file()
     front.clear()
     front.add_from_search(NAME)
     assert front.run("app.graph.nodes.map((node) => node.title)") == [NAME]
-    front.add("CheckpointLoaderSimple", "Checkpoint")
-    front.add("LoadImage", "Picture")
-    front.add("PreviewImage", "Result")
+    front.add("CheckpointLoaderSimple", "Checkpoint", (40, 60))
+    front.add("LoadImage", "Picture", (40, 300))
+    front.add("PreviewImage", "Result", (900, 60))
     for output, name in enumerate(("model", "clip", "vae")):
         front.link("Checkpoint", output, NAME, name)
-    front.link("Picture", 0, NAME, "pixels")
-    outputs = front.run("name => app.graph.nodes.find((node) => node.title === name).outputs.map((o) => o.name)", NAME)
-    front.link(NAME, outputs.index("IMAGE"), "Result", "images")
+    front.link("Picture", 0, NAME, "reference")
+    front.link(NAME, 0, "Result", "images")
+    assert front.run("app.graph.nodes.length") == 4
     fill(front, client)
+    front.set(NAME, prompt=CASE.prompt)
     made = front.press_run()
-    assert [len(output["images"]) for output in made.values() if "images" in output] == [1]
-    front.shot("blueprint")
+    pictures = [output["images"] for output in made.values() if "images" in output]
+    assert sorted(map(len, pictures)) == [1, 2]  # the result, and the masks of steps 2 and 4
+    faces = "name => app.graph.nodes.find((node) => node.title === name).widgets.map((widget) => widget.name)"
+    assert front.run(faces, NAME)[:4] == ["prompt", "words", "role", "negative prompt"]
+    place = "name => { app.graph.nodes.find((node) => node.title === name).pos = [450, 60]; }"
+    front.run(place, NAME)
+    front.look_at(NAME, 0.8)
+    if front.vue:
+        node = front.page.locator("[data-node-id]").filter(has_text=NAME)
+        expect(node.locator("img").first).to_be_visible()
+    front.shot(f"blueprint-{'nodes2' if front.vue else 'classic'}")
 
 
 def test_it_is_what_the_workflow_would_give_now(front: Front):
@@ -36,4 +51,4 @@ def test_it_is_what_the_workflow_would_give_now(front: Front):
         (subgraph,) = made["definitions"]["subgraphs"]
         return sorted((node["title"], node["type"], str(node.get("widgets_values"))) for node in subgraph["nodes"])
 
-    assert core(json.loads(FILE.read_text(encoding="utf-8"))) == core(make(front)), f"run `make blueprint` ({SOURCE})"
+    assert core(json.loads(FILE.read_text(encoding="utf-8"))) == core(make(front)), "run `make blueprint`"

@@ -26,13 +26,13 @@ def nodes(comfy) -> dict[str, Any]:  # noqa: F811
 
 @pytest.fixture(scope="session")
 def toy(comfy, toy_checkpoint) -> SimpleNamespace:  # noqa: F811
-    """The toy checkpoint's model and VAE, with a prompt, an empty one, and the prompt's words."""
+    """The toy checkpoint's model, CLIP and VAE, with a prompt, an empty one, and the prompt's words."""
     from explainable_latents.nodes.host.tokens import tokenize
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(toy_checkpoint))
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
     subjects = parse(PROMPT, tokenize(clip, PROMPT))
-    return SimpleNamespace(model=model, vae=vae, positive=positive, negative=negative, subjects=subjects)
+    return SimpleNamespace(model=model, clip=clip, vae=vae, positive=positive, negative=negative, subjects=subjects)
 
 
 @pytest.fixture

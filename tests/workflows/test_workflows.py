@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from tests.tools.comfyui.client import Progress
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.toy_world.cases import keep_the_context, keep_the_subject
-from tests.tools.toy_world.judge import load_judge
+from tests.tools.toy_world.judge import judge_images, load_judge
 from tests.tools.workflows.graphs import ROOT, Workflow
 from tests.tools.workflows.layout import WIDGETS, described_inputs
 from tests.tools.workflows.pages import PAGES
@@ -190,6 +191,38 @@ def test_mistakes_reach_the_user_and_the_server_lives_on(client, title, inputs, 
     with pytest.raises(ComfyError, match=words):
         client.run(filled.graph)
     assert client.stats()["system"]
+
+
+def test_a_generation_shows_its_own_attention(client):
+    """The picture is that of the stock nodes; the subject's map is where a judge network finds the subject in it."""
+    workflow = Workflow.shipped("11_show_attention")
+    filled = workflow.fill("Checkpoint", ckpt_name="toy.safetensors").fill("Empty latent", width=128, height=128)
+    title = "Prompt, sampler and attention"
+    graph = filled.fill(title, text=CASE.prompt, seed=CASE.seed).graph
+    graph["numbers"] = {"class_type": "TestNumbers", "inputs": {"saliency": [workflow.node(title), 2]}}
+    result = client.run(graph)
+    (picture,) = result.images(workflow.node("Result"))
+    given = graph[workflow.node(title)]["inputs"]
+    prompts = {
+        name: {"class_type": "CLIPTextEncode", "inputs": {"clip": given["clip"], "text": text}}
+        for name, text in (("positive", given["text"]), ("negative", given["negative"]))
+    }
+    settings = ("model", "seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "latent_image")
+    sampler = {name: given[name] for name in settings} | {name: [name, 0] for name in prompts}
+    stock = {
+        **{node_id: graph[node_id] for node_id in (given["model"][0], given["latent_image"][0])},
+        **prompts,
+        "sampler": {"class_type": "KSampler", "inputs": sampler},
+        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sampler", 0], "vae": given["vae"]}},
+        "result": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
+    }
+    (expected,) = client.run(stock).images("result")
+    assert picture.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 255
+    _, _, found = judge_images(load_judge(), pixels)
+    values = torch.tensor(json.loads(result.text("numbers"))[CASE.subject.split()[-1]]).view(1, 1, 16, 16)
+    map_of_subject = torch.nn.functional.interpolate(values, size=(128, 128))[0, 0]
+    assert map_of_subject[found[0]].mean() > 1.5 * map_of_subject[~found[0]].mean()
 
 
 def test_a_picture_is_cut_into_regions_of_which_one_is_its_subject(client):

@@ -215,17 +215,18 @@ class Front:
             [title, scale],
         )
 
-    def panel(self, title: str) -> Locator:
-        """Our panel on a node, when it is shown."""
+    def panel(self, title: str, name: str | None = None) -> Locator:
+        """Our panel on a node, when it is shown; its name only where a node has several."""
         self.wait(  # a new node gets it a moment after it is there
-            f"""title => {{
-                const widget = ({FIND})(title).widgets.find((widget) => widget.type === "el-panel");
-                if (widget) widget.element.dataset.testid = `panel of ${{title}}`;
+            f"""([title, name, id]) => {{
+                const isIt = (widget) => widget.type === "el-panel" && (!name || widget.name === name);
+                const widget = ({FIND})(title).widgets.find(isIt);
+                if (widget) widget.element.dataset.testid = id;
                 return Boolean(widget);
             }}""",
-            title,
+            [title, name, found_by := f"panel {name or ''} of {title}"],
         )
-        found = self.page.get_by_test_id(f"panel of {title}")
+        found = self.page.get_by_test_id(found_by)
         found.wait_for()
         return found
 

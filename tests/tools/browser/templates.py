@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 CASE = keep_the_context()[0]
 MIDDLE = [[64, 64]]  # a point of the picture
 # Widgets that make a run long, and what they are while the browser is tested.
-SHORT = {"steps": 8, "manipulate_at": "2, 4"}
+SHORT = {"steps": 8, "manipulate_at": "2, 4", "width": 128, "height": 128}
 
 
 def fill(front: Front, client: ComfyClient) -> None:

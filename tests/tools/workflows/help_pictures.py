@@ -139,6 +139,9 @@ def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
     )
     regions = graph.add("ELSegmentPicture", **looked, subjects=parts.own_words[0], threshold=TOY_THRESHOLD)
     parted = graph.masks(regions[1])
+    whole = {"model": parts.model[0], "clip": parts.model[1], "vae": parts.model[2], "latent_image": parts.latent[0]}
+    shown = graph.add("ELShowAttention", **whole, text=CASE.prompt, seed=CASE.seed, **KSAMPLER, over_steps="each")
+    steps = graph.heat(shown[2], shown[1])
     reference = graph.images(parts.image[0])
     seen, derived = graph.heat(probe[0], parts.image[0]), graph.heat(gradient[0], parts.image[0])
     new, own, scene = CASE.subject, CASE.reference.subject, CASE.scene
@@ -148,6 +151,11 @@ def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
         "ELCaptureAttention": [
             Shown("sampled", result),
             *(Shown(f'"{new}", step {step}', each, 2 * step) for step in STEPS),
+        ],
+        "ELShowAttention": [
+            Shown("picture", graph.images(shown[1])),
+            *(Shown(f'"{word}", step {STEPS[1]}', steps, 2 * STEPS[1] + i) for i, word in enumerate((new, scene))),
+            Shown(f'"{new}", step {STEPS[2]}', steps, 2 * STEPS[2]),
         ],
         "ELAttentionSaliency": [
             Shown(f'"{new}", mean', mean),

@@ -419,4 +419,29 @@ Source: as workflow 02; *refine*: Wang et al., *Diffusion Model is Secretly a Tr
 Segmenter*.""",
         (-20, 880, 380, 600),
     ),
+    "11_show_attention": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Empty latent": (0, 260, 340, 140),
+            "Prompt, sampler and attention": (420, 60, 480, 1240),
+            "Result": (980, 60, 420, 480),
+        },
+        {
+            "1 · Model and size": (-20, -20, 380, 440),
+            "2 · Generate and look": (400, -20, 520, 1340),
+            "3 · Result": (960, -20, 460, 580),
+        },
+        """## Show attention: a normal generation that explains itself
+
+One node encodes the prompt, samples as KSampler does, bit for bit, and shows **where the model looked at each word**.
+
+**Words**: click one below the prompt to make it a subject ●, the scene ▲, or neither. **After a run** hover over the
+picture to rank the words at a place, click a word for its map, and move the slider through the steps.
+
+**Try**: other prompts and samplers · *over_steps* = sum, and Saliency to Mask at *saliency*, for a MASK of a word.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint, and in *Empty latent* the size it was trained on (512 × 512
+for SD 1.5; 128 × 128 for the toy checkpoint of the tests).""",
+        (0, 480, 340, 560),
+    ),
 }

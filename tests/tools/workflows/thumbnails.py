@@ -5,10 +5,11 @@ Also the sheet of all pipelines that the README shows.
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..comfyui.client import ComfyClient, Result
 from ..comfyui.command import run_main
+from ..comfyui.paths import toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
@@ -33,6 +34,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
 # Workflows that look at a picture, and the title of the node that loads it; the others draw.
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
+SHOW = "11_show_attention"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -91,6 +93,21 @@ def taught(client: ComfyClient) -> Image.Image:
     return strip([*pictures, result.images(workflow.node("What was found"))[0]])
 
 
+def shown(client: ComfyClient) -> Image.Image:
+    """The workflow that shows attention: the picture, and the maps that the node itself shows."""
+    workflow = Workflow.shipped(SHOW).fill("Checkpoint", ckpt_name=toy_checkpoint().name)
+    workflow = workflow.fill("Empty latent", width=128, height=128)
+    result = client.run(workflow.fill("Prompt, sampler and attention", text=CASE.prompt, seed=CASE.seed).graph)
+    maps = result.images(workflow.node("Prompt, sampler and attention"))[0].convert("RGB")
+    maps = ImageOps.contain(maps, (2 * SIDE, 2 * SIDE))
+    picture = result.images(workflow.node("Result"))[0].convert("RGB")
+    picture = picture.resize((2 * SIDE - maps.height,) * 2, Image.Resampling.NEAREST)
+    page = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    page.paste(picture, ((page.width - picture.width) // 2, 0))
+    page.paste(maps, (0, picture.height))
+    return page
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -111,6 +128,7 @@ def main() -> None:
             thumbnail(client, name).save(ROOT / "workflows" / f"{name}.jpg", quality=90)
         found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
         taught(client).save(ROOT / "workflows" / f"{TEACH}.jpg", quality=90)
+        shown(client).save(ROOT / "workflows" / f"{SHOW}.jpg", quality=75)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
