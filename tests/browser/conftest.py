@@ -1,4 +1,8 @@
-"""Browser tests: one real server and one real Chromium for the whole session, a fresh page for every test."""
+"""Browser tests: one real server, one real Chromium and a page of each renderer for the whole session.
+
+Tests share these two pages, and each is reset before another test gets it: to open one takes longer than most tests.
+A test that needs a new page, or does to its page what a reset does not undo, opens one by `open_front`.
+"""
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -14,6 +18,7 @@ from tests.tools.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 FAILED = pytest.StashKey[bool]()
+Opener = Callable[..., Front]
 
 
 @pytest.fixture(scope="session")
@@ -42,33 +47,74 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+@pytest.fixture(scope="session")
+def kept_pages(browser: Browser, server: ComfyServer) -> Iterator[dict[bool, Front]]:
+    """The pages that tests share, by renderer, as soon as a test has asked for one."""
+    pages: dict[bool, Front] = {}
+    yield pages
+    for page in pages.values():
+        page.close()
+
+
 @pytest.fixture
-def open_front(browser: Browser, server: ComfyServer, request: pytest.FixtureRequest) -> Iterator[Callable[..., Front]]:
-    """Opens pages. After the test: a screenshot when it failed, and no error of ours may be in the console."""
-    opened: list[Front] = []
+def shared_front(kept_pages: dict[bool, Front], browser: Browser, server: ComfyServer, checked: list[Front]) -> Opener:
+    """Gives the shared page of a renderer, as good as new."""
 
-    def opener(**options: bool) -> Front:
-        opened.append(Front(browser, server, **options))
-        return opened[-1]
+    def give(vue: bool) -> Front:
+        if vue in kept_pages:
+            kept_pages[vue].reset()
+        else:
+            kept_pages[vue] = Front(browser, server, vue=vue)
+        checked.append(kept_pages[vue])
+        return kept_pages[vue]
 
-    yield opener
-    for front in opened:
-        if request.node.stash.get(FAILED, False):
+    return give
+
+
+@pytest.fixture
+def open_front(browser: Browser, server: ComfyServer, checked: list[Front]) -> Opener:
+    """Opens new pages, which are closed after the test."""
+
+    def give(**options: bool) -> Front:
+        checked.append(Front(browser, server, **options))
+        return checked[-1]
+
+    return give
+
+
+@pytest.fixture
+def checked(kept_pages: dict[bool, Front], request: pytest.FixtureRequest) -> Iterator[list[Front]]:
+    """The pages of a test. After it: a screenshot when it failed, and no error of ours may be in the console."""
+    used: list[Front] = []
+    yield used
+    failed = request.node.stash.get(FAILED, False)
+    for front in used:
+        kept = kept_pages.get(front.vue) is front
+        if failed:
             front.shot(f"failed-{request.node.name}")
-        front.close()
-    assert [error for front in opened for error in front.errors] == []
+        if failed and kept:  # nobody knows what is left on it
+            del kept_pages[front.vue]
+        if failed or not kept:
+            front.close()
+    assert [error for front in used for error in front.errors] == []
 
 
 @pytest.fixture
-def front(open_front: Callable[..., Front]) -> Front:
-    """A page with Nodes 2.0."""
-    return open_front()
+def front(shared_front: Opener) -> Front:
+    """The shared page with Nodes 2.0."""
+    return shared_front(True)
 
 
 @pytest.fixture(params=[True, False], ids=["nodes2", "classic"])
-def either_front(open_front: Callable[..., Front], request: pytest.FixtureRequest) -> Front:
-    """A page of each renderer."""
-    return open_front(vue=request.param)
+def vue(request: pytest.FixtureRequest) -> bool:
+    """Each renderer: whether it is Nodes 2.0."""
+    return request.param
+
+
+@pytest.fixture
+def either_front(shared_front: Opener, vue: bool) -> Front:
+    """The shared page of each renderer."""
+    return shared_front(vue)
 
 
 @pytest.hookimpl(wrapper=True)

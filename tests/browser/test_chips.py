@@ -77,8 +77,10 @@ def test_keyboard(either_front: Front):
     assert front.run("app.graph.nodes.length") == 2
 
 
-def test_reload_and_a_saved_workflow_keep_the_chips(either_front: Front, open_front: Callable[..., Front]):
-    front = either_front
+def test_reload_and_a_saved_workflow_keep_the_chips(
+    open_front: Callable[..., Front], shared_front: Callable[..., Front], vue: bool
+):
+    front = open_front(vue=vue)
     panel = parsed(front)
     panel.get_by_role("button", name="cat").click()
     before, override = roles(panel), front.value(WORDS, "override")
@@ -89,7 +91,7 @@ def test_reload_and_a_saved_workflow_keep_the_chips(either_front: Front, open_fr
     assert front.value(WORDS, "override") == override
     expect(front.panel(WORDS).get_by_role("button", name="cat: scene")).to_be_visible()
     assert roles(front.panel(WORDS)) == before
-    other = open_front(vue=not front.vue)
+    other = shared_front(not vue)
     other.load(saved)
     expect(other.panel(WORDS).get_by_role("button", name="cat: scene")).to_be_visible()
     assert roles(other.panel(WORDS)) == before

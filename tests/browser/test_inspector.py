@@ -98,8 +98,8 @@ def test_mouse(either_front: Front):
     front.shot(f"inspector-{'nodes2' if front.vue else 'classic'}")
 
 
-def test_keyboard(either_front: Front):
-    front = either_front
+def test_keyboard(open_front: Callable[..., Front], vue: bool):
+    front = open_front(vue=vue)  # whose keys are listened to
     panel = inspect(front, steps=3, words=4, side=16)
     press = front.page.keyboard.press
     front.run("() => { window.heard = []; window.addEventListener('keydown', (event) => heard.push(event.key)); }")
@@ -121,8 +121,10 @@ def test_keyboard(either_front: Front):
     assert front.run("heard") == ["Shift", "Tab"]  # no other key went on to the page, where users bind keys
 
 
-def test_reload_and_a_saved_workflow_keep_what_was_chosen(either_front: Front, open_front: Callable[..., Front]):
-    front = either_front
+def test_reload_and_a_saved_workflow_keep_what_was_chosen(
+    open_front: Callable[..., Front], shared_front: Callable[..., Front], vue: bool
+):
+    front = open_front(vue=vue)
     panel = inspect(front, steps=3, words=4, side=16)
     panel.get_by_role("button", name="cat").click()
     panel.get_by_label("step").fill("1")
@@ -135,7 +137,7 @@ def test_reload_and_a_saved_workflow_keep_what_was_chosen(either_front: Front, o
     front.open()
     front.wait("app.graph.nodes.length === 2")
     assert state(opened(front)) == before
-    other = open_front(vue=not front.vue)
+    other = shared_front(not vue)
     other.load(saved)
     assert state(opened(other)) == before
 
@@ -165,8 +167,9 @@ TELL_WHEN_ANSWERED = """() => {
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, ""), (200, "these are no maps")])
-def test_a_late_answer_does_not_wipe_newer_maps(front: Front, status: int, body: str):
+def test_a_late_answer_does_not_wipe_newer_maps(open_front: Callable[..., Front], status: int, body: str):
     """The request for the maps of an old run is answered when those of the next run are already there."""
+    front = open_front()  # whose `fetch` is replaced
     inspect(front, steps=1, words=2, side=8)
     saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
     for node in saved["nodes"]:
