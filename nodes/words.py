@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.words.parsing import SELECTIONS, table
+from .core.words.subjects import Subjects as ParsedSubjects
 from .core.words.subjects import joined_text
 from .host.parsed_words import parse_and_show
 from .host.same_prompt import ParsedPrompt
@@ -51,7 +52,8 @@ class ELParseSubjects(io.ComfyNode):
         cls, clip: Any, text: str, parser: str, override: str, words: str, which: str = SELECTIONS[0]
     ) -> io.NodeOutput:
         """Parse the prompt and show on the node the table of words, roles and token positions, and the chips."""
-        outputs, shown = _words_of(clip, text, parser, override, words, which)
+        named = parse_and_show(clip, text, override, parser, words, which)
+        outputs, shown = _words_of(ParsedPrompt(clip, text), *named)
         return io.NodeOutput(*outputs, ui=shown)
 
 
@@ -96,16 +98,17 @@ class ELPromptWords(io.ComfyNode):
         cls, clip: Any, text: str, override: str, parser: str, words: str, which: str = SELECTIONS[0]
     ) -> io.NodeOutput:
         """Parse and encode the prompt; show on the node what Parse Subjects shows."""
-        outputs, shown = _words_of(clip, text, parser, override, words, which)
-        return io.NodeOutput(encode(clip, text), *outputs, ui=shown)
+        named = parse_and_show(clip, text, override, parser, words, which)
+        conditioning = encode(clip, text)
+        outputs, shown = _words_of(ParsedPrompt(clip, text, conditioning), *named)
+        return io.NodeOutput(conditioning, *outputs, ui=shown)
 
 
 def _words_of(
-    clip: Any, text: str, parser: str, override: str, extent: str, which: str
+    source: ParsedPrompt, named: ParsedSubjects, chips: dict[str, Any]
 ) -> tuple[tuple[object, str, str], dict[str, Any]]:
     """The subjects with their two texts, and what the node shows under them."""
-    named, chips = parse_and_show(clip, text, override, parser, extent, which)
-    subjects = replace(named, source=ParsedPrompt(clip, text))
+    subjects = replace(named, source=source)
     outputs = subjects, joined_text(named.items, "subject"), joined_text(named.items, "scene")
     return outputs, {**ui.PreviewText(table(named)).as_dict(), "el_chips": [chips]}
 

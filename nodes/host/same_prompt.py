@@ -45,10 +45,10 @@ class Encoded:
     ids: Mapping[str, list]
 
     @classmethod
-    def by(cls, clip: Any, text: str) -> Encoded:
-        """Encode `text` as CLIP Text Encode does."""
+    def by(cls, clip: Any, text: str, conditioning: list | None = None) -> Encoded:
+        """Encode `text` as CLIP Text Encode does. conditioning: what that node made of it, if it did already."""
         tokens = clip.tokenize(text)
-        made = clip.encode_from_tokens_scheduled(tokens, show_pbar=False)
+        made = conditioning or clip.encode_from_tokens_scheduled(tokens, show_pbar=False)
         return cls(tuple(context.detach().float().cpu() for context, _ in made), _ids(tokens))
 
     def is_in(self, context: Tensor) -> bool:
@@ -62,16 +62,17 @@ class ParsedPrompt:
     The CLIP is kept until then and no longer.
     """
 
-    def __init__(self, clip: Any, text: str) -> None:
+    def __init__(self, clip: Any, text: str, conditioning: list | None = None) -> None:
+        """conditioning: the encoded text where there is one already."""
         self._text = text
-        self._kept: Any = clip
+        self._kept: Any = clip, conditioning
         self.clip = weakref.ref(clip)
 
     @cached_property
-    def encoded(self) -> Encoded | None:
-        """The encoded text; None where the encoders are not those of a UNet."""
-        of_unet = set(self._kept.tokenize("")) <= set(CONTEXT_ENCODERS)
-        made = Encoded.by(self._kept, self._text) if of_unet else None
+    def encoded(self) -> Encoded:
+        """The encoded text."""
+        clip, conditioning = self._kept
+        made = Encoded.by(clip, self._text, conditioning)
         self._kept = None
         return made
 
@@ -100,7 +101,7 @@ def require_same_prompt(
 def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str], None]) -> None:
     """Compare the subjects' prompt with the encoded prompts that are sampled; see `require_same_prompt`."""
     clip, own, now = subjects.source.clip(), subjects.source.encoded, running()
-    if own is None or not contexts or any(own.is_in(context) for context in contexts):
+    if not contexts or any(own.is_in(context) for context in contexts):
         return
     texts = encoded_texts(now.graph, now.node_id) if now is not None else []
     # Texts longer than Parse Subjects accepts are not encoded: that could take long.
@@ -116,6 +117,14 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
             "the same text to Parse Subjects and to CLIP Text Encode; where several prompts are combined, or regions "
             "have prompts of their own, connect the conditioning of the subjects' prompt to the input 'positive' "
             "('region' where there is one)"
+        )
+    lengths = sorted({context.shape[1] for context in contexts})
+    if subjects.context_length not in (None, *lengths) and not set(own.ids) <= set(CONTEXT_ENCODERS):
+        raise ValueError(
+            f"the CLIP of Parse Subjects makes {subjects.context_length} rows of '{parsed}', but the prompt that is "
+            f"sampled has {' or '.join(map(str, lengths))}, so it is not known which of them are {words}. Connect the "
+            "very CLIP that encodes the prompt, with all its text encoders (CLIP and T5), and the same text. A prompt "
+            "that was encoded with pictures, or in a template of its own, cannot be read"
         )
     if not same and subjects.prompt not in texts:
         message = (

@@ -1,20 +1,48 @@
 """Tokenize and encode the prompt as the connected CLIP does, and find the characters that every token was made of.
 
-The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and its calls of the encoder's own
-tokenizer and of the embedding folder are recorded. The host's object is never changed.
+The host's tokenizer is not imitated: a shallow copy of it runs on the prompt, and what it gives to the encoders' own
+tokenizers, and they to theirs and to the embedding folder, is recorded. The host's object is never changed.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import nodes
 
 from ..core.words.prompt_text import check_prompt, plain_text
 from ..core.words.subjects import CONTEXT_ENCODERS
-from ..core.words.tokens import TokenizedText, TokenSpan, check_slow, token_offsets, token_spans
+from ..core.words.token_offsets import Offsets, check_slow, token_offsets
+from ..core.words.tokens import PromptTokens, TokenizedText, TokenSpan, spans_within, token_spans
+from .context_rows import context_rows
+from .llama_tokens import mistaken_offsets
+from .unreadable_encoders import check_readable
+
+# A prompt that no template has in it: what is around it in the text that an encoder gets is the template.
+_SENTINEL = "qzxjvkwpsentinelqzxjvkwp"
+
+
+@dataclass
+class _Heard:
+    """What an encoder was given. weights: whether its parentheses are weights. calls: what it looked up, in order.
+
+    The kinds of calls are ("text", ...), ("embedding", ...) and ("missing", ...).
+    """
+
+    text: str
+    weights: bool
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Encoder:
+    """An encoder's tokenizer, and what a prompt made it hear."""
+
+    tokenizer: Any
+    heard: list[_Heard] = field(default_factory=list)
 
 
 class _RecordedTokenizer:
@@ -32,39 +60,39 @@ class _RecordedTokenizer:
         return getattr(self._tokenizer, name)
 
 
-def tokenize(clip: Any, prompt: str) -> dict[str, tuple[TokenSpan, ...]]:
+def tokenize(clip: Any, prompt: str) -> PromptTokens:
     """Return the tokens of the prompt for each encoder of a connected CLIP, each with its span of characters.
 
-    clip: the host's CLIP object. Keys are the host's ("l", "g", "h", "t5xxl"). Raises ValueError for a prompt that is
-    too long or nested too deep, and for an encoder whose token positions cannot be found exactly or that is not there.
+    clip: the host's CLIP object. Keys are the host's ("l", "g", "h", "t5xxl", "qwen3_4b" …); an encoder that gets only
+    parts of some prompts (quoted text) has none. Raises ValueError for a prompt that is too long or nested too deep,
+    and for an encoder whose token positions cannot be found exactly or that is not there.
     """
     if clip is None:  # what the host's loader gives then
         raise ValueError(
             "the connected CLIP is empty: the checkpoint has no text encoder. Load one with Load CLIP and connect that"
         )
     check_prompt(prompt)
-    plain = plain_text(prompt)
-    outer = copy.copy(clip.tokenizer)
-    calls: dict[str, list[tuple[str, str]]] = {}
-    inner: dict[str, Any] = {}
-    for name, encoder in vars(clip.tokenizer).items():
-        if hasattr(encoder, "tokenize_with_weights") and hasattr(encoder, "tokenizer"):
-            key = name.removeprefix("clip_")
-            check_slow(encoder.tokenizer, prompt)
-            inner[key], calls[key] = encoder, []
-            setattr(outer, name, _recorded(encoder, calls[key]))
-    options = getattr(clip, "tokenizer_options", None)
-    batches = outer.tokenize_with_weights(prompt, True, **({"tokenizer_options": options} if options else {}))
-    if set(batches) != set(inner):
-        raise ValueError(
-            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(inner)}, so the positions "
-            "of the words' tokens cannot be found. Supported: SD 1.x, SD 2.x, SDXL, SD 3, Flux."
-        )
-    spans = {
-        key: token_spans(plain, _tokenized_texts(inner[key], calls[key], [list(chunk) for chunk in batches[key]]))
-        for key in batches
-    }
-    return _cut_to_common_length(spans, batches)
+    plain_text(prompt)  # refuses what the host would take minutes for
+    check_readable(clip)
+    batches, encoders = _listen(clip, prompt)
+    templates: dict[str, tuple[str, str] | None] = dict.fromkeys(batches, ("", ""))
+    if prompt.strip() and any(encoders[key].heard[0].text != prompt for key in batches):
+        _, others = _listen(clip, _SENTINEL)
+        templates = {key: _template(encoders[key].heard[0].text, others[key], prompt) for key in batches}
+    spans: dict[str, tuple[TokenSpan, ...]] = {}
+    notes: dict[str, None] = {}
+    for key, template in templates.items():
+        heard = encoders[key].heard[0]
+        if template is None:
+            continue
+        if not prompt.strip():
+            spans[key] = ()
+            continue
+        texts = _tokenized_texts(encoders[key].tokenizer, heard.calls, [list(chunk) for chunk in batches[key]], notes)
+        found = token_spans(plain_text(heard.text, heard.weights), texts)
+        start = len(template[0])
+        spans[key] = spans_within(found, start, start + len(prompt))
+    return PromptTokens(_cut_to_common_length(spans, batches), context_rows(clip, prompt, spans), tuple(notes))
 
 
 def encode(clip: Any, prompt: str) -> list:
@@ -72,32 +100,77 @@ def encode(clip: Any, prompt: str) -> list:
     return nodes.CLIPTextEncode().encode(clip, prompt)[0]
 
 
-def _recorded(encoder: Any, calls: list[tuple[str, str]]) -> Any:
-    """Return a copy of the encoder that appends to `calls` what it looks up: ("text", ...), ("embedding", ...) or
-    ("missing", ...)."""
-    twin = copy.copy(encoder)
-    twin.tokenizer = _RecordedTokenizer(encoder.tokenizer, calls)
+def _listen(clip: Any, prompt: str) -> tuple[Mapping[str, list], dict[str, _Encoder]]:
+    """Let a copy of the CLIP's tokenizer tokenize a prompt: the host's result, and what each encoder heard."""
+    outer = copy.copy(clip.tokenizer)
+    encoders: dict[str, _Encoder] = {}
+    for name, tokenizer in vars(clip.tokenizer).items():
+        if hasattr(tokenizer, "tokenize_with_weights") and hasattr(tokenizer, "tokenizer"):
+            check_slow(tokenizer.tokenizer, prompt)
+            encoder = encoders[name.removeprefix("clip_")] = _Encoder(tokenizer)
+            setattr(outer, name, _recorded(encoder))
+    options = getattr(clip, "tokenizer_options", None)
+    batches = outer.tokenize_with_weights(prompt, True, **({"tokenizer_options": options} if options else {}))
+    if any(key not in encoders or len(encoders[key].heard) != 1 for key in batches):
+        raise ValueError(
+            f"The connected CLIP tokenizes for {sorted(batches)} but has tokenizers {sorted(encoders)}, so the "
+            "positions of the words' tokens cannot be found. Connect a CLIP that ComfyUI's own nodes load."
+        )
+    return batches, encoders
+
+
+def _template(text: str, other: _Encoder, prompt: str) -> tuple[str, str] | None:
+    """What the host puts before and behind the prompt in the text that an encoder gets.
+
+    other: what the encoder heard of `_SENTINEL`. A prompt that brings its own template gets none. None for an encoder
+    that is not given the prompt, but maybe parts of it.
+    """
+    if not other.heard:
+        return None
+    before, found, behind = other.heard[0].text.partition(_SENTINEL)
+    for template in (("", ""), (before, behind)):
+        if found and text == template[0] + prompt + template[1]:
+            return template
+    raise ValueError(
+        f"the connected CLIP makes '{text[:80]}' of the prompt '{prompt[:80]}', which is not understood, so token "
+        "positions would be a guess. Connect a CLIP that ComfyUI's own nodes load."
+    )
+
+
+def _recorded(encoder: _Encoder) -> Any:
+    """Return a copy of the encoder's tokenizer that tells `encoder` what it hears."""
+    twin = copy.copy(encoder.tokenizer)
+
+    def tokenize_with_weights(text: str, *args: Any, **kwargs: Any) -> Any:
+        off = kwargs.get("disable_weights", getattr(encoder.tokenizer, "disable_weights", False))
+        heard = _Heard(text, not off)
+        encoder.heard.append(heard)
+        twin.tokenizer = _RecordedTokenizer(encoder.tokenizer.tokenizer, heard.calls)
+        return type(twin).tokenize_with_weights(twin, text, *args, **kwargs)
 
     def try_get_embedding(name: str) -> Any:
         if not name.strip():
             raise ValueError("The prompt has 'embedding:' without a name after it; write embedding:name or remove it.")
-        result = encoder._try_get_embedding(name)
+        result = encoder.tokenizer._try_get_embedding(name)
         # The text after the name is passed to the tokenizer next; what comes before it belongs to the embedding.
         rest = "".join(result[-1].split())
-        typed = "".join(name.split())
-        calls.append(
-            ("missing" if result[0] is None else "embedding", encoder.embedding_identifier + typed.removesuffix(rest))
-        )
+        typed = "".join(name.split()).removesuffix(rest)
+        kind = "missing" if result[0] is None else "embedding"
+        encoder.heard[-1].calls.append((kind, encoder.tokenizer.embedding_identifier + typed))
         return result
 
+    twin.tokenize_with_weights = tokenize_with_weights
     twin._try_get_embedding = try_get_embedding
     return twin
 
 
 def _tokenized_texts(
-    encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[Any, float, int]]]
+    encoder: Any, calls: list[tuple[str, str]], chunks: list[list[tuple[Any, ...]]], notes: dict[str, None]
 ) -> list[TokenizedText]:
-    """Return the texts that the encoder was given, in order, with the positions of their tokens."""
+    """Return the texts that the encoder was given, in order, with the positions of their tokens.
+
+    The host may cut the last tokens of a long prompt off. notes: gets what is wrong with the tokens.
+    """
     groups = _groups(chunks, encoder.embedding_size)
     texts: list[TokenizedText] = []
     word = 0
@@ -109,19 +182,30 @@ def _tokenized_texts(
         tokens = groups.get(word, [])
         positions = tuple(position for _, position in tokens)
         if kind == "embedding":
-            offsets = ((0, len(text)),) * len(tokens)
+            offsets: Offsets = ((0, len(text)),) * len(tokens)
         else:
-            offsets = token_offsets(encoder.tokenizer, text, [token for token, _ in tokens])
+            offsets = _offsets(encoder, text, [token for token, _ in tokens], notes)
         texts.append(TokenizedText(text, offsets, positions))
-    if groups and max(groups) > word:
+    nothing = not groups and any(text.strip() for kind, text in calls if kind == "text")
+    if nothing or max(groups, default=0) > word:
         raise ValueError(
-            "The tokenizer of the connected CLIP made tokens that belong to no text of the prompt, so the positions of "
-            "the words' tokens cannot be found."
+            "The tokenizer of the connected CLIP does not tell which tokens belong to which text of the prompt, so the "
+            "positions of the words' tokens cannot be found. Connect a CLIP that ComfyUI's own nodes load."
         )
     return texts
 
 
-def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:
+def _offsets(encoder: Any, text: str, tokens: list[int], notes: dict[str, None]) -> Offsets:
+    kept = slice(encoder.tokens_start, -1 if encoder.tokenizer_adds_end_token else None)
+    mistaken = mistaken_offsets(encoder.tokenizer, text, tokens)
+    if mistaken is None:
+        return token_offsets(encoder.tokenizer, text, tokens, kept)
+    offsets, note = mistaken
+    notes[note] = None
+    return offsets
+
+
+def _groups(chunks: list[list[tuple[Any, ...]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:
     """Return the host's word number -> the word's tokens and their positions in the whole sequence.
 
     The host drops embedding vectors of another width when it encodes; the tokens after them in the chunk move up.
@@ -130,10 +214,10 @@ def _groups(chunks: list[list[tuple[Any, float, int]]], width: int) -> Mapping[i
     base = 0
     for chunk in chunks:
         emitted = base
-        for token, _weight, word in chunk:
+        for token, _weight, *numbers in chunk:
             dropped = not isinstance(token, int) and token.shape[-1] != width
-            if word:
-                groups.setdefault(word, []).append((token, None if dropped else emitted))
+            if any(numbers):
+                groups.setdefault(numbers[0], []).append((token, None if dropped else emitted))
             emitted += not dropped
         base += len(chunk)
     return groups

@@ -342,17 +342,29 @@ def test_the_host_cuts_the_longer_of_two_encoders(comfy, embeddings):
     assert positions(clip, prompt, "dog") == {"g": (), "l": (75,)}
 
 
-def test_an_encoder_that_wraps_the_prompt_in_a_template_is_refused(comfy):
+def changing(comfy, change):
+    """A CLIP of SD 1.x that gives its tokenizer another text than the prompt."""
     module = importlib.import_module("comfy.sd1_clip")
 
-    class Templated(module.SD1Tokenizer):
+    class Changed(module.SD1Tokenizer):
         def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
-            return super().tokenize_with_weights(f"describe: {text}", return_word_ids, **kwargs)
+            return super().tokenize_with_weights(change(text), return_word_ids, **kwargs)
 
     clip = comfy.sd.CLIP(no_init=True)
-    clip.tokenizer, clip.tokenizer_options = Templated(), {}
-    with pytest.raises(ValueError, match=r"would be a guess\. Supported: SD 1\.x"):
-        tokenize(clip, "a dog")
+    clip.tokenizer, clip.tokenizer_options = Changed(), {}
+    return clip
+
+
+def test_a_template_around_the_prompt_is_learnt_even_if_it_has_the_prompts_words(comfy):
+    clip = changing(comfy, lambda text: f"a dog (or (a cat:1.1)) : {text} by a dog")
+    assert positions(clip, "a (dog:1.2)", "dog") == {"l": (10,)}
+    assert positions(clip, "a dog a dog", "dog", 1) == {"l": (12,)}
+
+
+@pytest.mark.parametrize("change", [str.upper, str.strip, lambda text: text[:5], lambda text: f"{text} and {text}"])
+def test_an_encoder_that_changes_the_prompt_is_refused(comfy, change):
+    with pytest.raises(ValueError, match="would be a guess"):
+        tokenize(changing(comfy, change), " a dog on a beach")
 
 
 def test_a_checkpoint_without_a_text_encoder_is_named():

@@ -13,8 +13,8 @@ from .english.roles import FoundWord, find_roles, is_tag_list
 from .named_words import NamedWords, read_named_words
 from .prompt_text import PlainText, check_prompt, plain_text
 from .scripts import language_of, unspaced_runs
-from .subjects import Role, Subject, Subjects, shorten
-from .tokens import TokenSpan, positions_of, token_list
+from .subjects import CONTEXT_ENCODERS, Role, Subject, Subjects, shorten
+from .tokens import PromptTokens, TokenSpan, context_of, positions_in, token_list
 
 # What stands for a subject, and which of the things that a prompt names are subjects.
 EXTENTS = HEAD_NOUN, WHOLE_PHRASE = ("head noun", "whole phrase")
@@ -39,7 +39,8 @@ def parse(
 ) -> Subjects:
     """Return the subject and scene words of a prompt with their token positions in every encoder.
 
-    tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` returns them; {} without an encoder.
+    tokens: encoder key -> the prompt's tokens in order, as the host's `tokenize` returns them, with the rows that hold
+    them if it is PromptTokens; {} without an encoder.
     override: the user's named words, see `read_named_words`. If any has a role, only named words get that role; the
     parser finds the other one, without what is named to have none. parser: "auto", "spacy" or "rules", see `tag_text`;
     auto uses the rules for lists of tags, on which no spaCy model was trained. extent: the head noun ("dog") or the
@@ -73,14 +74,19 @@ def parse(
     covered = {i for start, end in (*unused, *(each[:2] for each in named)) for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in named_roles and covered.isdisjoint(range(*each[:2]))]
     items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
+    words = {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()}
+    context = context_of(tokens)
     return Subjects(
         prompt,
-        tuple(item for item in items if not tokens or any(item.tokens.values())),
+        tuple(item for item in items if not tokens or (any(item.tokens.values()) if item.rows is None else item.rows)),
         tagged_by,
-        {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()},
+        words,
         uninterpreted=cleaned.foreign,
         absent=tuple(dict.fromkeys(absent)),
         unread=_unread(cleaned.text),
+        word_rows=context and context.of(words),
+        context_length=context and context.length,
+        notes=tokens.notes if isinstance(tokens, PromptTokens) else (),
     )
 
 
@@ -94,19 +100,23 @@ def find_words(prompt: str, tokens: Mapping[str, Sequence[TokenSpan]], entry: Na
 def table(subjects: Subjects) -> str:
     """Return the preview text: one line per subject with word, role and token positions per encoder, then the parser.
 
-    Notes that the user must see come first, since a node shows only two lines until it is enlarged.
+    The rows of the encoded prompt are shown, too, unless they are those positions, as those of CLIP alone are. Notes
+    that the user must see come first, since a node shows only two lines until it is enlarged.
     """
-    rows = [
-        f"{item.text} | {item.role} | "
-        + "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in item.tokens.items())
-        for item in subjects.items
-    ]
-    return "\n".join([*_notes(subjects), *(rows or ["(nothing found)"]), f"parser: {subjects.parser}"])
+    lines = [f"{item.text} | {item.role} | {_where(item)}" for item in subjects.items]
+    return "\n".join([*_notes(subjects), *(lines or ["(nothing found)"]), f"parser: {subjects.parser}"])
+
+
+def _where(item: Subject) -> str:
+    places = dict(item.tokens)
+    if item.rows is not None and any(key not in CONTEXT_ENCODERS for key in places):
+        places["rows"] = item.rows
+    return "  ".join(f"{key}: {', '.join(map(str, found)) or '-'}" for key, found in places.items())
 
 
 def _notes(subjects: Subjects) -> list[str]:
     """Return notes on named words that are not there, on unread words, and on syntax of other programs."""
-    notes = []
+    notes = [*subjects.notes]
     if subjects.absent:
         notes.append(f"note: not in this prompt, left out: {', '.join(subjects.absent)}.")
     if subjects.unread in LIBRARIES:
@@ -201,11 +211,12 @@ def _for_tagger(text: str) -> tuple[str, list[int]]:
 
 
 def _have_tokens(plain: PlainText, spans: Sequence[Span], tokens: Mapping[str, Sequence[TokenSpan]]) -> bool:
-    """Return whether there are spans, characters of the plain text, and each has a token in some encoder."""
+    """Return whether there are spans, characters of the plain text, and each has a token that the network reads."""
     if not tokens:
         return bool(spans)
-    found = [any(positions_of(plain.span(*span), there) for there in tokens.values()) for span in spans]
-    return bool(found) and all(found)
+    found = [positions_in(plain.span(*span), tokens) for span in spans]
+    context = context_of(tokens)
+    return bool(found) and all(context.of(each) if context else any(each.values()) for each in found)
 
 
 def _check_named(
@@ -215,7 +226,7 @@ def _check_named(
     if not spans:
         raise _absent(prompt, entry.words, "is not in the prompt", tokens)
     if not _have_tokens(plain, spans, tokens):
-        fault = "has no token in any text encoder (an embedding that is not there?)"
+        fault = "has no token in any text encoder (an embedding that is not there, or cut off a long prompt?)"
         raise _absent(prompt, entry.words, fault, tokens)
 
 
@@ -230,5 +241,5 @@ def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[T
 
 def _subject(plain: PlainText, start: int, end: int, role: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> Subject:
     span = plain.span(start, end)
-    positions = {key: positions_of(span, spans) for key, spans in tokens.items()}
-    return Subject(_SPACES.sub(" ", plain.text[start:end]), role, span, positions)
+    positions, context = positions_in(span, tokens), context_of(tokens)
+    return Subject(_SPACES.sub(" ", plain.text[start:end]), role, span, positions, context and context.of(positions))

@@ -47,16 +47,17 @@ def check_prompt(prompt: str) -> None:
         raise ValueError(f"The prompt has half a character (a lone surrogate) at position {broken}; delete it.")
 
 
-def plain_text(prompt: str) -> PlainText:
+def plain_text(prompt: str, weights: bool = True) -> PlainText:
     """Return the prompt as its text encoders get it.
 
-    Raises ValueError when parentheses are nested deeper than `MAX_DEPTH`.
+    weights: False for an encoder that the host gives none: parentheses are text there, only escapes are undone. Raises
+    ValueError when parentheses that weigh are nested deeper than `MAX_DEPTH`.
     """
     escaped, where = _escape(prompt)
     characters: list[str] = []
     origin: list[tuple[int, int]] = []
     borders: set[int] = set()
-    for start, end in _segments(escaped):
+    for start, end in _segments(escaped) if weights else [(0, len(escaped))]:
         borders.add(len(characters))
         i = start
         while i < end:

@@ -21,28 +21,31 @@ class Subject:
     text: as it stands in the prompt, without weights. role: "subject" or "scene"; or "looked for", if it is no subject
     of the prompt but maps of it are wanted. span: characters [start, end) of the prompt as typed. tokens: encoder key
     of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its tokens in the sequence that the
-    encoder emits, chunks one after another (chunk * 77 + i for CLIP).
+    encoder emits, chunks one after another (chunk * 77 + i for CLIP). rows: the ascending rows of the encoded prompt
+    that hold any of them, see `ContextRows`; None if no encoder was asked.
     """
 
     text: str
     role: Role
     span: tuple[int, int]
     tokens: Mapping[str, tuple[int, ...]]
+    rows: tuple[int, ...] | None = None
 
     def positions(self) -> tuple[int, ...]:
-        """Return the subject's positions in the cross-attention context of a UNet model.
+        """Return the subject's rows in the text that the network reads.
 
-        The union over the CLIP encoders, which agree unless a textual-inversion embedding has a different number of
-        vectors in each. Raises ValueError when no CLIP encoder was connected or the subject has no token in any.
+        Where no encoder was asked, it is taken for that of a UNet: the union of the tokens over the CLIP encoders,
+        which agree unless a textual-inversion embedding has a different number of vectors in each. Raises ValueError
+        when no CLIP encoder was connected or the subject has no token in any.
         """
         clip = [self.tokens[key] for key in CONTEXT_ENCODERS if key in self.tokens]
-        if not clip:
+        if self.rows is None and not clip:
             raise ValueError(
                 f"'{self.text}' has token positions for {sorted(self.tokens)} only, but the attention of a UNet is "
                 f"read at those of a CLIP encoder ({', '.join(CONTEXT_ENCODERS)}). Connect the CLIP that belongs to "
                 "the model."
             )
-        positions = tuple(sorted(set().union(*clip)))
+        positions = tuple(sorted(set().union(*clip))) if self.rows is None else self.rows
         if not positions:
             raise ValueError(f"'{self.text}' has no token in the text encoder; choose another word of the prompt.")
         return positions
@@ -53,10 +56,12 @@ class Subjects:
     """A prompt and its subjects in the order of the prompt.
 
     parser: name of what found them, for display. words: encoder key -> ascending positions of all the prompt's own
-    tokens, that is without begin-of-text, end-of-text and padding. source: what lets the host recognise this prompt in
-    a conditioning; None if it cannot. uninterpreted: syntax of other programs in the prompt, which the text encoder
-    reads as words. absent: named words that were left out because the prompt does not have them. unread: the language
-    whose words were not looked for, "Chinese", "Japanese" or "other"; "" if all were.
+    tokens, that is without begin-of-text, end-of-text and padding. word_rows: the rows of the encoded prompt that hold
+    any of these, and context_length: how many rows it has; None if no encoder was asked. source: what lets the host
+    recognise this prompt in a conditioning; None if it cannot. notes: what is wrong with the tokens, for display.
+    uninterpreted: syntax of other programs in the prompt, which the text encoder reads as words. absent: named words
+    that were left out because the prompt does not have them. unread: the language whose words were not looked for,
+    "Chinese", "Japanese" or "other"; "" if all were.
     """
 
     prompt: str
@@ -67,6 +72,9 @@ class Subjects:
     uninterpreted: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     unread: str = ""
+    word_rows: tuple[int, ...] | None = None
+    context_length: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,10 +101,13 @@ class Subjects:
         return tuple(item.positions() for item in self.items)
 
     def word_positions(self) -> tuple[int, ...]:
-        """Return the positions of all the prompt's own tokens in the cross-attention context of a UNet model.
+        """Return the rows of all the prompt's own tokens in the text that the network reads.
 
-        Raises ValueError when no CLIP encoder was connected.
+        Where no encoder was asked, it is taken for that of a UNet, see `Subject.positions`. Raises ValueError when no
+        CLIP encoder was connected.
         """
+        if self.word_rows is not None:
+            return self.word_rows
         clip = [self.words[key] for key in CONTEXT_ENCODERS if key in self.words]
         if not clip:
             raise ValueError(

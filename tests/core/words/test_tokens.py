@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from explainable_latents.nodes.core.words.context_rows import ContextRows
+from explainable_latents.nodes.core.words.parsing import parse, table
 from explainable_latents.nodes.core.words.prompt_text import plain_text
 from explainable_latents.nodes.core.words.tokens import (
-    MAX_SLOW_RUN,
+    PromptTokens,
     TokenizedText,
     TokenSpan,
-    byte_offsets,
-    check_slow,
     positions_of,
+    spans_within,
     token_list,
-    token_offsets,
     token_spans,
 )
 
@@ -62,81 +58,49 @@ def test_token_list_for_messages():
     assert token_list("", ()) == "(no tokens)"
 
 
-# Byte-level tokens laid over a text, as the slow CLIP tokenizer of transformers 4 needs it.
+def test_tokens_inside_a_template_are_counted_from_where_the_prompt_starts():
+    tokens = (TokenSpan(0, 0, 5), TokenSpan(1, 4, 8), TokenSpan(2, 9, 12), TokenSpan(3, 12, 20))
+    assert spans_within(tokens, 6, 14) == (TokenSpan(1, 0, 2), TokenSpan(2, 3, 6), TokenSpan(3, 6, 8))
 
 
-def normalise(text: str) -> str:
-    return unicodedata.normalize("NFC", text).lower()
+TWO_ENCODERS = PromptTokens(
+    {"l": (TokenSpan(2, 2, 5), TokenSpan(3, 6, 9)), "t5": (TokenSpan(0, 2, 5), TokenSpan(1, 6, 9))},
+    # the rows of "l", of which the last is cut off, then those of "t5", of which each has two
+    ContextRows(6, {"l": {2: (0,)}, "t5": {0: (2, 3), 1: (4, 5)}}),
+    ("note: something.",),
+)
 
 
-class SlowTokenizer:
-    """The interface of transformers 4's slow CLIP tokenizer, with one token per byte."""
-
-    is_fast = False
-    fix_text = None
-    byte_decoder = {chr(byte): byte for byte in range(256)}
-
-    class nlp:
-        @staticmethod
-        def tokenize(text: str) -> list[str]:
-            return normalise(text).split()
-
-    @staticmethod
-    def convert_ids_to_tokens(ids: list[int]) -> list[str]:
-        return [chr(byte) + "</w>" * (byte == ord("g")) for byte in ids]
+def test_the_rows_of_a_word_are_those_of_its_tokens_in_every_encoder():
+    subjects = parse("a dog cat", TWO_ENCODERS, "dog, cat", "rules")
+    assert [item.rows for item in subjects.items] == [(0, 2, 3), (4, 5)]
+    assert subjects.positions() == ((0, 2, 3), (4, 5))
+    assert subjects.word_positions() == (0, 2, 3, 4, 5)
+    assert subjects.context_length == 6
+    assert table(subjects).splitlines() == [
+        "note: something.",
+        "dog | subject | l: 2  t5: 0  rows: 0, 2, 3",
+        "cat | subject | l: 3  t5: 1  rows: 4, 5",
+        "parser: rules",
+    ]
 
 
-def test_bytes_of_a_character_share_its_span():
-    assert byte_offsets("É 🦒", ["é".encode(), "🦒".encode()[:2], "🦒".encode()[2:]], normalise) == (
-        (0, 1),
-        (2, 3),
-        (2, 3),
-    )
+def test_rows_that_are_the_positions_of_clip_are_not_shown_twice():
+    tokens = PromptTokens({"l": (TokenSpan(2, 2, 5),)}, ContextRows(77, {"l": {2: (2,)}}))
+    subjects = parse("a dog", tokens, "dog", "rules")
+    assert subjects.positions() == ((2,),)
+    assert table(subjects) == "dog | subject | l: 2\nparser: rules"
 
 
-def test_combining_marks_belong_to_their_character():
-    assert byte_offsets("e\u0301a", ["é".encode(), b"a"], normalise) == ((0, 2), (2, 3))
+def test_a_word_that_the_encoder_cuts_off_is_no_subject_and_cannot_be_named():
+    tokens = PromptTokens({"t5": (TokenSpan(0, 2, 5), TokenSpan(1, 10, 13))}, ContextRows(1, {"t5": {0: (0,)}}))
+    assert parse("a dog and cat", tokens, "", "rules").labels == ("dog",)
+    with pytest.raises(ValueError, match=r"'cat' has no token.*cut off a long prompt"):
+        parse("a dog and cat", tokens, "cat", "rules")
 
 
-def test_a_word_that_only_changes_as_a_whole_counts_as_one():
-    assert byte_offsets("x &amp; y", [b"x", b"&", b"y"], lambda text: text.replace("&amp;", "&")) == (
-        (0, 1),
-        (2, 7),
-        (8, 9),
-    )
-
-
-def test_characters_that_vanish_take_no_token():
-    assert byte_offsets("a\0b", [b"a", b"b"], lambda text: text.replace("\0", "")) == ((0, 1), (2, 3))
-
-
-def test_bytes_of_another_text_are_an_error():
-    with pytest.raises(ValueError, match="cannot be traced back"):
-        byte_offsets("dog", [b"cat"], normalise)
-
-
-@given(st.text(st.characters(codec="utf-8"), max_size=30), st.data())
-def test_cut_anywhere_the_spans_cover_the_bytes(text, data):
-    whole = "".join(normalise(text).split()).encode()
-    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=8))) if len(whole) > 1 else []
-    tokens = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)] if whole else []
-    offsets = byte_offsets(text, tokens, normalise)
-    for token, (start, end) in zip(tokens, offsets, strict=True):
-        assert token in "".join(normalise(text[start:end]).split()).encode()
-
-
-def test_slow_tokenizers_are_traced_by_bytes():
-    assert token_offsets(SlowTokenizer, "Dog", list(b"dog")) == ((0, 1), (1, 2), (2, 3))
-    with pytest.raises(ValueError, match="cannot be traced back"):
-        token_offsets(SlowTokenizer, "Dog", list(b"cat"))
-
-
-def test_endless_words_are_refused_before_a_slow_tokenizer_hangs():
-    check_slow(SlowTokenizer, "a" * MAX_SLOW_RUN + " b")
-    with pytest.raises(ValueError, match="without a space"):
-        check_slow(SlowTokenizer, "a" * (MAX_SLOW_RUN + 1))
-
-
-def test_unknown_tokenizers_are_refused():
-    with pytest.raises(ValueError, match=r"Supported: SD 1\.x"):
-        token_offsets(object(), "dog", [1])
+def test_tokens_without_an_encoder_have_no_rows():
+    subjects = parse("a dog", {"l": (TokenSpan(2, 2, 5),)}, "dog", "rules")
+    assert subjects.items[0].rows is None
+    assert subjects.context_length is None
+    assert subjects.positions() == ((2,),)
