@@ -7,13 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core.attention.looked_for import READINGS
+from .core.attention.output_space import SPACES
 from .core.attention.refine import AUTO
 from .core.maps.saliency import OVER_STEPS
 from .core.words.subjects import LOOKED_FOR
 from .host.attention.observer import observe
 from .host.handles import fingerprint, tracked
 from .host.one_call import probe
-from .inputs import look_for_inputs, prompt_input, reading_inputs, refine_inputs, region_input, seed_input
+from .inputs import look_for_inputs, prompt_input, reading_inputs, refine_inputs, region_input, seed_input, space_input
 from .sockets import CATEGORY, Attention, Saliency, Subjects
 
 
@@ -28,11 +29,14 @@ class ELCaptureAttention(io.ComfyNode):
             display_name="Capture Attention",
             category=CATEGORY,
             description="Records where the model looks at the prompt's words while a sampler runs. The picture stays "
-            "the same bit for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL.",
+            "the same bit for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL and many "
+            "transformers.",
             search_aliases=["attention map", "cross attention", "daam", "heat map", "explain"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="SD 1.x, SD 2.x or SDXL. Other model patches may come before or after this node."
+                    "model",
+                    tooltip="SD 1.x, SD 2.x, SDXL or a transformer that the help page lists. Other model patches may "
+                    "come before or after this node.",
                 ),
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
                 io.Float.Input(
@@ -55,6 +59,7 @@ class ELCaptureAttention(io.ComfyNode):
                 prompt_input(),
                 *refine_inputs(),
                 *look_for_inputs(),
+                space_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
@@ -86,6 +91,7 @@ class ELCaptureAttention(io.ComfyNode):
         clip: Any = None,
         look_for: str = "",
         reading: str = READINGS[0],
+        space: str = SPACES[0],
     ) -> io.NodeOutput:
         """Install the observer on a clone of the model."""
         observed = model.clone()
@@ -103,6 +109,7 @@ class ELCaptureAttention(io.ComfyNode):
             clip=clip,
             look_for=look_for,
             reading=reading,
+            space=space,
         )
         return io.NodeOutput(observed, tracked(capture))
 
@@ -171,10 +178,12 @@ class ELProbeAttention(io.ComfyNode):
             display_name="Probe Attention",
             category=CATEGORY,
             description="Where in this picture does the model look at each word? The picture's latent is noised to one "
-            "level and the model is called once; nothing is sampled. SD 1.x, SD 2.x, SDXL.",
+            "level and the model is called once; nothing is sampled. SD 1.x, SD 2.x, SDXL and many transformers.",
             search_aliases=["attention map", "segment by prompt", "prompt mask", "cross attention", "daam"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
+                io.Model.Input(
+                    "model", tooltip="SD 1.x, SD 2.x, SDXL or a transformer that the help page lists, with its patches."
+                ),
                 io.Conditioning.Input("positive", tooltip="The prompt that describes the picture, encoded."),
                 io.Latent.Input("latent", tooltip="The picture, from VAE Encode; a batch gives maps for each."),
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -192,6 +201,7 @@ class ELProbeAttention(io.ComfyNode):
                 region_input(),
                 *refine_inputs(),
                 *look_for_inputs(),
+                space_input(),
             ],
             outputs=[
                 Saliency.Output(display_name="saliency", tooltip="One map per word and latent, each summing to 1.")
@@ -216,10 +226,11 @@ class ELProbeAttention(io.ComfyNode):
         clip: Any = None,
         look_for: str = "",
         reading: str = READINGS[0],
+        space: str = SPACES[0],
     ) -> io.NodeOutput:
         """Call the model once."""
         how = {"layers": layers, "resize": resize, "share": share, "refine": refine, "refine_layers": refine_layers}
-        how |= {"clip": clip, "look_for": look_for, "reading": reading}
+        how |= {"clip": clip, "look_for": look_for, "reading": reading, "space": space}
         return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))
 
 

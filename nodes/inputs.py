@@ -6,9 +6,10 @@ from comfy_api.latest import io
 
 from .core.attention.aggregate import RESIZE_MODES
 from .core.attention.looked_for import READINGS
+from .core.attention.output_space import SPACES
+from .core.attention.probabilities import SHARES
 from .core.attention.refine import AUTO, MOST_POWERS
 from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
-from .host.attention.observer import SHARES
 from .sockets import Masking
 
 
@@ -45,10 +46,11 @@ def reading_inputs() -> list[io.Input]:
     return [
         io.String.Input(
             "layers",
-            default="all",
+            default=AUTO,
             advanced=True,
-            tooltip="The cross-attention layers to read: all (as in the paper), last, grids (16x16, height x width) or "
-            "names (output, output.5), separated by commas.",
+            tooltip="The layers to read words from: auto (all cross-attention as in the paper; of joint attention the "
+            "later half of the first kind of blocks), all, last, grids (16x16, height x width), names (output.5, "
+            "double.3, single) or ranges (double.8-18; 8-18 counts all layers), separated by commas.",
         ),
         io.Combo.Input(
             "resize",
@@ -60,11 +62,13 @@ def reading_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "share",
-            options=list(SHARES),
-            default=SHARES[0],
+            options=[AUTO, *SHARES],
+            default=AUTO,
             advanced=True,
             tooltip="What a word's attention is a share of. all tokens (as in the paper): all attention, most of which "
-            "goes to the begin-of-text token. prompt words: the attention to the prompt's own tokens.",
+            "goes to the begin-of-text token, or, in joint attention, to the picture itself. all text: the attention "
+            "to all tokens of the text. prompt words: the attention to the prompt's own tokens. auto: all tokens for "
+            "SD 1.x, SD 2.x, SDXL and other cross-attention, all text for joint attention.",
         ),
     ]
 
@@ -121,6 +125,20 @@ def look_for_inputs() -> list[io.Input]:
             "the softmax (OVAM); the prompt's words do not matter.",
         ),
     ]
+
+
+def space_input() -> io.Input:
+    """A second way to read joint attention. Added later, so it comes after a node's earlier inputs."""
+    return io.Combo.Input(
+        "space",
+        options=list(SPACES),
+        default=SPACES[0],
+        optional=True,
+        advanced=True,
+        tooltip="What is read from each layer. attention: how much every place attends to the word. output: how alike "
+        "place and word are in what the attention puts out (ConceptAttention); only for models whose text and picture "
+        "share one attention, such as Flux.1 and Qwen-Image.",
+    )
 
 
 def plan_inputs() -> list[io.Input]:

@@ -35,10 +35,15 @@ def patch_names(patches: Iterable[Callable]) -> str:
     return " and ".join(dict.fromkeys(patch_name(patch) for patch in patches))
 
 
+def other_names(patches: Iterable[Callable]) -> str:
+    """The names of those that are not this pack's own; `another node` if there are none."""
+    return patch_names(of_other_nodes(patches)) or "another node"
+
+
 def replaced_parts(network: nn.Module) -> str:
     """The names of what replaces the `forward` of modules of the network; `another node` where nothing does."""
     patches = [vars(part)["forward"] for part in network.modules() if "forward" in vars(part)]
-    return patch_names(of_other_nodes(patches)) or "another node"
+    return other_names(patches)
 
 
 def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:

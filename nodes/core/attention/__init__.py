@@ -1,7 +1,10 @@
 """Where the model looks at words: the cross-attention of a layer, read for the tokens of each subject.
 
 Reading order:
+    heads           the forms in which models hand over queries and keys
     probabilities   softmax(q k^T) at the subjects' tokens: the one softmax of the pack
+    log_sums        the same softmax without the keys that nobody asks for
+    output_space    the likeness of words and places in what the attention puts out
     looked_for      the same for words that are not in the prompt
     aggregate       maps of several layers and conditionings put together into one
     refine          maps sharpened by the model's own self-attention

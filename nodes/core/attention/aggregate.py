@@ -53,6 +53,18 @@ def aggregate(layer_maps: Sequence[Tensor], grid: tuple[int, int], mode: str = "
     return normalise(added(layer_maps, grid, mode), scores)
 
 
+def on_latent(maps: Tensor, patch: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
+    """Maps [...,h',w'] of places that stand for `patch` (h, w) pixels of a latent of this size each.
+
+    Where the size is no multiple of the patch the last places reach beyond it: [...,*size], each value repeated and
+    what is outside cut off, so that nothing is shifted. Else, and without a patch, the maps as they are, for `resize`.
+    """
+    if patch is None or all(n * p == whole for n, p, whole in zip(maps.shape[-2:], patch, size, strict=True)):
+        return maps
+    h, w = size
+    return maps.repeat_interleave(patch[0], dim=-2).repeat_interleave(patch[1], dim=-1)[..., :h, :w]
+
+
 @dataclass(frozen=True)
 class PlacedMaps:
     """What one conditioning contributes to the frame.

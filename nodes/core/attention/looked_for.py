@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .heads import by_head, joined, width
 from .probabilities import SUMMED_AT_ONCE, masked_scores, scaled_keys
 
 READINGS = SOFTMAX, SCORES = ("softmax", "scores")
@@ -35,13 +36,13 @@ def appended_attention(
     """Attention to each word if its keys came after those of the prompt, without the other words, summed over heads.
 
     result[s,b,q] = sum_h Z_s / (Z + Z_s), Z_s = sum_{t in s} e^{q k'_t scale}, Z = sum_t e^{q k_t scale + mask_t}.
-    q: [B,Q,H*d]. k: the prompt's keys [B,T,H*d]. added: keys k' [N,H*d] of all words, one word after the other; counts:
-    how many each word has. words: [B,T], 1 at the prompt's own words; Z is then of these alone. mask, scale: see
-    `probabilities`. Returns float32 [S,B,Q].
+    q: [B,Q,H*d] or [B,H,Q,d]. k: the prompt's keys [B,T,H*d] or [B,H,T,d]. added: keys k' [N,H*d] of all words, one
+    word after the other; counts: how many each word has. words: [B,T], 1 at the prompt's own words; Z is then of these
+    alone. mask, scale: see `probabilities`. Returns float32 [S,B,Q].
     """
-    b, queries, inner = q.shape
-    positions = q.reshape(b, queries, heads, inner // heads).transpose(1, 2)
-    keys, own = scaled_keys(k, heads, scale), scaled_keys(added.unsqueeze(0), heads, scale)
+    b, queries, d = len(q), q.shape[-2], width(q, heads)
+    positions = by_head(q, d)
+    keys, own = scaled_keys(k, d, scale), scaled_keys(added.unsqueeze(0), d, scale)
     others = None if words is None else (words == 0)[:, None, None]
     out = torch.empty((len(counts), b, queries), dtype=torch.float32, device=q.device)
     step = max(1, SUMMED_AT_ONCE // (b * heads * (keys.shape[-1] + own.shape[-1])))
@@ -60,9 +61,9 @@ def appended_attention(
 def score_maps(q: Tensor, keys: Tensor, heads: int, *, scale: float | None = None) -> Tensor:
     """Scores of each word, summed over the heads and above their smallest value: float32 [S,B,Q].
 
-    result[s,b,q] = sum_h q k'_s scale - min_q. q: [B,Q,H*d]. keys: [B or 1,S,H*d], of each word the mean of its tokens'
-    keys. scale: d^-1/2 unless given.
+    result[s,b,q] = sum_h q k'_s scale - min_q. q: [B,Q,H*d] or [B,H,Q,d]. keys: [B or 1,S,H*d], of each word the mean
+    of its tokens' keys. scale: d^-1/2 unless given.
     """
-    scale = (q.shape[-1] // heads) ** -0.5 if scale is None else scale
-    scores = (keys.float() * scale) @ q.float().transpose(1, 2)
+    scale = width(q, heads) ** -0.5 if scale is None else scale
+    scores = (keys.float() * scale) @ joined(q, heads).float().transpose(1, 2)
     return (scores - scores.amin(dim=-1, keepdim=True)).transpose(0, 1)

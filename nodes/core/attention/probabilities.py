@@ -1,4 +1,4 @@
-"""Where the model looks at words: cross-attention probabilities, for the words' tokens only."""
+"""Where the model looks at words: attention probabilities, for the words' tokens only."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .heads import by_head, width
+from .log_sums import log_sums
+
 # Most float32 scores computed at once: 4 MiB where they are summed straight away, 64 MiB where they are kept per head.
 SUMMED_AT_ONCE = 1024 * 1024
 KEPT_AT_ONCE = 16 * 1024 * 1024
+
+# What the probability of a word is a share of: all that is attended to; the attention to the prompt's own words; the
+# attention to all text, which is the same as the first where the picture attends to nothing else.
+SHARES = ALL_TOKENS, PROMPT_WORDS, ALL_TEXT = ("all tokens", "prompt words", "all text")
+
+# With more keys than this, a GPU computes at least so many query positions at once: fewer leave it idle.
+MANY_KEYS, LEAST_POSITIONS = 1024, 64
 
 
 def probabilities(
@@ -17,24 +27,27 @@ def probabilities(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield P = softmax(q k^T * scale + mask) over all T keys, in float32, a few query positions at a time.
 
-    q: [B,Q,H*d]. k: [B,T,H*d]. heads: H. at_once: the most scores computed at once. mask: added to the scores (bool:
-    True is kept), [Q,T], [B,Q,T] or broadcastable to [B,H,Q,T]. scale: d^-1/2 unless given. Yields the query positions
-    and their P [B,H,q,T], which the caller should let go of before it asks for the next.
+    q: [B,Q,H*d] or [B,H,Q,d], k: [B,T,H*d] or [B,H,T,d], see `heads`. heads: H. at_once: the most scores computed at
+    once. mask: added to the scores (bool: True is kept), [Q,T], [B,Q,T] or broadcastable to [B,H,Q,T]. scale: d^-1/2
+    unless given. Yields the query positions and their P [B,H,q,T], which the caller should let go of before it asks
+    for the next.
     """
-    b, queries, inner = q.shape
-    q = q.reshape(b, queries, heads, inner // heads).transpose(1, 2)
-    keys = scaled_keys(k, heads, scale)
-    step = max(1, at_once // (b * heads * k.shape[1]))
-    for start in range(0, queries, step):
+    q = by_head(q, width(q, heads))
+    keys = scaled_keys(k, q.shape[-1], scale)
+    step = max(1, at_once // (len(q) * heads * k.shape[-2]))
+    if q.device.type != "cpu" and k.shape[-2] > MANY_KEYS:
+        step = max(step, LEAST_POSITIONS)
+    for start in range(0, q.shape[-2], step):
         rows = slice(start, start + step)
         yield rows, _softmax(q[:, :, rows], keys, mask, rows)
 
 
-def scaled_keys(k: Tensor, heads: int, scale: float | None = None) -> Tensor:
-    """Keys [B,T,H*d] times the scale (d^-1/2 unless given), float32 [B,H,d,T]: q @ keys are the scores."""
-    b, tokens, inner = k.shape
-    d = inner // heads
-    return k.reshape(b, tokens, heads, d).permute(0, 2, 3, 1).float() * (d**-0.5 if scale is None else scale)
+def scaled_keys(k: Tensor, d: int, scale: float | None = None) -> Tensor:
+    """Keys of either form times the scale (d^-1/2 unless given), float32 [B,h,d,T]: q @ keys are the scores."""
+    scale = d**-0.5 if scale is None else scale
+    keys = by_head(k, d).transpose(-1, -2)
+    # a copy in another precision is nobody else's
+    return keys * scale if keys.dtype == torch.float32 else keys.float().mul_(scale)
 
 
 def masked_scores(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
@@ -42,7 +55,7 @@ def masked_scores(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> 
 
     mask: see `probabilities`, of all positions.
     """
-    scores, mask = q.float() @ keys, mask_of_queries(mask, rows)
+    scores, mask = _products(q.float(), keys), mask_of_queries(mask, rows)
     if mask is None:
         return scores
     return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
@@ -55,6 +68,15 @@ def mask_of_queries(mask: Tensor | None, rows: slice) -> Tensor | None:
     if mask.ndim == 3:
         mask = mask.unsqueeze(1)
     return mask[..., rows, :] if mask.shape[-2] > 1 else mask
+
+
+def _products(q: Tensor, keys: Tensor) -> Tensor:
+    """q [B,H,q,d] @ keys [B,h,d,T]; where h is less than H, each serves H/h heads one after the other."""
+    heads, of_keys = q.shape[1], keys.shape[1]
+    if heads == of_keys:
+        return q @ keys
+    grouped = q.unflatten(1, (of_keys, -1)).flatten(2, 3) @ keys
+    return grouped.unflatten(2, (heads // of_keys, -1)).flatten(1, 2)
 
 
 def _softmax(q: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
@@ -70,18 +92,27 @@ def token_attention(
     words: Tensor | None = None,
     mask: Tensor | None = None,
     scale: float | None = None,
+    text: slice | None = None,
 ) -> Tensor:
     """Attention that every query position pays to each subject, summed over the subject's tokens and over the heads.
 
     result[s,b,q] = sum_h sum_t P[b,h,q,t] columns[b,t,s]. q, k, heads, mask, scale: see `probabilities`.
-    columns: [B,T,S], 1 where token t belongs to subject s. words: [B,T], 1 at the prompt's real words; each query's
-    probabilities are then renormalised over them, per head (without it begin-of-text and padding keep their share).
-    Returns float32 [S,B,Q].
+    columns: [B,T,S], 1 where token t belongs to subject s. words: [B,T], 1 at the tokens over which each query's
+    probabilities are renormalised, per head: at the prompt's own words, say (without it begin-of-text, padding and
+    whatever else is attended to keep their share). text: where the T tokens are among the keys; None if there are no
+    others. Returns float32 [S,B,Q].
     """
+    how = {"mask": mask, "scale": scale}
+    if text is not None and k.shape[-2] != columns.shape[1]:
+        if words is None:
+            return _share_of_all(q, k, heads, columns, text, **how)
+        # what goes to other keys cancels out
+        k = k[..., text, :]
+        how["mask"] = None if mask is None else mask[..., text]
     sets = columns if words is None else torch.cat([columns, words.unsqueeze(-1)], dim=-1)
     sets = sets.to(device=q.device, dtype=torch.float32).unsqueeze(1)
-    out = torch.empty((columns.shape[-1], *q.shape[:2]), dtype=torch.float32, device=q.device)
-    for rows, p in probabilities(q, k, heads, SUMMED_AT_ONCE, mask=mask, scale=scale):
+    out = torch.empty((columns.shape[-1], len(q), q.shape[-2]), dtype=torch.float32, device=q.device)
+    for rows, p in probabilities(q, k, heads, SUMMED_AT_ONCE, **how):
         shares = p @ sets
         if words is not None:
             shares = shares[..., :-1] / shares[..., -1:].clamp_min(torch.finfo(torch.float32).tiny)
@@ -90,11 +121,33 @@ def token_attention(
     return out
 
 
+def _share_of_all(
+    q: Tensor, k: Tensor, heads: int, columns: Tensor, text: slice, *, mask: Tensor | None, scale: float | None
+) -> Tensor:
+    """See `token_attention`: shares of the attention to all keys, of which the text is a part."""
+    sums = log_sums(q, k, heads, mask, scale)
+    if sums is None:
+        sets = columns.new_zeros((len(columns), k.shape[-2], columns.shape[-1]), device=q.device)
+        sets[:, text] = columns.to(sets)
+        return token_attention(q, k, heads, sets, mask=mask, scale=scale)
+    used = columns.any(dim=-1).any(dim=0).nonzero()[:, 0].to(q.device)
+    d = width(q, heads)
+    sets = columns[:, used].to(device=q.device, dtype=torch.float32).unsqueeze(1)
+    q, keys = by_head(q, d), scaled_keys(k[..., text, :][..., used, :], d, scale)
+    step = max(1, SUMMED_AT_ONCE // (len(q) * heads * max(1, len(used))))
+    parts = []
+    for start in range(0, q.shape[-2], step):
+        rows = slice(start, start + step)
+        p = torch.exp(masked_scores(q[:, :, rows], keys, None, rows) - sums[:, :, rows].unsqueeze(-1))
+        parts.append((p @ sets).sum(dim=1).permute(2, 0, 1))
+    return torch.cat(parts, dim=-1)
+
+
 def token_probabilities(
     q: Tensor, k: Tensor, heads: int, tokens: Tensor, *, mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
     """P of every head at `tokens` only: float32 [B,H,Q,N]. tokens: positions [N]. The rest: see `probabilities`."""
-    out = torch.empty((q.shape[0], heads, q.shape[1], len(tokens)), dtype=torch.float32, device=q.device)
+    out = torch.empty((len(q), heads, q.shape[-2], len(tokens)), dtype=torch.float32, device=q.device)
     for rows, p in probabilities(q, k, heads, KEPT_AT_ONCE, mask=mask, scale=scale):
         out[:, :, rows] = p[..., tokens]
         del p  # else it would take memory beside the next

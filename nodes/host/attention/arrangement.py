@@ -69,16 +69,15 @@ class Arranger:
         self._rows = rows
         self._texts = [
             [
-                _Text(each, *named.columns(each.shape[1], row.length if row.own else each.shape[1], each.device))
+                _Text(each, *named.columns(each.shape[1], length or each.shape[1], each.device, row.padding))
                 for each in row.contexts
             ]
-            for row in rows
+            for row, length in ((row, row.length if row.own else 0) for row in rows)
         ]
         self._plain: Arrangement | None = None
 
     def arrangement(self, inputs: Inputs) -> Arrangement:
         """Find the prompt in a cross-attention made from `inputs`. Raises UnreadableError if it is not there."""
-        n, context = inputs.after
         row, (count, *grid) = self._rows[0], inputs.latent
         if (count, *grid) != (row.count, *row.size):
             raise UnreadableError(
@@ -86,7 +85,8 @@ class Arranger:
                 f"{inputs.called_by} splits the batch or cuts the latent into tiles"
             )
         if inputs.before is None:
-            return self._untouched((n.shape[0], context.shape[1]))
+            return self._untouched((inputs.expected[0], inputs.expected[2] if inputs.after else row.length))
+        n, context = inputs.after
         before_n, before_context = inputs.before
         if context.shape[0] != n.shape[0]:
             raise UnreadableError(

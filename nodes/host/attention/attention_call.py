@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...core.attention.probabilities import token_probabilities
+from ...core.attention.heads import by_head, joined, width
+from ...core.attention.probabilities import mask_of_queries, token_probabilities
 from ..families.sites import CROSS, Inputs, Site
 
-# Attention as the user's backend computes it: (q, k, v) and a mask to its output [R,Q,H*d].
+# Attention as the user's backend computes it: (q, k, v) in the call's own form and a mask to its output [R,Q,H*d].
 Attend = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class EditedRow:
-    """What an editor replaced in one row: [1,L,H*d] each, mask [1,1 or H,Q,K]; None where it left the row's own."""
+    """What an editor replaced in one row: [1,...] in the call's form each, mask [1,1 or H,Q,K]; None for its own."""
 
     q: Tensor | None = None
     k: Tensor | None = None
@@ -38,7 +39,9 @@ class Change:
 class AttentionCall:
     """One attention of one model call. Its tensors are the network's own and must not be changed in place.
 
-    q: [R,Q,H*d]. k, v: [R,K,H*d]. mask: added to the scores (bool: True is kept), or None. scale: None for d^-1/2.
+    q: [R,Q,H*d], or [R,H,Q,d] where the network divides heads itself. k, v: [R,K,H*d] or [R,h,K,d], see `heads`;
+    positions are the last dimension but one of all three. mask: added to the scores (bool: True is kept), or None.
+    scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
     where another node computes attention itself. edits, changes: what the editors asked for.
@@ -64,6 +67,47 @@ class AttentionCall:
         q, k, v = (torch.cat([row[i] for row in each]) for i in range(3))
         return q, k, v, None if each[0][3] is None else torch.cat([row[3] for row in each])
 
+    @property
+    def found(self) -> tuple[int, int, int]:
+        """Numbers of rows, queries and keys; of rows -1 if queries and keys have different ones."""
+        rows = len(self.q) if len(self.q) == len(self.k) else -1
+        return rows, self.q.shape[-2], self.k.shape[-2]
+
+    def unexpected(self, count: int) -> str:
+        """What is wrong with its numbers of rows, queries and keys, with the node that changed them; empty if nothing.
+
+        count: of the network's rows.
+        """
+        rows, queries, keys = self.inputs.expected
+        if self.found == (rows, queries, keys) and rows == count:
+            return ""
+        expected = f"{count, queries}" if queries == keys else f"{count, queries} and {count, keys}"
+        return (
+            f"{len(self.q), self.q.shape[-2]} rows and queries and {len(self.k), self.k.shape[-2]} rows and keys where "
+            f"{expected} were expected, changed by {self.inputs.changed_by}"
+        )
+
+    def of_picture(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The picture's queries, all keys and the mask between them, of these rows, as edited so far."""
+        q, k, _, mask = self.of_rows(rows)
+        return q[..., self.site.queries, :], k, mask_of_queries(mask, self.site.queries)
+
+    def within_picture(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries and keys [B,N,H*d] of the picture alone and the mask between them, of these rows, as edited so far.
+
+        Not for sites where the picture has no keys.
+        """
+        q, k, mask = self.of_picture(rows)
+        k, heads = k[..., self.site.picture, :], self.site.heads
+        return joined(q, heads), joined(k, heads), None if mask is None else mask[..., self.site.picture]
+
+    def attend_joined(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `attend`, of [R,L,H*d] whatever the call's form is."""
+        if self.q.ndim == 3:
+            return self.attend(q, k, v, mask)
+        q, k, v = (by_head(each, width(self.q, self.site.heads)) for each in (q, k, v))
+        return joined(self.attend(q, k, v, mask), self.site.heads)
+
     def probabilities(self, rows: slice | Tensor | Sequence[int], tokens: Tensor) -> Tensor:
         """P of `tokens` [N] in these rows, float32 [B,H,Q,N], over all keys."""
         q, k, _, mask = self.of_rows(rows)
@@ -78,7 +122,7 @@ class AttentionCall:
         v: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> AttentionCall:
-        """The call with other queries, keys, values [len(rows),L,H*d] or mask [len(rows),1 or H,Q,K] in these rows.
+        """The call with other queries, keys, values (in its form) or mask [len(rows),1 or H,Q,K] in these rows.
 
         Keys and values may be more or fewer than the call's own. All other rows keep their output bit for bit.
         """
@@ -131,7 +175,10 @@ class Processor:
         return call
 
     def see(self, call: AttentionCall, out: Tensor) -> None:
-        """Look at the call as the network made it, before any edit, and at its output [R,Q,H*d], after all edits."""
+        """Look at the call as the network made it, before any edit, and at its output after all edits.
+
+        out: [R,Q,H*d], or [R,H,Q,d] where the network wants it so.
+        """
 
     def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
         """Look at `mixed`, which another node made of a cross-attention's output `out` and which has fewer rows."""

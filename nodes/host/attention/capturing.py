@@ -19,11 +19,13 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
-from ...core.attention.aggregate import added
+from ...core.attention.aggregate import added, on_latent
+from ...core.attention.output_space import OUTPUT
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation
 from ..families.family import Family
+from ..families.sites import NetworkCall
 from ..sampling.runs import Runs
 from .captured_run import CapturedRun, of_all_layers
 from .layer_choice import LayerSelection
@@ -45,7 +47,7 @@ class Settings:
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
     refine: see `RefinePlan`. looked: further words, whose maps come after those of the subjects; their tokens that
-    stand in the prompt come last in `tokens`.
+    stand in the prompt come last in `tokens`. space: see `Recorder`.
     """
 
     tokens: NamedTokens
@@ -56,10 +58,13 @@ class Settings:
     resize: str
     refine: RefinePlan
     looked: LookedFor | None
+    space: str
 
     @property
     def scores(self) -> int:
         """How many of the maps are scores, see `normalise`."""
+        if self.space == OUTPUT:
+            return len(self.tokens.tokens)
         return 0 if self.looked is None else self.looked.scores
 
 
@@ -153,20 +158,27 @@ class Observer:
         if not rows:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         network = as_written(executor.class_obj.diffusion_model)
-        looked = settings.looked and LookedForMaps(settings.looked, self._family.key_layers(network))
-        how = {"chosen": settings.prompt is not None, "looked": looked}
-        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, **how)
+        looked = settings.looked and LookedForMaps(settings.looked, self._family.key_layers(network), c_crossattn)
+        how = {"chosen": settings.prompt is not None, "looked": looked, "space": settings.space}
+        names = self._family.site_names(network, self._family.text_kind)
+        recorder = Recorder(rows, settings.tokens, settings.layers, self._warn, names=names, **how)
         refinement = Refinement(len(x), rows, settings.refine)
-        with processing(transformer_options, self._family, [recorder, refinement]) as options:
+        called = NetworkCall(network, x.shape, c_crossattn.shape[1])
+        with processing(transformer_options, self._family, [recorder, refinement], called) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
         recorder.finish(network)
-        for name, maps in recorder.maps.items():
-            call.maps.setdefault(name, []).extend(zip(maps, rows, strict=True))
+        found = {name: list(zip(maps, rows, strict=True)) for name, maps in recorder.maps.items()}
         if settings.refine.power and recorder.maps:
             refinement.finish(network)
             by_row = zip(rows, *recorder.maps.values(), strict=True)
-            sums = [added(maps, row.size, self.resize) for row, *maps in by_row]
-            call.maps.setdefault(REFINED, []).extend(refinement.refined(sums, self.labels, self._warn))
+            # places that stand for a patch of the latent are refined before they are spread over it
+            sums = [
+                added(maps, maps[0].shape[-2:] if recorder.patch else row.size, self.resize) for row, *maps in by_row
+            ]
+            found[REFINED] = refinement.refined(sums, self.labels, self._warn)
+        for name, each in found.items():
+            placed = [(on_latent(maps, recorder.patch, row.size), row) for maps, row in each]
+            call.maps.setdefault(name, []).extend(placed)
         return out
 
     def _begin(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> ModelCall | None:
@@ -179,7 +191,7 @@ class Observer:
         if not end <= sigma <= start:
             return None
         listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
-        positives = Positives(listed, self._settings.prompt, self._warn, wrapper)
+        positives = Positives(listed, self._settings.prompt, self._warn, wrapper, self._family.pads_in_front)
         if not positives:
             return None
         if TORCH_COMPILE_KWARGS in model_options:

@@ -42,8 +42,9 @@ def select_layers(
     """Read a choice of layers.
 
     wanted: `all`, `last`, or a list separated by commas of names or beginnings of names (`output`, `output.5`,
-    `middle.0.0`) and grids (`16x16`, height x width). Raises ValueError, which lists the layers, if one of them
-    is unknown; it says what `kind` of layers they are, and which `others` the caller understands.
+    `middle.0.0`), ranges of numbers in a part (`double.8-18`) or in running order from 0 (`8-18`), and grids (`16x16`,
+    height x width). Raises ValueError, which lists the layers, if one of them is unknown; it says what `kind` of layers
+    they are, and which `others` the caller understands.
     """
     names: set[str] = set()
     grids: set[tuple[int, int]] = set()
@@ -52,12 +53,20 @@ def select_layers(
             grids.add((int(size[1]), int(size[2])))
             continue
         found = {"all": available, "last": available[-1:]}.get(item)
-        if found is None:
+        if found is None and (span := re.fullmatch(r"(?:([a-z]+)\.)?(\d+)-(\d+)", item)):
+            found = _between(available, span[1], int(span[2]), int(span[3]))
+        elif found is None:
             found = tuple(name for name in available if item and f"{name}.".startswith(f"{item}."))
         if not found:
             raise ValueError(
                 f"no {kind} layer is called {item!r}; choose {', '.join((*others, 'all', 'last'))}, a grid such as "
-                f"16x16, or among: {', '.join(available)}"
+                f"16x16, a range such as 0-{len(available) - 1}, or among: {', '.join(available)}"
             )
         names.update(found)
     return LayerSelection(frozenset(names), frozenset(grids))
+
+
+def _between(available: tuple[str, ...], part: str | None, first: int, last: int) -> tuple[str, ...]:
+    """The layers from the number `first` to `last`: of this part of the network, or, if it is None, of all layers."""
+    numbered = [(i if part is None else int(name.split(".")[1]), name) for i, name in enumerate(available)]
+    return tuple(name for number, name in numbered if first <= number <= last and part in (None, name.split(".")[0]))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.attention.heads import joined
 from ...core.attention.looked_for import READINGS, SCORES, SOFTMAX, appended_attention, score_maps
 from ...core.attention.probabilities import token_attention
 from ...core.choices import one_of
@@ -83,19 +84,24 @@ def _encoded(clip: Any, label: str, typed: str) -> Tensor:
 class LookedForMaps:
     """Reads looked-for words beside the prompt's own, in one model call.
 
-    key_layers: what makes keys of the words in each cross-attention, see `Family.key_layers`.
+    key_layers: what makes keys of the words in each cross-attention, see `Family.key_layers`. context: the text [R,T,d]
+    that the network gets; other nodes may give its attention another.
     """
 
-    def __init__(self, looked: LookedFor, key_layers: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+    def __init__(
+        self, looked: LookedFor, key_layers: Mapping[str, Callable[[Tensor], Tensor]], context: Tensor
+    ) -> None:
         self._looked = looked
         self._key_layers = key_layers
+        self._context = context
 
     def keys(self, call: AttentionCall) -> Tensor:
         """The keys [N,H*d] of the words that are not in the prompt, made by the call's own layer.
 
         Raises ValueError for words of another width than the text that the network attends to.
         """
-        context, vectors = call.inputs.after[1], self._looked.vectors
+        context, like = (self._context, call.k) if call.inputs.after is None else [call.inputs.after[1]] * 2
+        vectors = self._looked.vectors
         if not len(vectors):
             return call.k.new_zeros(0, call.k.shape[-1])
         if vectors.shape[-1] != context.shape[-1]:
@@ -103,24 +109,26 @@ class LookedForMaps:
                 f"the CLIP that encodes {', '.join(self._looked.labels)} gives vectors of {vectors.shape[-1]} numbers, "
                 f"but this model reads text as vectors of {context.shape[-1]}: connect the model's own CLIP"
             )
-        return self._key_layers[call.site.name](vectors.to(context))
+        return self._key_layers[call.site.name](vectors.to(like))
 
     def maps(self, place: Place, call: AttentionCall, keys: Tensor) -> Tensor:
         """Maps [S,B,Q] in these rows: of the subjects, the looked-for words in the prompt, and those that are not.
 
         keys: see `keys`.
         """
-        q, k, _, mask = call.of_rows(place.rows)
+        q, k, mask = call.of_picture(place.rows)
         words = None if place.words is None else place.words.expand(len(q), -1)
         columns = place.columns.expand(len(q), -1, -1)
         heads, how = call.site.heads, {"words": words, "mask": mask, "scale": call.scale}
         counts = self._looked.counts
         if self._looked.reading == SOFTMAX:
-            there = token_attention(q, k, heads, columns, **how)
+            there = token_attention(q, k, heads, columns, text=call.site.keys, **how)
             return torch.cat([there, appended_attention(q, k, heads, keys, counts, **how)]) if counts else there
         named = columns.shape[-1] - len(self._looked.inside)
         inside = columns[..., named:]
-        own = (inside / inside.sum(1, keepdim=True).clamp_min(1)).transpose(1, 2) @ k.float()
+        text = joined(k[..., call.site.keys, :], heads).float()
+        own = (inside / inside.sum(1, keepdim=True).clamp_min(1)).transpose(1, 2) @ text
         absent = [each.float().mean(0).expand(len(q), 1, -1) for each in (keys.split(counts) if counts else ())]
         scores = score_maps(q, torch.cat([own, *absent], dim=1), heads, scale=call.scale)
-        return torch.cat([token_attention(q, k, heads, columns[..., :named], **how), scores])
+        there = token_attention(q, k, heads, columns[..., :named], text=call.site.keys, **how)
+        return torch.cat([there, scores])

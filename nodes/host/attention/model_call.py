@@ -65,6 +65,8 @@ class ModelCall:
 
     def _placed(self, maps: Tensor, row: PromptRows) -> PlacedMaps:
         weight = row.weight.to(self.device) if isinstance(row.weight, Tensor) else row.weight
+        if isinstance(weight, Tensor) and len(weight) > 1:
+            weight = weight.repeat_interleave(maps.shape[1] // len(weight), dim=0)  # of every frame
         return PlacedMaps(resize(maps, row.size).to(self.device), row.offset, weight)
 
 

@@ -12,14 +12,18 @@ from torch import Tensor
 
 from ...core.attention.aggregate import RESIZE_MODES
 from ...core.attention.looked_for import SOFTMAX
+from ...core.attention.output_space import ATTENTION, OUTPUT, SPACES
+from ...core.attention.probabilities import ALL_TEXT, PROMPT_WORDS, SHARES
 from ...core.attention.refine import AUTO
 from ...core.choices import one_of
 from ...core.maps.saliency import Saliency, over_steps
 from ...core.words.subjects import LOOKED_FOR, Subjects
-from ..families.family import cross_attention_layers, family_of
+from ..families.family import family_of, network_of
+from ..families.offers import KEYS
+from ..families.sites import JOINT
 from ..same_prompt import require_same_prompt
 from .capturing import Observer, Settings
-from .layer_choice import select_layers
+from .layer_choice import LayerSelection, select_layers
 from .looked_for import encode_looked_for
 from .model_call import OURS, no_attention
 from .named_tokens import NamedTokens
@@ -29,8 +33,6 @@ from .refinement import refine_plan
 log = logging.getLogger("explainable_latents")
 
 WRAPPER_KEY = OURS + "attention"
-
-SHARES = ("all tokens", "prompt words")
 
 
 class AttentionCapture:
@@ -110,30 +112,34 @@ def observe(
     patcher: ModelPatcher,
     subjects: Subjects,
     *,
-    layers: str = "all",
+    layers: str = AUTO,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     positive: list | None = None,
     resize: str = "nearest",
-    share: str = "all tokens",
+    share: str = AUTO,
     refine: int = 0,
     refine_layers: str = AUTO,
     clip: Any = None,
     look_for: str = "",
     reading: str = SOFTMAX,
+    space: str = ATTENTION,
     keep: bool = True,
     add_up: bool = False,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
-    layers: see `select_layers`. start_percent, end_percent: the part of the noise schedule that is captured, 0 at pure
-    noise. positive: the CONDITIONING of the subjects' prompt, needed only where several different prompts are
-    combined. resize: nearest or bilinear. share: `all tokens` gives the plain probability (begin-of-text and padding
-    keep their share), `prompt words` the probability renormalised over the prompt's own tokens. refine: how often maps
-    are refined by self-attention, from 0 to 8, see `core.attention.refine`; refine_layers: of which layers, see
-    `refine_plan`. clip, look_for, reading: further words, which need not be in the prompt, see `encode_looked_for` and
-    `core.attention.looked_for`. keep: all maps, to be read after a run, or only the last one while it goes on; add_up:
-    then their sums, too.
+    layers: see `select_layers`, AUTO for those that are usual for the model family. start_percent, end_percent: the
+    part of the noise schedule that is captured, 0 at pure noise. positive: the CONDITIONING of the subjects' prompt,
+    needed only where several different prompts are combined. resize: nearest or bilinear. share: `all tokens` gives the
+    plain probability (begin-of-text and padding keep their share, and so does the picture where it attends to itself as
+    well), `all text` the probability renormalised over all tokens of the text, `prompt words` over the prompt's own;
+    AUTO is the first for cross- and the second for joint attention. refine: how often maps are refined by
+    self-attention, from 0 to 8, see `core.attention.refine`; refine_layers: of which layers, see `refine_plan`. clip,
+    look_for, reading: further words, which need not be in the prompt, see `encode_looked_for` and
+    `core.attention.looked_for`. space: attention, or output for another way to read joint attention, see
+    `core.attention.output_space`. keep: all maps, to be read after a run, or only the last one while it goes on;
+    add_up: then their sums, too.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -144,18 +150,32 @@ def observe(
             f"end_percent <= 1"
         )
     one_of("resize", resize, RESIZE_MODES)
-    one_of("share", share, SHARES)
+    one_of("share", share, (AUTO, *SHARES))
+    one_of("space", space, SPACES)
+    family, network = family_of(patcher), network_of(patcher)
+    share = family.share if share == AUTO else share
+    if space == OUTPUT and family.text_kind != JOINT:
+        raise ValueError(
+            f"space {OUTPUT!r} compares what an attention puts out for words and for places, but words have no output "
+            f"in {family.name}: choose {ATTENTION!r}"
+        )
     looked = encode_looked_for(clip, subjects, look_for, reading)
     tokens = subjects.positions() + (looked.inside if looked else ())
     if not tokens and not looked:
         raise ValueError("no subject to capture: name one in 'override' of Parse Subjects or Prompt with Words")
-    words = None if share == SHARES[0] else subjects.word_positions()
+    if looked and looked.counts:
+        family_of(patcher, KEYS)
+    words = subjects.word_positions() if share == PROMPT_WORDS else None
+    named = NamedTokens(tokens, words, share == ALL_TEXT)
     prompt = None if positive is None else contexts_of(positive)
-    selection = select_layers(cross_attention_layers(patcher), layers)
+    names, usual = family.site_names(network, family.text_kind), family.usual_layers(network)
+    selection = LayerSelection(frozenset(usual), frozenset())
+    if layers.strip().lower() != AUTO:
+        selection = select_layers(names, layers, f"{family.text_kind}-attention", (AUTO,))
     when = start_percent, end_percent
     plan = refine_plan(patcher, refine, refine_layers)
-    settings = Settings(NamedTokens(tokens, words), prompt, selection, *when, resize, plan, looked)
-    observer = Observer(subjects, family_of(patcher), settings, keep, add_up)
+    settings = Settings(named, prompt, selection, *when, resize, plan, looked, space)
+    observer = Observer(subjects, family, settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
         (WrappersMP.PREDICT_NOISE, observer.around_step),

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.attention.heads import by_head, joined
 from ...core.gradients.definition import attention_change
 from ..families.family import Family, SiteFinder
+from ..families.sites import NetworkCall, Shape
 from ..patch_names import patch_name
 from .attention_call import AttentionCall, Processor
 from .model_call import OURS
@@ -28,13 +30,14 @@ _HOSTS = "optimized_attention_override"
 
 
 @contextmanager
-def processing(options: dict, family: Family, processors: Sequence[Processor]) -> Iterator[dict]:
+def processing(options: dict, family: Family, processors: Sequence[Processor], called: NetworkCall) -> Iterator[dict]:
     """Yield transformer options with which one model call has these processors at its attention sites.
 
     Observers see every call as the network made it. Editors edit one after the other in the order in which they were
-    added, which is that of the nodes. options: the model call's own; they are not changed.
+    added, which is that of the nodes. options: the model call's own; they are not changed. called: what the network is
+    called with.
     """
-    override = options.get(_SHARED) or AttentionOverride(family.finder())
+    override = options.get(_SHARED) or AttentionOverride(family.finder(called))
     override.processors += processors
     try:
         yield override.install(options)
@@ -71,7 +74,8 @@ class AttentionOverride:
 
         def replaced(q: Tensor, k: Tensor, v: Tensor, extra_options: dict, *args: Any, **kwargs: Any) -> Tensor:
             # What the replacement itself computes through the host's attention is not processed a second time.
-            found = self._finder.take(extra_options)
+            shape = Shape(len(q), q.shape[1], k.shape[1], extra_options["n_heads"])
+            found = self._finder.take(extra_options, shape)
 
             def compute(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 return replacement(q, k, v, extra_options, *args, **kwargs)
@@ -111,11 +115,14 @@ class AttentionOverride:
                 theirs = functools.partial(previous, attention)
                 return self._foreign(previous, lambda q, k, v: with_mask(theirs, q, k, v, mask))(q, k, v)
 
-            found = self._finder.take(kwargs["transformer_options"])
+            heads = args[0] if args else kwargs["heads"]
+            found = self._finder.take(kwargs["transformer_options"], Shape(len(q), q.shape[-2], k.shape[-2], heads))
             if found is None:
                 return compute(q, k, v)
             site, inputs = found
-            call = AttentionCall(site, q, k, v, own, kwargs.get("scale"), inputs, attend)
+            # some networks divide the heads of the values alone
+            values = v.flatten(2) if v.ndim > q.ndim else v
+            call = AttentionCall(site, q, k, values, own, kwargs.get("scale"), inputs, attend)
             return self._processed(call, compute, previous)
 
         return override
@@ -175,8 +182,11 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
         part = compute(*call.of_rows(rows))
         out = out.index_copy(0, call.numbers(rows), part.to(out))
     for change in call.changes:
-        values = call.of_rows(change.rows)[2][:, change.tokens].float()
-        summed = out.float().index_add(0, change.rows, attention_change(change.amount, values))
+        values = joined(call.of_rows(change.rows)[2][..., change.tokens, :], call.site.heads).float()
+        added = attention_change(change.amount, values)
+        if out.ndim == 4:
+            added = by_head(added, out.shape[-1])
+        summed = out.float().index_add(0, change.rows, added)
         # what depends on a variable stays as precise as its derivative is
         out = summed if change.amount.requires_grad else summed.to(out)
     return out

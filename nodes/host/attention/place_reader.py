@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...core.attention.place_maps import PlaceMaps
 from ...core.gradients.definition import Progress
 from ..compiled import as_written
 from ..families.family import family_of, network_of
-from ..families.sites import SELF, Site
+from ..families.sites import JOINT, SELF, NetworkCall, Site
 from ..patch_names import replaced_parts
 from .attention_call import AttentionCall, Processor
 from .model_call import OURS, ModelCall, evaluating
@@ -33,7 +32,7 @@ class PlaceReader(Processor):
     count: rows of the network's batch. rows: of one picture. progress: called after each site, it may raise to cancel.
     """
 
-    kinds = (SELF,)
+    kinds = (SELF, JOINT)
 
     def __init__(self, maps: PlaceMaps, names: tuple[str, ...], count: int, rows: slice, progress: Progress) -> None:
         self._maps = maps
@@ -52,14 +51,12 @@ class PlaceReader(Processor):
         """See `Processor`."""
         site = call.site
         self._seen.add(site.name)
-        found, expected = (tuple(call.q.shape[:2]), tuple(call.k.shape[:2])), (self._count, math.prod(site.grid))
-        if found != (expected, expected):
-            self._unreadable = (
-                f"layer {site.name} has {found[0]} rows and queries and {found[1]} rows and keys where {expected} "
-                f"were expected, changed by {call.inputs.changed_by}"
-            )
+        if reason := call.unexpected(self._count):
+            self._unreadable = f"layer {site.name} has {reason}"
+        elif site.frames > 1:
+            self._unreadable = f"layer {site.name} has {site.frames} frames, and only one picture can be read,"
         if not self._unreadable:
-            q, k, _, mask = call.of_rows(self._rows)
+            q, k, mask = call.within_picture(self._rows)
             self._maps.add(q, k, site.heads, site.grid, mask=mask, scale=call.scale)
         self._progress(len(self._seen), len(self._names))
 
@@ -80,7 +77,7 @@ class PlaceProbe:
 
     def __init__(self, patcher: ModelPatcher) -> None:
         self._family = family_of(patcher)
-        self._names = self._family.site_names(network_of(patcher), SELF)
+        self._names = self._family.site_names(network_of(patcher), self._family.picture_kind)
         self._call: ModelCall | None = None
         self._maps = PlaceMaps()
         self._progress: Progress | None = None
@@ -117,7 +114,8 @@ class PlaceProbe:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
         if self._progress is not None and self._call is None:
             listed = executor.class_obj.conds.get("positive") or []
-            positives = Positives(listed, None, self._warn, model_options.get("model_function_wrapper"))
+            how = self._warn, model_options.get("model_function_wrapper"), self._family.pads_in_front
+            positives = Positives(listed, None, *how)
             sigma = float(timestep.flatten()[0])
             self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, None)
         return executor(x, timestep, model_options, *args, **kwargs)
@@ -149,9 +147,11 @@ class PlaceProbe:
         if not rows:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         reader = PlaceReader(self._maps, self._names, len(x), rows[0].rows, self._progress)
-        with processing(transformer_options, self._family, [reader]) as options:
+        network = as_written(executor.class_obj.diffusion_model)
+        called = NetworkCall(network, x.shape, c_crossattn.shape[1])
+        with processing(transformer_options, self._family, [reader], called) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
-        reason = reader.unreadable(as_written(executor.class_obj.diffusion_model))
+        reason = reader.unreadable(network)
         if reason:
             raise ValueError(
                 f"the picture cannot be cut into regions: self-attention of {reason}. Connect the model without that "

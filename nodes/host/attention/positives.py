@@ -19,7 +19,8 @@ class PromptRows:
     rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
     these is the conditioning's own text; if not, another node has to put it there. length: tokens of the context in
     this call, in which a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much
-    it counts there, a number or [B or 1,a,b]. count: all rows of the batch.
+    it counts there, a number or [B or 1,a,b]. count: all rows of the batch. padding: how many tokens the host put in
+    front of the text.
     """
 
     rows: slice
@@ -30,6 +31,7 @@ class PromptRows:
     offset: tuple[int, int]
     weight: Tensor | float
     count: int
+    padding: int = 0
 
     def is_whole(self, grid: tuple[int, int]) -> bool:
         """Whether the conditioning covers the whole latent evenly."""
@@ -48,18 +50,21 @@ class Positives:
         prompt: Sequence[Tensor] | None,
         warn: Callable[[str], None],
         wrapper: Callable | None = None,
+        pads_in_front: bool = False,
     ) -> None:
         """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
 
         Where none of them holds that prompt, another node may put it into their rows while the network runs. wrapper:
-        what another node put around the calls of the network, to name it.
+        what another node put around the calls of the network, to name it. pads_in_front: whether the host fills up a
+        short text at its beginning.
         """
         self.listed = listed
         self._warn = warn
+        self._pads_in_front = pads_in_front
         self._caller = "another node" if wrapper is None else patch_name(wrapper)
         text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
-        wanted = [_context(cond) for cond in text[:1]] if prompt is None else prompt
-        chosen = [cond for cond in text if any(_equal(_context(cond), context) for context in wanted)]
+        wanted = _contexts(text[0]) if prompt is None and text else prompt or ()
+        chosen = [cond for cond in text if any(_equal(own, other) for own in _contexts(cond) for other in wanted)]
         self._elsewhere = () if chosen else tuple(wanted)
         self._by_uuid = {cond["uuid"]: cond for cond in chosen or text}
         if not text:
@@ -117,12 +122,21 @@ class Positives:
             own = context[rows, : _context(cond).shape[1]]
             contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            found.append(PromptRows(rows, contexts, not self._elsewhere, length, size, offset, weight, len(x)))
+            padding = own.shape[1] - _contexts(cond)[-1].shape[1] if self._pads_in_front else 0
+            placed = size, offset, weight, len(x), padding
+            found.append(PromptRows(rows, contexts, not self._elsewhere, length, *placed))
         return found
 
 
 def _context(cond: dict) -> Tensor:
+    """What the network gets."""
     return cond["model_conds"]["c_crossattn"].cond
+
+
+def _contexts(cond: dict) -> tuple[Tensor, ...]:
+    """What the network gets, and what the CONDITIONING held: the host makes the one from the other."""
+    encoded = cond.get("cross_attn")
+    return (_context(cond),) if encoded is None else (_context(cond), encoded)
 
 
 def _equal(context: Tensor, other: Tensor) -> bool:
@@ -133,7 +147,8 @@ def _area(cond: dict, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int
     """Size (a, b) and offset (y, x) of a conditioning's area in the latent, cut at the border as the host cuts it."""
     if "area" not in cond:
         return grid, (0, 0)
-    a, b, y, x = cond["area"]
+    sizes, corner = cond["area"][: len(cond["area"]) // 2], cond["area"][len(cond["area"]) // 2 :]
+    (a, b), (y, x) = sizes[-2:], corner[-2:]  # in front of them those of frames
     return (min(grid[0] - y, a), min(grid[1] - x, b)), (y, x)
 
 
@@ -143,7 +158,8 @@ def _weight(cond: dict, size: tuple[int, int], offset: tuple[int, int]) -> Tenso
     if "mask" not in cond:
         return strength
     (a, b), (y, x) = size, offset
-    return cond["mask"][:, y : y + a, x : x + b].float() * (strength * float(cond.get("mask_strength", 1.0)))
+    mask = cond["mask"].reshape(-1, *cond["mask"].shape[-2:])
+    return mask[:, y : y + a, x : x + b].float() * (strength * float(cond.get("mask_strength", 1.0)))
 
 
 def contexts_of(conditioning: list[list[Any]]) -> list[Tensor]:

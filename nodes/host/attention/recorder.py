@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ...core.attention.heads import joined
+from ...core.attention.output_space import ATTENTION, OUTPUT, output_likeness
 from ...core.attention.probabilities import token_attention
 from ...core.attention.rearranged import mixing_weights
-from ..families.sites import Site
+from ..families.sites import CROSS, JOINT, Site
 from ..patch_names import replaced_parts
 from .arrangement import Arrangement, Arranger, Place, UnreadableError
 from .attention_call import AttentionCall, Processor
@@ -23,10 +25,14 @@ class Recorder(Processor):
     """Collects, for each chosen layer, the subjects' attention on that layer's own grid.
 
     maps: layer name -> one float32 tensor [S,B,h_n,w_n] per entry of `rows`, summed over tokens and heads; after those
-    of the subjects come those of the words that `looked` reads.
-    grids: the (h_n, w_n) of every cross-attention layer that ran. chosen: whether the user said which prompt is meant.
-    Raises ValueError as `Arranger`.
+    of the subjects come those of the words that `looked` reads. The frames of a latent are further pictures of the
+    batch, each picture's one after the other.
+    grids: the (h_n, w_n) of every layer with words that ran. patch: see `Site`. chosen: whether the user said which
+    prompt is meant. space: ATTENTION, or OUTPUT for the likeness of the attention's output vectors, see
+    `core.attention.output_space`. names: of all layers with words. Raises ValueError as `Arranger`.
     """
+
+    kinds = (CROSS, JOINT)
 
     def __init__(
         self,
@@ -35,11 +41,19 @@ class Recorder(Processor):
         selection: LayerSelection,
         warn: Callable[[str], None],
         *,
+        names: tuple[str, ...],
         chosen: bool,
         looked: LookedForMaps | None = None,
+        space: str = ATTENTION,
     ) -> None:
         self.maps: dict[str, list[Tensor]] = {}
         self.grids: dict[str, tuple[int, int]] = {}
+        self.patch: tuple[int, int] | None = None
+        self._names = names
+        self._space = space
+        # What kind of sites they are, and whether they are told apart only by the order in which they run.
+        self._kind = CROSS
+        self._counted = False
         self._rows = rows
         self._arranger = Arranger(rows, named)
         self._selection = selection
@@ -55,6 +69,7 @@ class Recorder(Processor):
     def wants(self, site: Site) -> bool:
         """See `Processor`."""
         self.grids[site.name] = site.grid
+        self.patch, self._kind, self._counted = site.patch, site.kind, site.counted
         return (site.name, site.grid) in self._selection
 
     @torch.no_grad()
@@ -66,18 +81,22 @@ class Recorder(Processor):
         except UnreadableError as error:
             self._refuse(name, str(error))
             return
-        rows, keys = arrangement.shape
-        if call.q.shape[:2] != (rows, h * w) or call.k.shape[:2] != (rows, keys):
+        rows, queries, keys = call.inputs.expected
+        if call.found != (rows, queries, keys):
+            of_picture = (
+                f"{h}x{w} queries" if queries == h * w else f"{queries} queries, {h}x{w} of them the picture's,"
+            )
             self._refuse(
                 name,
-                f"there are {tuple(call.q.shape[:2])} rows and queries and {tuple(call.k.shape[:2])} rows and keys "
-                f"where {rows} rows of {h}x{w} queries and {keys} keys were expected, changed by {changed_by}",
+                f"there are {(len(call.q), call.q.shape[-2])} rows and queries and {(len(call.k), call.k.shape[-2])} "
+                f"rows and keys where {rows} rows of {of_picture} and {keys} keys were expected, changed by "
+                f"{changed_by}",
             )
             return
-        seen = self._reading(call)
+        seen = self._reading(call, out)
         maps = [[seen(place) for place in places] for places in arrangement.places]
         if arrangement.carriers is None:
-            self.maps[name] = [each[0].unflatten(-1, (h, w)) for each in maps]
+            self.maps[name] = [each[0].unflatten(-1, (-1, h, w)).flatten(1, 2) for each in maps]
         else:
             self._unmixed[name] = changed_by, arrangement, maps
 
@@ -112,20 +131,29 @@ class Recorder(Processor):
             self._refuse(name, f"its rows were repeated, but not merged again, by {changed_by}")
         for reason, names in self._refused.items():
             where = "" if len(names) == len(self.grids) else f" of layer {', '.join(names)}"
-            self._warn(f"cross-attention{where} is not captured: {reason}")
+            self._warn(f"{self._kind}-attention{where} is not captured: {reason}")
         unseen = sorted(self._selection.names - self.grids.keys())
         if unseen or not self.grids:
             where = f" of layer {', '.join(unseen)}" if self.grids else ""
             by = replaced_parts(network)
-            self._warn(f"cross-attention{where} was not computed where it could be seen, but replaced by {by}")
+            self._warn(f"{self._kind}-attention{where} was not computed where it could be seen, but replaced by {by}")
+        if self._counted and len(self.grids) < len(self._names):
+            self.maps.clear()
+            self._warn(
+                f"attention is not captured: {len(self.grids)} of {len(self._names)} layers ran, and this model's "
+                "layers are known by their order alone. Connect the model without the node that skips blocks"
+            )
         if self.grids and not any(layer in self._selection for layer in self.grids.items()):
             there = ", ".join(sorted({f"{h}x{w}" for h, w in self.grids.values()}))
             raise ValueError(
-                f"no cross-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
+                f"no {self._kind}-attention layer has one of the chosen grids; this latent gives {there} (height x "
+                "width)"
             )
 
-    def _reading(self, call: AttentionCall) -> Callable[[Place], Tensor]:
+    def _reading(self, call: AttentionCall, out: Tensor) -> Callable[[Place], Tensor]:
         """What reads the maps [S,B,Q] of the rows of a place."""
+        if self._space == OUTPUT:
+            return lambda place: _alike(place, call, out)
         if self._looked is None:
             return lambda place: _seen(place, call)
         keys = self._looked.keys(call)
@@ -137,7 +165,7 @@ class Recorder(Processor):
 
 def _seen(place: Place, call: AttentionCall) -> Tensor:
     """The subjects' attention [S,B,Q] in these rows."""
-    q, k, _, mask = call.of_rows(place.rows)
+    q, k, mask = call.of_picture(place.rows)
     return token_attention(
         q,
         k,
@@ -146,4 +174,12 @@ def _seen(place: Place, call: AttentionCall) -> Tensor:
         words=None if place.words is None else place.words.expand(len(q), -1),
         mask=mask,
         scale=call.scale,
+        text=call.site.keys,
     )
+
+
+def _alike(place: Place, call: AttentionCall, out: Tensor) -> Tensor:
+    """How much the output of every place is like that of the subjects' words [S,B,Q] in these rows."""
+    vectors = joined(out[place.rows], call.site.heads)
+    columns = place.columns.expand(len(vectors), -1, -1)
+    return output_likeness(vectors, columns, call.site.keys, call.site.queries)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from ...core.attention.refine import AUTO, MOST_POWERS, SelfAttention, refine
 from ..families.family import family_of, network_of
-from ..families.sites import SELF, Site
+from ..families.sites import JOINT, SELF, Site
 from ..patch_names import replaced_parts
 from .attention_call import Attend, AttentionCall, Processor
 from .layer_choice import LayerSelection, select_layers
 from .positives import PromptRows
 
 # AUTO is the decoder's layers on the finest grid: of those that follow all coarser layers, at most the last so many. In
-# SD 1.x they are output.9, output.10 and output.11, which is all that its decoder has at 64x64.
+# SD 1.x they are output.9, output.10 and output.11, which is all that its decoder has at 64x64. Where all layers have
+# one grid, in transformers, it is the last so many.
 LAYERS = 3
 
 
@@ -43,9 +44,12 @@ def refine_plan(patcher: ModelPatcher, power: int, layers: str = AUTO) -> Refine
     """
     if not 0 <= power <= MOST_POWERS:
         raise ValueError(f"refine {power} is not a whole number from 0 to {MOST_POWERS}")
-    names = family_of(patcher).site_names(network_of(patcher), SELF)
-    chosen = None if layers.strip().lower() == AUTO else select_layers(names, layers, "self-attention", (AUTO,))
-    return RefinePlan(power, names, chosen)
+    family = family_of(patcher)
+    names = family.site_names(network_of(patcher), family.picture_kind)
+    if layers.strip().lower() != AUTO:
+        return RefinePlan(power, names, select_layers(names, layers, f"{family.picture_kind}-attention", (AUTO,)))
+    last = LayerSelection(frozenset(names[-LAYERS:]), frozenset())
+    return RefinePlan(power, names, last if family.picture_kind == JOINT else None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Refinement(Processor):
     """
 
     def __init__(self, count: int, rows: Sequence[PromptRows], plan: RefinePlan) -> None:
-        self.kinds = (SELF,) if plan.power else ()
+        self.kinds = (SELF, JOINT) if plan.power else ()
         self._count = count
         self._rows = rows
         self._plan = plan
@@ -129,19 +133,17 @@ class Refinement(Processor):
     def _keep(self, call: AttentionCall) -> _Kept:
         """Copies of the rows' queries and keys: slices would keep those of all rows, a backend may overwrite them."""
         name, (h, w), changed_by = call.site.name, call.site.grid, call.inputs.changed_by
-        found, expected = (tuple(call.q.shape[:2]), tuple(call.k.shape[:2])), (self._count, h * w)
         unreadable = ""
         if call.attend is None:
             unreadable = f"self-attention of layer {name} is computed by {changed_by}"
-        elif found != (expected, expected):
-            unreadable = (
-                f"self-attention of layer {name} has {found[0]} rows and queries and {found[1]} rows and keys where "
-                f"{expected} were expected, changed by {changed_by}"
-            )
+        elif reason := call.unexpected(self._count):
+            unreadable = f"self-attention of layer {name} has {reason}"
+        elif call.site.frames > 1:
+            unreadable = f"the latent has {call.site.frames} frames, and only the maps of one can be refined"
         attention = []
         for row in self._rows if not unreadable else ():
-            q, k, _, mask = call.of_rows(row.rows)
-            attend = _fused(call) if q.device.type == "cpu" else call.attend
+            q, k, mask = call.within_picture(row.rows)
+            attend = _fused(call) if q.device.type == "cpu" else call.attend_joined
             attention.append(SelfAttention(q.clone(), k.clone(), call.site.heads, (h, w), attend, mask))
         return _Kept(name, (h, w), attention, unreadable)
 

@@ -41,7 +41,8 @@ from ..attention.override import processing
 from ..attention.positives import Positives, PromptRows, contexts_of
 from ..attention.refinement import Refinement, refine_plan
 from ..compiled import as_written, uncompiled
-from ..families.family import cross_attention_layers, family_of
+from ..families.family import NetworkCall, cross_attention_layers, family_of
+from ..families.offers import GRADIENTS
 from ..families.unet_gradients import GradientMemory
 from ..same_prompt import require_same_prompt
 from .differentiable import RecordedLayers, differentiable
@@ -83,12 +84,11 @@ class GradientProbe:
         self._prompt = None if prompt is None else contexts_of(prompt)
         self._polarity, self._solver = polarity, solver
         self._spatial_scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
-        self._family = family_of(patcher)
+        self._family = family_of(patcher, GRADIENTS)
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else single_layers(layers, layer)
-        self._aggregated = definition == AGGREGATED
+        self._aggregated, self._measuring = definition == AGGREGATED, False
         self._refine = refine_plan(patcher, refine, refine_layers)
-        self._measuring = False
         self._progress: Progress | None = None
         self._call: ModelCall | None = None
         self._scale, self._plain = 1.0, 0.0  # d z / d output; bytes that the call itself takes for each latent
@@ -205,10 +205,10 @@ class GradientProbe:
             needed = self._memory(network, tuple(x.shape[-2:])).once(len(x), self._distinct) + len(x) * self._plain
             first, repeat = None, needed > comfy.model_management.get_free_memory(x.device)
         layers, refinement = self._family.layers_after(network, first), Refinement(len(x), rows, self._refine)
-        found = []
+        found, called = [], NetworkCall(network, x.shape, c_crossattn.shape[1])
         with (
             differentiable(layers, x.device, transformer_options, repeat=repeat) as recorded,
-            processing(transformer_options, self._family, [variable, refinement]) as options,
+            processing(transformer_options, self._family, [variable, refinement], called) as options,
         ):
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
             variable.require_all(network)

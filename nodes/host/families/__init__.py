@@ -1,6 +1,8 @@
 """What depends on the model family. No other package knows the modules of a network.
 
 To read in this order: `sites` (a place where attention is computed, and what goes into it), `family` (what every
-family provides, and which one a model belongs to), `unet` (SD 1.x, SD 2.x and SDXL), `unet_gradients` (what such a
-network computes after a site), `unet_blocks` (what its blocks put out). A new family is a file beside `unet`.
+family provides, and which one a model belongs to) with `offers` (what not every family has). `unet` (SD 1.x, SD 2.x and
+SDXL), `unet_gradients` (what such a network computes after a site), `unet_blocks` (what its blocks put out).
+`transformer` (all others) with `layouts`: one record for each network class. A new family is a record, or a file beside
+`unet`.
 """

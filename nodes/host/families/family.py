@@ -1,6 +1,7 @@
 """What differs between model families: which attention sites a network has, and how they are found while it runs.
 
-A new family is one file beside `unet.py`, one line in `FAMILIES` and one entry in tests/host/families.
+A new family is one file beside `unet.py` and one line in `FAMILIES`, or, for a transformer, one record in
+`layouts.py`; and one entry in tests/host/families.
 
 For every family ComfyUI calls the model as `apply_model(x, t, c_concat, c_crossattn, control, transformer_options,
 **conds)`, so what surrounds a call of the network is an APPLY_MODEL wrapper; the network's own wrappers have other
@@ -16,7 +17,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..compiled import as_written
-from .sites import CROSS, Inputs, Site
+from .layouts import LAYOUTS, REFUSED
+from .sites import Inputs, NetworkCall, Shape, Site
+from .transformer import Transformer
 from .unet import UNet
 from .unet_gradients import LayersAfter
 
@@ -37,10 +40,10 @@ class SiteFinder(Protocol):
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
         """A copy of the transformer options with which sites of these kinds are found; may be called repeatedly."""
 
-    def take(self, options: dict) -> tuple[Site, Inputs] | None:
+    def take(self, options: dict, shape: Shape) -> tuple[Site, Inputs] | None:
         """The site of the attention that is computed now with these transformer options, and what goes into it.
 
-        None for any other attention.
+        shape: of that attention. None for any other attention.
         """
 
     def forget(self) -> None:
@@ -48,21 +51,41 @@ class SiteFinder(Protocol):
 
 
 class Family(Protocol):
-    """A family of models. name: what messages call its models."""
+    """A family of models.
+
+    name: what messages call its models. offers: those of `offers.FEATURES` that it has; the methods for the others
+    are missing. text_kind, picture_kind: the sites where the picture attends to words and to itself, JOINT for both
+    where they are the same. pads_in_front: whether the host fills up short texts at their beginning. share: what
+    attention to a word is a share of unless the user chooses, see `core.attention.probabilities`.
+    """
 
     name: str
+    offers: frozenset[str]
+    text_kind: str
+    picture_kind: str
+    pads_in_front: bool
+    share: str
 
     def site_names(self, network: nn.Module, kind: str) -> tuple[str, ...]:
         """Names of the network's attention sites of this kind, in running order; none if it is not of this family."""
 
-    def finder(self) -> SiteFinder:
+    def usual_layers(self, network: nn.Module) -> tuple[str, ...]:
+        """Names of the sites where words are read unless the user chooses."""
+
+    def finder(self, call: NetworkCall) -> SiteFinder:
         """A new site finder, for one model call."""
 
     def key_layers(self, network: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """What makes the keys [N,H*d] of a text's encoding [N,d], for the name of every cross-attention site."""
+        """What makes the keys [N,H*d] of a text's encoding [N,d], for every site of CROSS by name.
+
+        Empty where the family does not offer KEYS.
+        """
 
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
-        """What gradients pass from this cross-attention to the network's output; None: from the first one."""
+        """What gradients pass from this cross-attention to the network's output; None: from the first one.
+
+        This needs GRADIENTS, the following ones BLOCKS.
+        """
 
     def blocks(self, network: nn.Module) -> dict[str, int]:
         """The blocks whose outputs can be read, in running order: name -> how many times coarser than the latent."""
@@ -80,18 +103,28 @@ class Family(Protocol):
         """
 
 
-FAMILIES: tuple[Family, ...] = (UNet(),)
+FAMILIES: tuple[Family, ...] = (UNet(), *map(Transformer, LAYOUTS))
 
 
-def family_of(patcher: ModelPatcher) -> Family:
-    """The family that knows the model. Raises ValueError, naming the model and all families, when none does."""
+def family_of(patcher: ModelPatcher, needed: str = "") -> Family:
+    """The family that knows the model.
+
+    needed: one of `offers.FEATURES` that it has to offer. Raises ValueError, naming the model and all families that
+    could be used, when there is none, and when it does not offer that.
+    """
     network = network_of(patcher)
+    model = f"{type(patcher.model).__name__} ({type(network).__name__})"
     for family in FAMILIES:
-        if family.site_names(network, CROSS):
-            return family
+        if family.site_names(network, family.text_kind):
+            if not needed or needed in family.offers:
+                return family
+            able = ", ".join(each.name for each in FAMILIES if needed in each.offers)
+            raise ValueError(f"{needed}: not for the model {model}; this works with {able}. Load one of these.")
+    if reason := REFUSED.get(type(network).__name__):
+        raise ValueError(f"attention of the model {model} cannot be read: {reason}")
     raise ValueError(
-        f"attention of the model {type(patcher.model).__name__} ({type(network).__name__}) cannot be read: supported "
-        f"are {', '.join(family.name for family in FAMILIES)}. Load one of these."
+        f"attention of the model {model} cannot be read: supported are "
+        f"{', '.join(family.name for family in FAMILIES)}. Load one of these."
     )
 
 
@@ -101,5 +134,6 @@ def network_of(patcher: ModelPatcher) -> nn.Module:
 
 
 def cross_attention_layers(patcher: ModelPatcher) -> tuple[str, ...]:
-    """Names of the model's cross-attention sites in running order. Raises ValueError as `family_of` does."""
-    return family_of(patcher).site_names(network_of(patcher), CROSS)
+    """Names of the sites where the model attends to words, in running order. Raises ValueError as `family_of` does."""
+    family = family_of(patcher)
+    return family.site_names(network_of(patcher), family.text_kind)

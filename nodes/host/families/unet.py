@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,10 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
-from ..patch_names import of_other_nodes, patch_names
-from .sites import CROSS, SELF, Inputs, Site, site_name
+from ...core.attention.probabilities import ALL_TOKENS
+from ..patch_names import other_names
+from .offers import FEATURES
+from .sites import CROSS, SELF, Inputs, NetworkCall, Shape, Site, site_name
 from .unet_blocks import block_scales, with_blocks
 from .unet_gradients import LayersAfter
 
@@ -25,6 +27,10 @@ class UNet:
     """See `family.Family`."""
 
     name = "SD 1.x, SD 2.x and SDXL (a UNet with cross-attention layers)"
+    offers = frozenset(FEATURES)
+    text_kind, picture_kind = CROSS, SELF
+    pads_in_front = False
+    share = ALL_TOKENS
 
     def site_names(self, network: nn.Module, kind: str) -> tuple[str, ...]:
         """See `Family`."""
@@ -36,7 +42,11 @@ class UNet:
             if (each.attn2 is not None if kind == CROSS else not each.disable_self_attn)
         )
 
-    def finder(self) -> UNetSites:
+    def usual_layers(self, network: nn.Module) -> tuple[str, ...]:
+        """See `Family`."""
+        return self.site_names(network, CROSS)
+
+    def finder(self, call: NetworkCall) -> UNetSites:
         """See `Family`."""
         return UNetSites()
 
@@ -83,8 +93,8 @@ class UNetSites:
         patches, replaced = dict(options.get("patches", {})), options.get("patches_replace", {})
         others = [each for each in patches.get("attn2_patch", []) if each not in (self._enter, self._announce_cross)]
         outputs = patches.get("attn2_output_patch", [])
-        self._changed_by[CROSS] = _names([*others, *outputs])
-        self._called_by = _names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
+        self._changed_by[CROSS] = other_names([*others, *outputs])
+        self._called_by = other_names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
         patches["attn2_patch"] = [*([self._enter] if others else []), *others, self._announce_cross]
         if outputs:
             patches["attn2_output_patch"] = [self._once(each, self._mixing(each, listener)) for each in outputs]
@@ -92,7 +102,7 @@ class UNetSites:
             others = [each for each in patches.get("attn1_patch", []) if each != self._announce_self]
             patches["attn1_patch"] = [*others, self._announce_self]
             replacements = replaced.get("attn1", {}).values()
-            self._changed_by[SELF] = _names([*others, *patches.get("attn1_output_patch", []), *replacements])
+            self._changed_by[SELF] = other_names([*others, *patches.get("attn1_output_patch", []), *replacements])
         options = {**options, "patches": patches}
         around = {
             key: {block: self._once(each, listener.around(each)) for block, each in replaced[key].items()}
@@ -101,7 +111,7 @@ class UNetSites:
         }
         return {**options, "patches_replace": {**replaced, **around}} if around else options
 
-    def take(self, options: dict) -> tuple[Site, Inputs] | None:
+    def take(self, options: dict, shape: Shape) -> tuple[Site, Inputs] | None:
         """See `SiteFinder`."""
         announced, self._next = self._next, None
         # If another node replaced a block's attention module, the announced attention is never computed and the next
@@ -114,9 +124,11 @@ class UNetSites:
         queries = slice(0, h * w)
         keys = slice(0, self._after[1].shape[1]) if kind == CROSS else queries
         rows, _, *size = options["original_shape"]
-        before = self._before if kind == CROSS else None
-        inputs = Inputs(before, self._after, (rows, *size), self._changed_by[kind], self._called_by)
-        return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys), inputs
+        before, length = (self._before, keys.stop) if kind == CROSS else (None, h * w)
+        expected = self._after[0].shape[0] if kind == CROSS else rows, h * w, length
+        inputs = Inputs(expected, before, self._after, (rows, *size), self._changed_by[kind], self._called_by)
+        picture = keys if kind == SELF else None
+        return Site(block, depth, kind, (h, w), options["n_heads"], queries, keys, picture), inputs
 
     def forget(self) -> None:
         """See `SiteFinder`."""
@@ -175,8 +187,3 @@ def _transformer_blocks(network: UNetModel) -> Iterator[tuple[str, BasicTransfor
 def _place(options: dict) -> tuple[tuple[str, int], int]:
     """The transformer block that runs: its part of the network and its depth there."""
     return options["block"], options.get("block_index", 0)
-
-
-def _names(patches: Iterable[Callable]) -> str:
-    """What to call these functions of other nodes."""
-    return patch_names(of_other_nodes(patches)) or "another node"

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..attention.model_call import OURS
 from ..compiled import uncompiled
 from ..families.family import family_of, network_of
+from ..families.offers import BLOCKS
 from ..patch_names import patch_name, replaced_parts
 from .early_exit import may_leave
 
@@ -32,7 +33,7 @@ class BlockOutputs:
 
     def __init__(self, patcher: ModelPatcher, blocks: Sequence[str]) -> None:
         self.patcher = patcher
-        self._family = family_of(patcher)
+        self._family = family_of(patcher, BLOCKS)
         self._blocks = tuple(blocks)
         self._shape: tuple[int, ...] = ()
         self._found: dict[str, Tensor] | None = None

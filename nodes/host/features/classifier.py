@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.methods.taught_regions import Perceptrons
 from ..families.family import family_of, network_of
+from ..families.offers import BLOCKS
 from .picture_features import FeatureReader
 
 FOLDER = "explainable-latents"
@@ -56,7 +57,7 @@ class Classifier:
 
     def reader(self, model: ModelPatcher) -> FeatureReader:
         """Reads pictures as they were read in teaching. Raises ValueError for another model."""
-        recipe, family = self.recipe, family_of(model)
+        recipe, family = self.recipe, family_of(model, BLOCKS)
         mark = family.mark(network_of(model))
         if recipe.family != family.name or mark.shape != self.mark.shape or not _close(mark, self.mark):
             raise ValueError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...core.choices import one_of
 from ...core.gradients.definition import Progress
 from ..families.family import family_of, network_of
+from ..families.offers import BLOCKS
 from ..one_call import call_once, without_ours
 from .block_outputs import BlockOutputs
 
@@ -26,7 +27,7 @@ def chosen_block(model: ModelPatcher, block: str) -> str:
     That is output.5 of SD 1.x and SD 2.x and output.2 of SDXL; both have places 16 picture pixels wide. Raises
     ValueError for a name that the model does not have, and as `family_of`.
     """
-    scales = family_of(model).blocks(network_of(model))
+    scales = family_of(model, BLOCKS).blocks(network_of(model))
     if block != AUTO:
         one_of("block", block, (AUTO, *scales))
         return block
@@ -43,7 +44,7 @@ def chosen_blocks(model: ModelPatcher, blocks: str) -> tuple[str, ...]:
     Those are output.1, .4, .7 and .10 of SD 1.x and SD 2.x, output.2, .5 and .7 of SDXL. In running order, each once.
     Raises ValueError for a name that the model does not have, and as `family_of`.
     """
-    scales = family_of(model).blocks(network_of(model))
+    scales = family_of(model, BLOCKS).blocks(network_of(model))
     names = {name.strip() for name in blocks.split(",")}
     if names == {AUTO}:
         names = set({scale: name for name, scale in scales.items() if name.startswith("output")}.values())

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...core.methods.taught_regions import pixel_features, predict, sampled_pixels
 from ..autograd.training import trained
 from ..families.family import family_of, network_of
+from ..families.offers import BLOCKS
 from ..ui.running_node import progress_bar, show_on_running_node
 from .classifier import Classifier, Recipe, conditioning, file_of
 from .picture_features import Encoded, FeatureReader, chosen_blocks, encode
@@ -44,7 +45,9 @@ def taught(
         file_of(save_as)
     ((context, more),) = _one_prompt(positive)
     pooled = more.get("pooled_output")
-    recipe = Recipe((REST, *masks), family_of(model).name, chosen_blocks(model, blocks), _levels(levels), 1, seed)
+    recipe = Recipe(
+        (REST, *masks), family_of(model, BLOCKS).name, chosen_blocks(model, blocks), _levels(levels), 1, seed
+    )
     reader = FeatureReader(
         model, conditioning(context, pooled), recipe.blocks, recipe.noise_levels, recipe.noises, seed
     )
@@ -148,4 +151,4 @@ def _in_order(found: list[dict[str, Tensor]], recipe: Recipe) -> Sequence[Tensor
 
 
 def _mark(model: ModelPatcher) -> Tensor:
-    return family_of(model).mark(network_of(model))
+    return family_of(model, BLOCKS).mark(network_of(model))

@@ -7,6 +7,9 @@ import torch
 
 from explainable_latents.nodes.core.attention import probabilities
 from explainable_latents.nodes.core.attention.aggregate import PlacedMaps, aggregate, compose, normalise, resize
+from explainable_latents.nodes.core.attention.heads import by_head, joined
+from explainable_latents.nodes.core.attention.log_sums import log_sums
+from explainable_latents.nodes.core.attention.output_space import output_likeness
 from explainable_latents.nodes.core.attention.probabilities import token_attention, token_columns
 
 
@@ -124,3 +127,67 @@ def test_a_mask_weighs_each_place_and_each_latent():
     one = PlacedMaps(torch.full((1, 2, 1, 2), 2.0), (0, 0), mask)
     other = PlacedMaps(torch.full((1, 2, 1, 2), 8.0), (0, 0), 0.5)
     assert compose([one, other], (1, 2)).tolist() == [[[[4, 8]], [[5, 4]]]]
+
+
+# Attention that text and picture share, and queries and keys by head.
+
+
+def shared(heads=4, of_keys=4, d=8, tokens=6, places=10, batch=2, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(7)
+    q = torch.randn(batch, heads, places, d, generator=generator).to(dtype)
+    k = torch.randn(batch, of_keys, tokens + places, d, generator=generator).to(dtype)
+    columns = torch.zeros(batch, tokens, 2)
+    columns[:, 1, 0] = columns[:, 3:5, 1] = 1.0
+    return q, k, columns
+
+
+def whole_softmax(q, k, mask=None):
+    q, k = q.double(), k.double().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return torch.softmax(scores if mask is None else scores + mask, dim=-1)
+
+
+@pytest.mark.parametrize("of_keys", [4, 2, 1])
+@pytest.mark.parametrize("text", [slice(0, 6), slice(10, 16), slice(3, 9)], ids=str)
+def test_shares_of_an_attention_to_text_and_picture(text, of_keys):
+    """Of all keys, by the kernel's sums and, with a mask, by whole rows; and of the text alone."""
+    q, k, columns = shared(of_keys=of_keys)
+    mask = torch.randn(10, 16, generator=torch.Generator().manual_seed(8))
+    for each in (None, mask):
+        p = whole_softmax(q, k, each)[..., text]
+        of_all = (p @ columns.double().unsqueeze(1)).sum(1).permute(2, 0, 1)
+        found = token_attention(q, k, 4, columns, mask=each, text=text)
+        assert (found - of_all).abs().max() < 1e-6 * of_all.max()
+        words = torch.ones(2, 6)
+        of_text = ((p / p.sum(-1, keepdim=True)) @ columns.double().unsqueeze(1)).sum(1).permute(2, 0, 1)
+        found = token_attention(q, k, 4, columns, words=words, mask=each, text=text)
+        assert (found - of_text).abs().max() < 1e-6 * of_text.max()
+
+
+def test_heads_beside_each_other_and_as_a_dimension_are_the_same():
+    q, k, columns = shared(tokens=16, places=16)
+    sets = torch.zeros(2, 32, 2)
+    sets[:, :16] = columns
+    beside = token_attention(joined(q, 4), joined(k, 4), 4, sets)
+    assert torch.equal(beside, token_attention(q, k, 4, sets))
+    assert torch.equal(by_head(joined(q, 4), 8), q)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_log_sums_are_those_of_the_scores_or_there_are_none(dtype):
+    """On the CPU the kernel is used for float32 only."""
+    q, k, _ = shared(places=3000, dtype=dtype)
+    found = log_sums(q, k, 4, None, None)
+    assert (found is None) == (dtype != torch.float32)
+    if found is not None:
+        scores = q.double() @ k.double().transpose(-1, -2) * 8**-0.5
+        assert (found - scores.logsumexp(-1)).abs().max() < 1e-5
+    assert log_sums(q, k, 4, torch.zeros(1, 1, 1, 3006), None) is None
+
+
+def test_the_likeness_of_outputs():
+    """Places 1 and 2 of three are like the two words' mean by 2 and 5 more than place 0."""
+    out = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [9.0, 9.0], [0.0, 1.0], [1.0, 5.0], [2.5, -1.0]]])
+    columns = torch.tensor([[[1.0], [1.0]]])
+    found = output_likeness(out, columns, slice(0, 2), slice(3, 6))
+    assert found.tolist() == [[[0.0, 2.0, 5.0]]]

@@ -1,0 +1,9 @@
+"""What not every model family offers, by the names that messages use."""
+
+from __future__ import annotations
+
+GRADIENTS = "Abs-Grad-SAM"
+BLOCKS = "features of the model's blocks"
+KEYS = "words that are not in the prompt"
+
+FEATURES = (GRADIENTS, BLOCKS, KEYS)

@@ -1,0 +1,176 @@
+"""What the small transformers attend to, from the outputs of their own modules: softmax in float64, rope written anew.
+
+Nothing of the pack takes part, nor the host's attention function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Attended:
+    """P over all keys, float64: of places to the tokens [B,H,N,T], if joint to places [B,H,N,N]."""
+
+    text: Tensor
+    picture: Tensor | None
+
+
+Outputs = dict[str, Any]
+
+
+@contextmanager
+def attending(name: str, model: Any, tokens: int, places: int) -> Iterator[dict[str, Attended]]:
+    """What the first call of the network in this block attends to, by layer, when the block ends.
+
+    tokens: T of the prompt. places: N of the picture.
+    """
+    network, got, found = model.model.diffusion_model, {}, {}
+    modules, read = _ORACLES[name]
+    handles = []
+    for place, module in network.named_modules():
+        if place.rpartition(".")[2] in modules:
+
+            def keep(module: Any, args: Any, out: Any, place: str = place) -> None:
+                got.setdefault(place, []).append(out)
+
+            handles.append(module.register_forward_hook(keep))
+    try:
+        yield found
+        found |= read(network, got, tokens, places)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _softmax(q: Tensor, k: Tensor) -> Tensor:
+    q, k = q.double(), k.double()
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+
+def _turned(x: Tensor, pe: Tensor) -> Tensor:
+    """Rotary positions: pairs of neighbouring channels x [B,H,L,d] are turned by pe [B,1,L,d/2,2,2]."""
+    pairs = x.double().unflatten(-1, (-1, 2)).unsqueeze(-2)
+    return (pe.double() * pairs).sum(-1).flatten(-2)
+
+
+def _joint(q: Tensor, k: Tensor, text: int, tokens: int, picture: int, places: int) -> Attended:
+    """q, k: [B,H,L,d]. text, picture: where the tokens and the places begin."""
+    p = _softmax(q[:, :, picture : picture + places], k)
+    return Attended(p[..., text : text + tokens], p[..., picture : picture + places])
+
+
+def _flux(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    (pe,) = got["pe_embedder"]
+    length = pe.shape[2] - places
+    at = (length - tokens, tokens, length, places)
+    found = {}
+    for i in range(len(network.double_blocks)):
+        (text,), (picture,) = (got[f"double_blocks.{i}.{each}_attn.norm"] for each in ("txt", "img"))
+        q, k = (_turned(torch.cat(each, dim=2), pe) for each in zip(text, picture, strict=True))
+        found[f"double.{i}"] = _joint(q, k, *at)
+    for i in range(len(network.single_blocks)):
+        ((q, k),) = got[f"single_blocks.{i}.norm"]
+        found[f"single.{i}"] = _joint(_turned(q, pe), _turned(k, pe), *at)
+    return found
+
+
+def _qwen(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    (pe,), found = got["pe_embedder"], {}
+    for i in range(len(network.transformer_blocks)):
+        at = f"transformer_blocks.{i}.attn."
+        q, k = (_turned(torch.cat([got[f"{at}norm_added_{n}"][0], got[f"{at}norm_{n}"][0]], dim=2), pe) for n in "qk")
+        found[f"double.{i}"] = _joint(q, k, 0, tokens, tokens, places)
+    return found
+
+
+def _krea(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    (pe,), found = got["pe_embedder"], {}
+    for i in range(len(network.blocks)):
+        ((q, k),) = got[f"blocks.{i}.attn.qknorm"]
+        found[f"single.{i}"] = _joint(_turned(q, pe), _turned(k, pe), 0, tokens, tokens, places)
+    return found
+
+
+def _sd3(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    found = {}
+    for i in range(len(network.joint_blocks)):
+        text, picture = (f"joint_blocks.{i}.{each}_block.attn.ln_" for each in ("context", "x"))
+        q, k = (torch.cat([got[text + n][0], got[picture + n][0]], dim=1).transpose(1, 2) for n in "qk")
+        found[f"joint.{i}"] = _joint(q, k, 0, tokens, tokens, places)
+    return found
+
+
+def _aura(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    found, at = {}, (8, tokens, 8 + tokens, places)
+    for i in range(len(network.double_layers)):
+        name = f"double_layers.{i}.attn."
+        q, k = (torch.cat([got[f"{name}{n}_norm{j}"][0] for j in "12"], dim=1).transpose(1, 2) for n in "qk")
+        found[f"double.{i}"] = _joint(q, k, *at)
+    for i in range(len(network.single_layers)):
+        q, k = (got[f"single_layers.{i}.attn.{n}_norm1"][0].transpose(1, 2) for n in "qk")
+        found[f"single.{i}"] = _joint(q, k, *at)
+    return found
+
+
+def _lumina(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    """The host applies the norms' weights without calling the modules."""
+    unit = network.pad_tokens_multiple or 1
+    length, found = -(-tokens // unit) * unit, {}
+    pe = torch.cat(got["rope_embedder"], dim=2)
+    # the host makes the rope of text and picture without what pads the picture's length
+    for i, layer in enumerate(network.layers):
+        each = layer.attention
+        heads, of_keys, d = each.n_local_heads, each.n_local_kv_heads, each.head_dim
+        q, k, _ = got[f"layers.{i}.attention.qkv"][0].double().split([heads * d, of_keys * d, of_keys * d], dim=-1)
+        turned = []
+        for x, norm in ((q, each.q_norm), (k, each.k_norm)):
+            x = x.unflatten(-1, (-1, d)).transpose(1, 2)
+            eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * norm.weight.double()
+            turned.append(_turned(x, pe))
+        found[f"double.{i}"] = _joint(*turned, 0, tokens, length, places)
+    return found
+
+
+def _across(attribute: str, part: str, norms: str, by_channel: bool) -> Callable[..., dict[str, Attended]]:
+    """Cross-attention: `norms` with {} for q and k; by_channel: they norm all heads at once, [B,L,H*d]."""
+
+    def read(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+        found = {}
+        for i in range(len(getattr(network, attribute))):
+            q, k = (got[f"{attribute}.{i}.cross_attn.{norms.format(n)}"][0] for n in "qk")
+            if by_channel:
+                q, k = (each.unflatten(-1, (network.num_heads, -1)) for each in (q, k))
+            q, k = (each.flatten(1, -3).transpose(1, 2) for each in (q, k))
+            found[f"{part}.{i}"] = Attended(_softmax(q, k)[..., :tokens], None)
+        return found
+
+    return read
+
+
+# The last names of the modules whose outputs count, and what makes attention of them.
+_FLUX_LIKE = (("norm", "pe_embedder"), _flux)
+_BY_HEAD = (("q_norm", "k_norm"), _across("blocks", "block", "{}_norm", by_channel=False))
+_ORACLES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, Attended]]]] = {
+    "Qwen-Image": (("norm_q", "norm_k", "norm_added_q", "norm_added_k", "pe_embedder"), _qwen),
+    "Flux.1": _FLUX_LIKE,
+    "Flux.2": _FLUX_LIKE,
+    "LongCat": _FLUX_LIKE,
+    "Chroma": _FLUX_LIKE,
+    "SD 3.5": (("ln_q", "ln_k"), _sd3),
+    "Lumina 2": (("qkv", "rope_embedder"), _lumina),
+    "Z-Image": (("qkv", "rope_embedder"), _lumina),
+    "Krea 2": (("qknorm", "pe_embedder"), _krea),
+    "Predict2": _BY_HEAD,
+    "Anima": _BY_HEAD,
+    "Wan": (("norm_q", "norm_k"), _across("blocks", "double", "norm_{}", by_channel=True)),
+    "AuraFlow": (("q_norm1", "k_norm1", "q_norm2", "k_norm2"), _aura),
+}

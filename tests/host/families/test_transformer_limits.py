@@ -1,0 +1,248 @@
+"""Transformers where other nodes, references, masks or frames come in, and what is refused: never a wrong number."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from explainable_latents.nodes.core.attention.aggregate import normalise
+from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
+from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
+from explainable_latents.nodes.host.families.family import FAMILIES, family_of
+from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
+from tests.host.families.test_transformers import SUBJECTS, Look, attended, with_processors
+from tests.host.families.transformers import noise, prompt, sample, small
+
+
+@pytest.fixture(scope="module")
+def models(comfy):
+    """The networks of this file, each once."""
+    return {name: small(name) for name in ("Flux.1", "Qwen-Image", "SD 3.5", "Wan", "Predict2")}
+
+
+def captured(name, model, positive, start=None, share=ALL_TOKENS, **how):
+    """A run of the observed model whose picture is the plain one's."""
+    start, observed = noise(name) if start is None else start, model.clone()
+    capture = observe(observed, SUBJECTS, layers="all", share=share, **how)
+    made = sample(name, observed, cfg=1.0, positive=positive, start=start)
+    assert torch.equal(made, sample(name, model, cfg=1.0, positive=positive, start=start))
+    return capture.runs.kept[-1]
+
+
+def kernel_maps(name, model, positive, start):
+    """Per attention of the run: what each subject gets, by the host's kernel with one-hot values for the text's keys.
+
+    [S,Q] over all keys and queries. Only for attentions whose text comes first.
+    """
+    found, patched = [], model.clone()
+
+    def with_one_hot_values(attention, q, k, v, heads, *args, **kwargs):
+        values = torch.zeros_like(v)
+        values[0, :, torch.arange(8), torch.arange(8)] = 1.0
+        out = attention(q, k, values, heads, *args, **kwargs)[0].unflatten(-1, (heads, -1)).sum(1)
+        found.append(torch.stack([out[:, list(tokens)].sum(-1) for tokens in SUBJECTS.positions()]))
+        return attention(q, k, v, heads, *args, **kwargs)
+
+    patched.model_options["transformer_options"]["optimized_attention_override"] = with_one_hot_values
+    sample(name, patched, cfg=1.0, positive=positive, start=start)
+    return found
+
+
+def reference(name, side=8):
+    shape = (1, 16, 1, side, side) if name == "Qwen-Image" else (1, 16, side, side)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image"])
+def test_reference_pictures_stand_behind_the_picture_and_take_their_share(models, name):
+    positive, start = prompt(name, reference_latents=[reference(name)]), noise(name)
+    run = captured(name, models[name], positive)
+    assert run.notes == []
+    for maps, other in zip(run.layers.values(), kernel_maps(name, models[name], positive, start), strict=True):
+        places = other[:, 20 : 20 + 48].unflatten(-1, (8, 6))
+        assert other.shape[-1] == 20 + 48 + 16
+        assert (maps[:, 0] - places).abs().max() < 1e-6 * other.max() + 1e-6
+
+
+def test_a_mask_of_keys_counts(models):
+    """Tokens that the network must not look at get nothing, and the others their share."""
+    mask = torch.cat([torch.ones(1, 7), torch.zeros(1, 13)], dim=1).long()
+    name, positive = "Qwen-Image", prompt("Qwen-Image", attention_mask=mask)
+    plain, masked = (captured(name, models[name], each, share=ALL_TEXT) for each in (prompt(name), positive))
+    for maps, other in zip(masked.layers.values(), kernel_maps(name, models[name], positive, noise(name)), strict=True):
+        assert maps[1].max() <= 2.0  # 2 heads
+        # token 7 of the second subject is hidden; the kernel gives shares of text and picture together
+        assert other.shape == (2, 68)
+    first = next(iter(masked.layers.values()))
+    assert (first - next(iter(plain.layers.values()))).abs().max() > 1e-3
+    whole = captured(name, models[name], positive, share=ALL_TOKENS)
+    for maps, other in zip(whole.layers.values(), kernel_maps(name, models[name], positive, noise(name)), strict=True):
+        assert (maps[:, 0] - other[:, 20:].unflatten(-1, (8, 6))).abs().max() < 1e-5
+
+
+def test_tokens_that_another_node_puts_before_the_text_are_refused_by_name(models):
+    """As the patch of a style model does: nobody knows then where the words are."""
+
+    def styled(args):
+        more = torch.zeros_like(args["txt"][:, :4])
+        ids = torch.zeros_like(args["txt_ids"][:, :4])
+        return {
+            **args,
+            "txt": torch.cat([more, args["txt"]], dim=1),
+            "txt_ids": torch.cat([ids, args["txt_ids"]], dim=1),
+        }
+
+    model = models["Flux.1"].clone()
+    model.set_model_post_input_patch(styled)
+    positive, observed = prompt("Flux.1"), model.clone()
+    capture = observe(observed, SUBJECTS, layers="all")
+    made = sample("Flux.1", observed, cfg=1.0, positive=positive)
+    assert torch.equal(made, sample("Flux.1", model, cfg=1.0, positive=positive))
+    assert not torch.equal(made, sample("Flux.1", models["Flux.1"], cfg=1.0, positive=positive))
+    assert capture.latest() is None
+    with pytest.raises(ValueError, match=r"joint-attention is not captured: .*were expected, changed by .*styled of"):
+        capture.saliency(made, "all", "mean")
+
+
+def passes_on(args, extra):
+    return {"img": args["img"], "txt": args["txt"]}
+
+
+def test_a_block_that_another_node_skips_is_missing_where_blocks_are_announced(models):
+    model = models["Flux.1"].clone()
+    model.set_model_patch_replace(passes_on, "dit", "double_block", 1)
+    run = captured("Flux.1", model, prompt("Flux.1"))
+    assert [layer for layer, _ in run.layers] == ["double.0", "single.0", "single.1"]
+    (note,) = run.notes
+    assert "joint-attention of layer double.1 was not computed where it could be seen" in note
+
+
+def test_blocks_that_are_counted_are_refused_when_one_is_skipped(models):
+    model = models["SD 3.5"].clone()
+    model.set_model_patch_replace(passes_on, "dit", "double_block", 0)
+    observed = model.clone()
+    capture = observe(observed, SUBJECTS, layers="all")
+    made = sample("SD 3.5", observed)
+    assert torch.equal(made, sample("SD 3.5", model))
+    with pytest.raises(ValueError, match="1 of 2 layers ran, and this model's layers are known by their order alone"):
+        capture.saliency(made, "all", "mean")
+
+
+@pytest.mark.parametrize("name", ["Wan", "Predict2"])
+def test_as_many_words_as_places_are_not_mistaken_for_the_picture(models, name):
+    positive, start = prompt(name, tokens=48), noise(name)
+    found = attended(name, models[name], start, positive)
+    run = captured(name, models[name], positive)
+    for (layer, grid), maps in run.layers.items():
+        for own, tokens in zip(maps[:, 0], SUBJECTS.positions(), strict=True):
+            other = found[layer].text[0][..., list(tokens)].sum((-1, 0)).unflatten(-1, grid)
+            assert (own - other).abs().max() <= 1e-6 * other.max()
+
+
+def test_frames_are_further_pictures_of_the_batch(models):
+    start = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(3))
+    run = captured("Wan", models["Wan"], prompt("Wan"), start)
+    maps = run.saliencies[0].maps
+    assert maps.shape == (2, 6, 8, 6)
+    for i, one in enumerate(start):
+        found = attended("Wan", models["Wan"], one[None], prompt("Wan"))
+        total = sum(
+            torch.stack([each.text[0][..., list(tokens)].sum((-1, 0)) for tokens in SUBJECTS.positions()])
+            for each in found.values()
+        ).unflatten(-1, (3, 4, 3))
+        other = normalise(total.repeat_interleave(2, -2).repeat_interleave(2, -1))
+        assert (maps[:, 3 * i : 3 * i + 3] - other).abs().max() * 48 < 1e-4
+
+
+def test_maps_of_several_frames_are_not_refined(models):
+    observed, start = models["Wan"].clone(), torch.randn(1, 16, 3, 8, 6)
+    observe(observed, SUBJECTS, refine=1)
+    with pytest.raises(ValueError, match="the latent has 3 frames, and only the maps of one can be refined"):
+        sample("Wan", observed, cfg=1.0, start=start)
+
+
+def test_half_precision_is_read_in_float32(comfy):
+    """Of a network in bfloat16 the same maps as of one with the same weights in float32, to that precision."""
+    exact, rounded = small("Qwen-Image"), small("Qwen-Image")
+    network = rounded.model.diffusion_model.to(torch.bfloat16)
+    network.dtype = torch.bfloat16
+    exact.model.diffusion_model.load_state_dict({key: each.float() for key, each in network.state_dict().items()})
+    positive = prompt("Qwen-Image")
+    maps = [captured("Qwen-Image", model, positive).saliencies[0].maps for model in (exact, rounded)]
+    assert maps[1].dtype == torch.float32
+    assert not torch.equal(*maps)
+    assert (maps[0] - maps[1]).abs().max() * math.prod(maps[0].shape[-2:]) < 0.15
+
+
+# What is refused, in words.
+
+
+def test_layers_are_chosen_by_name_and_range_and_a_wrong_one_lists_them(models):
+    def layers(wanted):
+        run = captured("Flux.1", models["Flux.1"], prompt("Flux.1"))
+        assert run
+        observed = models["Flux.1"].clone()
+        capture = observe(observed, SUBJECTS, layers=wanted)
+        sample("Flux.1", observed, cfg=1.0)
+        return [layer for layer, _ in capture.runs.kept[-1].layers]
+
+    assert layers("double.1") == ["double.1"]
+    assert layers("single") == ["single.0", "single.1"]
+    assert layers("1-2") == ["double.1", "single.0"]
+    assert layers("single.1-5, double.0") == ["double.0", "single.1"]
+    assert layers("last") == ["single.1"]
+    with pytest.raises(ValueError, match=r"no joint-attention layer is called 'output'; choose auto, .*double\.0, "):
+        observe(models["Flux.1"].clone(), SUBJECTS, layers="output")
+
+
+def test_what_a_transformer_cannot_do_names_what_can(models):
+    able = {needed: [each.name for each in FAMILIES if needed in each.offers] for needed in (GRADIENTS, BLOCKS, KEYS)}
+    assert able[GRADIENTS] == able[BLOCKS] == ["SD 1.x, SD 2.x and SDXL (a UNet with cross-attention layers)"]
+    model = models["Flux.1"]
+    with pytest.raises(ValueError, match=r"Abs-Grad-SAM: not for the model Flux \(Flux\); this works with SD 1.x"):
+        GradientProbe(model.clone(), SUBJECTS, "absolute", "structured")
+    for needed in (BLOCKS, KEYS):
+        with pytest.raises(ValueError, match=f"{needed}: not for the model Flux .*{able[needed][-1].split('(')[0]}"):
+            family_of(model, needed)
+
+
+def test_an_unknown_network_lists_all_families_and_a_known_one_says_why(models):
+    class Another(torch.nn.Module):
+        pass
+
+    class VaceWanModel(torch.nn.Module):
+        pass
+
+    for network, message in ((Another(), "supported are SD 1.x"), (VaceWanModel(), "this kind of Wan gives its")):
+        model = models["Flux.1"].clone()
+        model.add_object_patch("diffusion_model", network)
+        with pytest.raises(ValueError, match=message) as error:
+            family_of(model)
+        listed = [family.name in str(error.value) for family in FAMILIES]
+        assert all(listed) == isinstance(network, Another)
+
+
+@pytest.mark.parametrize("name", ["Flux.1", "Wan"])
+def test_what_places_attend_to_is_added_up_over_all_layers(models, name):
+    """One picture, clean, by the oracle: the mean over layers and heads of the picture's attention to itself."""
+    from explainable_latents.nodes.host.attention.place_reader import PlaceProbe
+    from explainable_latents.nodes.host.one_call import call_once
+
+    model, latent = models[name].clone(), {"samples": noise(name)}
+    probe, look = PlaceProbe(model), Look()
+    call = {"positive": prompt(name), "latent": latent, "noise_level": 0.5, "seed": 1}
+    with torch.inference_mode():
+        matrix, grid = probe.look(lambda: call_once(model, **call), lambda done, of: None)
+        call_once(with_processors(models[name], lambda rows: [look]), **call)
+    kind, parts = family_of(models[name]).picture_kind, []
+    for seen, _ in look.seen:
+        if seen.site.kind == kind:
+            q, k, _ = seen.within_picture([0])
+            q, k = (each.double().unflatten(-1, (seen.site.heads, -1)).transpose(1, 2) for each in (q, k))
+            parts.append(torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1).mean((0, 1)))
+    assert grid == (8, 6)
+    assert len(parts) == len(family_of(models[name]).site_names(model.model.diffusion_model, kind))
+    assert (matrix - torch.stack(parts).mean(0)).abs().max() < 1e-6

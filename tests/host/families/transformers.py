@@ -1,0 +1,329 @@
+"""One small random transformer of every layout in the pack's table, as the host itself builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small network. supported: its class in comfy.supported_models. config: of that. latent: shape of a picture's.
+
+    text: tokens of the positive and of the negative prompt. width: of their vectors. pooled: of their pooled ones.
+    centred: whether scales are numbers around 0 to which 1 is added. change: what is done to the network before it gets
+    weights.
+    """
+
+    supported: str
+    config: dict
+    latent: tuple[int, ...]
+    width: int
+    text: tuple[int, int] = (20, 30)
+    pooled: int = 0
+    centred: bool = False
+    change: Callable[[Any], None] | None = None
+
+
+_FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 64,
+    "context_in_dim": 96,
+    "hidden_size": 64,
+    "mlp_ratio": 4.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": True,
+    "txt_ids_dims": [],
+}
+_FLUX2 = {
+    "image_model": "flux2",
+    "in_channels": 128,
+    "out_channels": 128,
+    "vec_in_dim": None,
+    "context_in_dim": 96,
+    "hidden_size": 128,
+    "mlp_ratio": 3.0,
+    "num_heads": 1,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [32, 32, 32, 32],
+    "theta": 2000,
+    "patch_size": 1,
+    "qkv_bias": False,
+    "guidance_embed": False,
+    "txt_ids_dims": [3],
+    "global_modulation": True,
+    "mlp_silu_act": True,
+    "ops_bias": False,
+    "default_ref_method": "index",
+    "ref_index_scale": 10.0,
+    "yak_mlp": False,
+    "txt_norm": False,
+}
+_CHROMA = {
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "context_in_dim": 96,
+    "hidden_size": 64,
+    "mlp_ratio": 4.0,
+    "num_heads": 2,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "in_dim": 64,
+    "out_dim": 64,
+    "hidden_dim": 32,
+    "n_layers": 1,
+    "txt_ids_dims": [],
+    "vec_in_dim": None,
+}
+_QWEN = {
+    "image_model": "qwen_image",
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 2,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 96,
+    "pooled_projection_dim": 64,
+    "axes_dims_rope": (8, 12, 12),
+}
+_SD3 = {
+    "in_channels": 16,
+    "patch_size": 2,
+    "out_channels": 16,
+    "depth": 2,
+    "input_size": None,
+    "adm_in_channels": 64,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 96, "out_features": 128}},
+    "num_patches": 64,
+    "pos_embed_max_size": 8,
+    "qk_norm": "rms",
+    "pos_embed_scaling_factor": None,
+    "x_block_self_attn_layers": [0],
+}
+_LUMINA = {
+    "image_model": "lumina2",
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 96,
+    "cap_feat_dim": 64,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "qk_norm": True,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "axes_dims": [8, 8, 8],
+    "axes_lens": [300, 512, 512],
+    "rope_theta": 10000.0,
+    "ffn_dim_multiplier": 4.0,
+}
+_ZIMAGE = _LUMINA | {
+    "dim": 256,
+    "n_heads": 8,
+    "n_kv_heads": 8,
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [1536, 512, 512],
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8 / 3,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "pad_tokens_multiple": 32,
+}
+_KREA2 = {
+    "image_model": "krea2",
+    "features": 128,
+    "tdim": 64,
+    "txtdim": 32,
+    "heads": 4,
+    "kvheads": 2,
+    "multiplier": 4,
+    "layers": 2,
+    "patch": 2,
+    "channels": 16,
+    "txtlayers": 3,
+    "txtheads": 2,
+    "txtkvheads": 2,
+}
+_PREDICT2 = {
+    "image_model": "cosmos_predict2",
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 64,
+    "concat_padding_mask": True,
+    "crossattn_emb_channels": 96,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_learnable": True,
+    "pos_emb_interpolation": "crop",
+    "min_fps": 1,
+    "max_fps": 30,
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 16,
+    "num_blocks": 2,
+    "num_heads": 2,
+    "extra_per_block_abs_pos_emb": False,
+    "rope_h_extrapolation_ratio": 4.0,
+    "rope_w_extrapolation_ratio": 4.0,
+    "rope_t_extrapolation_ratio": 1.0,
+    "extra_h_extrapolation_ratio": 1.0,
+    "extra_w_extrapolation_ratio": 1.0,
+    "extra_t_extrapolation_ratio": 1.0,
+    "rope_enable_fps_modulation": False,
+}
+_WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 128,
+    "out_dim": 16,
+    "num_heads": 1,
+    "ffn_dim": 128,
+    "num_layers": 2,
+    "patch_size": (1, 2, 2),
+    "freq_dim": 256,
+    "window_size": (-1, -1),
+    "qk_norm": True,
+    "cross_attn_norm": True,
+    "eps": 1e-6,
+    "in_dim": 16,
+    "text_dim": 96,
+}
+_AURA = {
+    "max_seq": 64,
+    "cond_seq_dim": 96,
+    "n_double_layers": 1,
+    "n_layers": 2,
+    "dim": 64,
+    "n_heads": 2,
+    "global_conddim": 64,
+}
+
+
+def _small_adapter(network: Any) -> None:
+    """Anima's own has a hundred million parameters."""
+    import comfy.ops
+    from comfy.ldm.anima.model import LLMAdapter
+
+    how = {"device": None, "dtype": torch.float32, "operations": comfy.ops.disable_weight_init}
+    sizes = {"source_dim": 48, "target_dim": 96, "model_dim": 64, "num_layers": 1, "num_heads": 2}
+    network.llm_adapter = LLMAdapter(**sizes, **how).eval().requires_grad_(False)
+
+
+PICTURE, VIDEO, PACKED = (16, 16, 12), (16, 1, 16, 12), (128, 8, 6)
+
+SMALL = {
+    "Qwen-Image": Small("QwenImage", _QWEN, VIDEO, 96),
+    "Flux.1": Small("Flux", _FLUX, PICTURE, 96, pooled=64),
+    "Flux.2": Small("Flux2", _FLUX2, PACKED, 96),
+    "LongCat": Small(
+        "LongCatImage", _FLUX | {"guidance_embed": False, "vec_in_dim": None, "txt_ids_dims": [1, 2]}, PICTURE, 96
+    ),
+    "Chroma": Small("Chroma", _CHROMA, PICTURE, 96),
+    "SD 3.5": Small("SD3", _SD3, PICTURE, 96, (154, 154), 64),
+    "Lumina 2": Small("Lumina2", _LUMINA, PICTURE, 64),
+    "Z-Image": Small("ZImage", _ZIMAGE, PICTURE, 64, (20, 40)),
+    "Krea 2": Small("Krea2", _KREA2, VIDEO, 96, centred=True),
+    "Predict2": Small("CosmosT2IPredict2", _PREDICT2, VIDEO, 96),
+    "Anima": Small("Anima", _PREDICT2 | {"image_model": "anima"}, VIDEO, 48, change=_small_adapter),
+    "Wan": Small("WAN21_T2V", _WAN, VIDEO, 96),
+    "AuraFlow": Small("AuraFlow", _AURA, (4, 16, 12), 96),
+}
+
+# Buffers that are made and not learnt.
+_MADE = ("inv_freq", "freqs", "_range", ".seq")
+
+
+def small(name: str) -> Any:
+    """A ModelPatcher of the network with random weights."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    each = SMALL[name]
+    described = dict(each.config)
+    config = getattr(comfy.supported_models, each.supported)({**described, "dtype": torch.float32})
+    config.unet_config |= {**described, "dtype": torch.float32}
+    config.manual_cast_dtype = None
+    model = config.get_model({}, "", device="cpu")
+    if each.change is not None:
+        each.change(model.diffusion_model)
+    generator = torch.Generator().manual_seed(0)
+    network = model.diffusion_model
+    with torch.no_grad():
+        for place, value in [*network.named_parameters(), *network.named_buffers()]:
+            if not value.is_floating_point() or any(place.endswith(made) or made in place for made in _MADE):
+                continue
+            spread = 1.2 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.05
+            scales = value.ndim <= 1 and place.endswith(("weight", "scale"))
+            offset = float(scales and not each.centred)
+            value.copy_(torch.randn(value.shape, generator=generator) * spread + offset)
+    return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+
+
+def prompt(name: str, seed: int = 1, tokens: int | None = None, **extra: Any) -> list:
+    """A random CONDITIONING of the network's kind; of seed 1 as long as a positive one, else as a negative one."""
+    each, generator = SMALL[name], torch.Generator().manual_seed(seed)
+    length = tokens or each.text[0 if seed == 1 else 1]
+    given: dict[str, Any] = dict(extra)
+    if each.pooled:
+        given["pooled_output"] = torch.randn(1, each.pooled, generator=generator)
+    if name == "Anima":
+        count = min(length, 12)
+        given |= {"t5xxl_ids": torch.arange(5, 5 + count, dtype=torch.int), "t5xxl_weights": torch.ones(count)}
+    if name == "Lumina 2":
+        given["attention_mask"] = torch.ones(1, length)
+    return [[torch.randn(1, length, each.width, generator=generator), given]]
+
+
+def noise(name: str, batch: int = 1, grid: tuple[int, int] | None = None, seed: int = 0) -> Tensor:
+    shape = SMALL[name].latent
+    shape = shape if grid is None else (*shape[:-2], *grid)
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(
+    name: str,
+    model: Any,
+    steps: int = 1,
+    cfg: float = 4.0,
+    positive: list | None = None,
+    negative: list | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """The host's own sampling from fixed noise, as the server does it: in inference mode."""
+    import comfy.sample
+
+    start = noise(name) if start is None else start
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model,
+            start,
+            steps,
+            cfg,
+            "euler",
+            "simple",
+            positive or prompt(name),
+            negative or prompt(name, 2),
+            torch.zeros_like(start),
+            disable_pbar=True,
+            seed=0,
+        )
