@@ -29,8 +29,8 @@ class ELCaptureAttention(io.ComfyNode):
             display_name="Capture Attention",
             category=CATEGORY,
             description="Records where the model looks at the prompt's words while a sampler runs. The picture stays "
-            "the same bit for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL and many "
-            "transformers.",
+            "the same bit for bit, with every sampler, attention backend and model patch. SD 1.x, SD 2.x, SDXL and "
+            "many transformers.",
             search_aliases=["attention map", "cross attention", "daam", "heat map", "explain"],
             inputs=[
                 io.Model.Input(
