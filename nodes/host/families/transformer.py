@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core.attention.heads import joined
 from ...core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from ..patch_names import other_names
-from .layouts import Layout
+from .layout import Layout
 from .offers import KEYS
 from .sites import CROSS, JOINT, SELF, Inputs, NetworkCall, Shape, Site, site_name
 

@@ -1,6 +1,7 @@
 """What the small transformers attend to, from the outputs of their own modules: softmax in float64, rope written anew.
 
-Nothing of the pack takes part, nor the host's attention function.
+Nothing of the pack takes part, nor the host's attention function. Of the less used networks it is read from that
+function instead: with one-hot values it puts out its probabilities.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def attending(name: str, model: Any, tokens: int, places: int) -> Iterator[dict[
     tokens: T of the prompt. places: N of the picture.
     """
     network, got, found = model.model.diffusion_model, {}, {}
+    if name in _KERNEL:
+        with _one_hot(model, *_KERNEL[name], tokens, places, found):
+            yield found
+        return
     modules, read = _ORACLES[name]
     handles = []
     for place, module in network.named_modules():
@@ -155,6 +160,54 @@ def _across(attribute: str, part: str, norms: str, by_channel: bool) -> Callable
 
     return read
 
+
+@contextmanager
+def _one_hot(
+    model: Any, names: tuple[str, ...], order: str, tokens: int, places: int, found: dict[str, Attended]
+) -> Iterator[None]:
+    """Fills `found` for the layers `names`, whose attention has text and picture in this `order`."""
+    across = order == "text"
+    length = tokens if across else tokens + places
+    text, picture = (places, 0) if order == "picture, text" else (0, 0 if across else tokens)
+    options = model.model_options["transformer_options"]
+
+    def override(
+        attention: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int = 0, *args: Any, **how: Any
+    ) -> Tensor:
+        by_head = how.get("skip_reshape", False)
+        if (q.shape[-2], k.shape[-2]) == (places if across else length, length) and len(found) < len(names):
+            d, parts = v.shape[-1] if by_head else v.shape[-1] // heads, []
+            for first in range(0, length, d):
+                values = torch.zeros_like(v) if by_head else torch.zeros_like(v).unflatten(-1, (-1, d)).transpose(1, 2)
+                some = torch.arange(min(d, length - first))
+                values[:, :, first + some, some] = 1.0
+                values = values if by_head else values.transpose(1, 2).flatten(2)
+                out = attention(q, k, values, heads, *args, **how).unflatten(-1, (heads, -1)).transpose(1, 2)
+                parts.append(out[..., : len(some)])
+            p = torch.cat(parts, dim=-1).double()[:, :, picture : picture + places]
+            of_picture = None if across else p[..., picture : picture + places]
+            found[names[len(found)]] = Attended(p[..., text : text + tokens], of_picture)
+        return attention(q, k, v, heads, *args, **how)
+
+    options["optimized_attention_override"] = override
+    try:
+        yield
+    finally:
+        del options["optimized_attention_override"]
+
+
+# Those that are read by the kernel: their layers, and what stands where in their attention.
+_KERNEL: dict[str, tuple[tuple[str, ...], str]] = {
+    "Chroma Radiance": (("double.0", "double.1", "single.0", "single.1"), "text, picture"),
+    "Kandinsky 5": (("double.0", "double.1"), "text"),
+    "OmniGen 2": (("joint.0", "joint.1"), "text, picture"),
+    "Boogu": (("double.0", "single.0"), "text, picture"),
+    "Ideogram 4": (("joint.0", "joint.1"), "text, picture"),
+    "Mage-Flow": (("double.0", "double.1"), "text, picture"),
+    "JoyImage": (("double.0", "double.1"), "picture, text"),
+    "Lens": (("double.0", "double.1"), "picture, text"),
+    "HunyuanImage 2.1": (("double.0", "single.0"), "text, picture"),
+}
 
 # The last names of the modules whose outputs count, and what makes attention of them.
 _FLUX_LIKE = (("norm", "pe_embedder"), _flux)

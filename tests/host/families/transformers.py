@@ -217,6 +217,131 @@ _AURA = {
     "n_heads": 2,
     "global_conddim": 64,
 }
+_RADIANCE = _CHROMA | {
+    "image_model": "chroma_radiance",
+    "in_channels": 3,
+    "out_channels": 3,
+    "patch_size": 16,
+    "nerf_hidden_size": 16,
+    "nerf_mlp_ratio": 2,
+    "nerf_depth": 1,
+    "nerf_max_freqs": 4,
+    "nerf_tile_size": 512,
+    "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32,
+    "use_x0": False,
+    "use_sequential_txt_ids": False,
+}
+_KANDINSKY = {
+    "image_model": "kandinsky5",
+    "model_dim": 64,
+    "axes_dims": (8, 12, 12),
+    "rope_scale_factor": (1.0, 1.0, 1.0),
+    "time_dim": 32,
+    "ff_dim": 128,
+    "visual_embed_dim": 64,
+    "num_text_blocks": 1,
+    "num_visual_blocks": 2,
+    "in_text_dim": 96,
+    "in_text_dim2": 64,
+}
+_OMNIGEN = {
+    "image_model": "omnigen2",
+    "axes_dim_rope": [8, 8, 8],
+    "axes_lens": [300, 512, 512],
+    "ffn_dim_multiplier": None,
+    "hidden_size": 96,
+    "in_channels": 16,
+    "multiple_of": 32,
+    "norm_eps": 1e-5,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "out_channels": None,
+    "patch_size": 2,
+    "text_feat_dim": 64,
+    "timestep_scale": 1000.0,
+}
+_BOOGU = {
+    "image_model": "boogu",
+    "hidden_size": 96,
+    "num_layers": 1,
+    "num_double_stream_layers": 1,
+    "num_refiner_layers": 1,
+    "instruction_feat_dim": 64,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "multiple_of": 32,
+    "axes_dim_rope": [8, 8, 8],
+    "axes_lens": [300, 512, 512],
+}
+_IDEOGRAM = {
+    "image_model": "ideogram4",
+    "in_channels": 128,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "intermediate_size": 64,
+    "adaln_dim": 32,
+    "llm_features_dim": 96,
+    "mrope_section": [12, 10, 10],
+}
+_MAGE = {
+    "image_model": "mage_flow",
+    "in_channels": 128,
+    "out_channels": 128,
+    "num_layers": 2,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 96,
+    "axes_dims_rope": (8, 12, 12),
+}
+_JOY = {
+    "image_model": "joyimage",
+    "in_channels": 16,
+    "hidden_size": 64,
+    "patch_size": [1, 2, 2],
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "text_dim": 96,
+    "rope_dim_list": [8, 12, 12],
+    "theta": 10000,
+}
+_LENS = {
+    "image_model": "lens",
+    "in_channels": 128,
+    "out_channels": 32,
+    "num_layers": 2,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "enc_hidden_dim": 48,
+    "axes_dims_rope": (8, 12, 12),
+    "multi_layer_encoder_feature": True,
+    "selected_layer_index": (0, 1),
+}
+_HUNYUAN = {
+    "image_model": "hunyuan_video",
+    "in_channels": 64,
+    "patch_size": [1, 1],
+    "out_channels": 64,
+    "vec_in_dim": None,
+    "axes_dim": [16, 16],
+    "meanflow": False,
+    "context_in_dim": 96,
+    "hidden_size": 64,
+    "mlp_ratio": 4.0,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "theta": 256,
+    "qkv_bias": True,
+    "byt5": False,
+    "guidance_embed": False,
+    "use_cond_type_embedding": False,
+    "vision_in_dim": None,
+    "meanflow_sum": False,
+}
 
 
 def _small_adapter(network: Any) -> None:
@@ -247,6 +372,15 @@ SMALL = {
     "Anima": Small("Anima", _PREDICT2 | {"image_model": "anima"}, VIDEO, 48, change=_small_adapter),
     "Wan": Small("WAN21_T2V", _WAN, VIDEO, 96),
     "AuraFlow": Small("AuraFlow", _AURA, (4, 16, 12), 96),
+    "Chroma Radiance": Small("ChromaRadiance", _RADIANCE, (3, 128, 96), 96),
+    "Kandinsky 5": Small("Kandinsky5Image", _KANDINSKY, PICTURE, 96, pooled=64),
+    "OmniGen 2": Small("Omnigen2", _OMNIGEN, PICTURE, 64),
+    "Boogu": Small("Boogu", _BOOGU, PICTURE, 64),
+    "Ideogram 4": Small("Ideogram4", _IDEOGRAM, PACKED, 96),
+    "Mage-Flow": Small("MageFlow", _MAGE, PACKED, 96),
+    "JoyImage": Small("JoyImage", _JOY, VIDEO, 96),
+    "Lens": Small("Lens", _LENS, PACKED, 96),
+    "HunyuanImage 2.1": Small("HunyuanImage21", _HUNYUAN, (64, 8, 6), 96),
 }
 
 # Buffers that are made and not learnt.
@@ -289,8 +423,8 @@ def prompt(name: str, seed: int = 1, tokens: int | None = None, **extra: Any) ->
     if name == "Anima":
         count = min(length, 12)
         given |= {"t5xxl_ids": torch.arange(5, 5 + count, dtype=torch.int), "t5xxl_weights": torch.ones(count)}
-    if name == "Lumina 2":
-        given["attention_mask"] = torch.ones(1, length)
+    if name in ("Lumina 2", "OmniGen 2", "Boogu"):
+        given["attention_mask"] = torch.ones(1, length, dtype=torch.long)
     return [[torch.randn(1, length, each.width, generator=generator), given]]
 
 

@@ -1,0 +1,100 @@
+"""How a transformer lays out text and picture in its attention, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from torch import nn
+
+from .sites import JOINT
+
+# Where text and picture stand in a joint attention; reference pictures come at the "...". "text" alone: keys of a
+# cross-attention.
+Order = Literal["text picture", "text picture ...", "text ... picture", "picture ... text", "text"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one network class lays out text and picture in its attention.
+
+    family: what messages call its models. module, network: of ComfyUI's class. blocks: (name of the part, attribute of
+    the list of blocks) in running order; the name is the `block_type` that the network announces, where it announces
+    one. patch: attribute of the pixels (t, h, w) or (h, w) that a token stands for; a number stands for (n, n); several
+    attributes, one each; none where it is one pixel. order: see `Order`. front: keys before the text. padded: attribute
+    of the number of which the lengths of text and picture are made multiples, None in it for 1. calls: the kinds of a
+    block's attentions in running order. labelled: whether the network announces its blocks; else they are counted.
+    pads_in_front: see `Family`. later: whether the later half of the first part is read unless the user chooses, else
+    all layers. keys: attributes of the layers that make a text's keys: those of the network, then those of a block.
+    without: attributes of parts that put further tokens in front of the text; only networks where they are None have
+    this layout.
+    """
+
+    family: str
+    module: str
+    network: str
+    blocks: tuple[tuple[str, str], ...]
+    patch: tuple[str, ...]
+    order: Order
+    front: int = 0
+    padded: str = ""
+    calls: tuple[str, ...] = (JOINT,)
+    labelled: bool = True
+    pads_in_front: bool = False
+    later: bool = True
+    keys: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    without: tuple[str, ...] = ()
+
+    def is_of(self, network: nn.Module) -> bool:
+        """Whether the network is of exactly this class: subclasses have layouts of their own."""
+        known = (type(network).__module__, type(network).__name__) == (self.module, self.network)
+        return known and all(getattr(network, name) is None for name in self.without)
+
+    def names(self, network: nn.Module) -> tuple[tuple[str, int], ...]:
+        """(part, number) of every block, in running order."""
+        return tuple((part, i) for part, each in self.blocks for i in range(len(getattr(network, each))))
+
+    def grid(self, network: nn.Module, latent: tuple[int, ...]) -> tuple[int, int, int]:
+        """(t, h, w) of the picture's tokens for a latent [R,C,h,w] or [R,C,t,h,w]; a last one may reach beyond it."""
+        size = (1,) * (5 - len(latent)) + latent[2:]
+        return tuple(-(-n // p) for n, p in zip(size, self.patch_of(network), strict=True))
+
+    def patch_of(self, network: nn.Module) -> tuple[int, int, int]:
+        """The pixels (t, h, w) of the latent that a token stands for."""
+        found = [getattr(network, each) for each in self.patch]
+        if not found:
+            return 1, 1, 1
+        if len(found) == 1:
+            found = [found[0]] * 2 if isinstance(found[0], int) else list(found[0])
+        return (1,) * (3 - len(found)) + tuple(found)
+
+    def multiple(self, network: nn.Module) -> int:
+        """See `padded`."""
+        return (getattr(network, self.padded) if self.padded else None) or 1
+
+    def places(self, network: nn.Module, latent: tuple[int, ...], text: int, length: int) -> Places:
+        """Where text and picture are in a joint attention of `length` positions, and how long it should at least be.
+
+        text: tokens of the context.
+        """
+        count, unit = prod(self.grid(network, latent)), self.multiple(network)
+        words, picture = (-(-n // unit) * unit for n in (text, count))
+        least = self.front + words + picture
+        exact = "..." not in self.order
+        of_words, of_picture = self.front, self.front + words
+        if self.order == "text ... picture":
+            of_picture = length - picture
+        elif self.order == "picture ... text":
+            of_words, of_picture = length - words, 0
+        expected = least if exact or length < least else length
+        return Places(slice(of_words, of_words + text), slice(of_picture, of_picture + count), expected)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the text's and the picture's positions are among `length`."""
+
+    text: slice
+    picture: slice
+    length: int
