@@ -1,0 +1,102 @@
+"""Presets: choosing one writes the node's inputs, which alone are run and saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import expect
+
+from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.templates import shipped_prompt
+
+expect.set_options(timeout=SLOW)
+
+MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
+SAMPLER, PATCH = "ELMaskedLatentKSampler", "ELMaskedLatentModel"
+ONE, TWO, PAPER = "Devaney experiment 1", "Devaney experiment 2", "Abs-Grad-SAM paper"
+# Preset -> the shipped workflow that has its values, and the nodes in it.
+PUBLISHED = {
+    ONE: ("02_aggregated_attention", (MASK, SAMPLER)),
+    TWO: ("03_scene_based", (MASK, PATCH)),
+    PAPER: ("04_abs_grad_sam", (GRADIENT, SAMPLER)),
+}
+
+
+def values(front: Front, title: str) -> dict[str, Any]:
+    """What would be run: the inputs of a node in API format that are no links."""
+    (node,) = [node for node in front.prompt().values() if node["_meta"]["title"] == title]
+    return {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
+
+
+def add(front: Front, *classes: str) -> None:
+    front.clear()
+    for i, each in enumerate(classes):
+        front.add(each, each, (100 + 450 * i, 80))
+
+
+def test_a_published_preset_has_the_values_of_the_shipped_workflow(either_front: Front):
+    front = either_front
+    add(front, MASK, GRADIENT, SAMPLER, PATCH)
+    for preset, (name, classes) in PUBLISHED.items():
+        shipped = {node["class_type"]: node["inputs"] for node in shipped_prompt(name).values()}
+        for each in classes:
+            for other in ("tight", "loose", preset):
+                front.set(each, preset=other)
+            expected = {
+                k: v for k, v in shipped[each].items() if not isinstance(v, list) and k not in ("seed", "value")
+            }
+            found = values(front, each)
+            assert {k: v for k, v in found.items() if k in expected} == expected
+            if shipped[each].get("rule") != "mean":  # which does not use the value
+                assert found.get("value") == shipped[each].get("value")
+            assert "preset" not in found
+
+
+def test_a_preset_is_named_for_as_long_as_the_inputs_have_its_values(either_front: Front):
+    front = either_front
+    add(front, MASK, SAMPLER, PATCH, TO_MASK)
+    assert [front.value(each, "preset") for each in (MASK, SAMPLER, PATCH, TO_MASK)] == ["normal"] * 4
+    front.set(MASK, preset=TWO)
+    assert front.value(MASK, "preset") == TWO
+    front.set(MASK, rule="otsu")
+    assert front.value(MASK, "preset") == "own values"
+    front.set(MASK, rule="mean", role="subject")
+    assert front.value(MASK, "preset") == "normal"
+    front.set(MASK, preset=ONE)  # the same values: the chosen name is shown
+    front.set(PATCH, preset=PAPER)
+    assert (front.value(MASK, "preset"), front.value(PATCH, "preset")) == (ONE, PAPER)
+    front.set(PATCH, preset="own values")  # changes nothing
+    assert front.value(PATCH, "preset") == PAPER
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    (widgets,) = [node["widgets_values"] for node in saved["nodes"] if node["type"] == PATCH]
+    assert widgets == ["5, 18, 28", "keep", "reference", 680, 80]
+    front.load(saved)
+    assert (front.value(MASK, "preset"), front.value(PATCH, "preset")) == (ONE, PAPER)
+    assert front.value(SAMPLER, "preset") == "normal"
+    before = values(front, SAMPLER)
+    front.set(SAMPLER, preset=PAPER)
+    assert values(front, SAMPLER)["steps"] == 45
+    front.run("app.extensionManager.command.execute('Comfy.Undo')")  # one undo takes all its values back
+    front.wait(f"app.graph.nodes.find((node) => node.type === '{SAMPLER}')?.widgets[2]?.value === 35")
+    assert values(front, SAMPLER) == before
+    assert front.value(SAMPLER, "preset") == "normal"
+
+
+def test_a_preset_is_chosen_by_mouse(front: Front):
+    add(front, MASK)
+    node = front.page.locator("[data-node-id]")
+    node.get_by_text("normal", exact=True).click()
+    front.page.get_by_role("option", name="loose").click()
+    front.wait("app.graph.nodes[0].widgets.find((widget) => widget.name === 'rule').value === 'mean × factor'")
+    assert values(front, MASK)["value"] == 0.8
+    expect(node.get_by_text("loose", exact=True)).to_be_visible()
+    front.shot("presets")
+
+
+def test_presets_have_chinese_names_where_the_interface_is_chinese(open_front):
+    front = open_front(settings={"Comfy.Locale": "zh"})
+    add(front, SAMPLER)
+    assert front.value(SAMPLER, "preset") == "标准"
+    front.set(SAMPLER, preset="Devaney 实验 2")
+    assert values(front, SAMPLER)["outside"] == "cached reference"
+    front.shot("presets-zh")
