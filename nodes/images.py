@@ -7,10 +7,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.maps.colours import COLORMAPS
-from .core.maps.measures import compare
+from .host.ui.comparison import compare_and_show
 from .host.ui.heat_maps import SCALES, HeatMaps, raw_masks
 from .host.ui.inspector import inspector
-from .host.ui.running_node import show_on_running_node
 from .sockets import CATEGORY, Saliency
 
 
@@ -88,7 +87,7 @@ class ELSaliencyOverlay(io.ComfyNode):
 
 
 class ELCompareImages(io.ComfyNode):
-    """Measures PSNR and SSIM."""
+    """Measures PSNR and SSIM, and shows both pictures with a slider between them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -98,8 +97,8 @@ class ELCompareImages(io.ComfyNode):
             display_name="Compare Images",
             category=CATEGORY,
             description="Measures how close a picture is to a reference: PSNR and SSIM, over the whole picture or "
-            "only where a mask is white.",
-            search_aliases=["psnr", "ssim", "metric", "similarity", "image difference", "quality"],
+            "only where a mask is white. Shows both with a slider between them: before and after.",
+            search_aliases=["psnr", "ssim", "metric", "similarity", "image difference", "quality", "before and after"],
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="The picture to measure, or a batch of them."),
@@ -114,6 +113,12 @@ class ELCompareImages(io.ComfyNode):
                     tooltip="Only where this is white (above 0.5) counts: connect Invert Mask to a subject's mask to "
                     "measure its surroundings. Without it the whole picture counts.",
                 ),
+                io.Image.Input(
+                    "plain",
+                    optional=True,
+                    tooltip="A third picture of the same size to compare with, such as plain image-to-image of the "
+                    "same reference with the same seed. It is measured the same way.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -125,16 +130,19 @@ class ELCompareImages(io.ComfyNode):
                     display_name="SSIM",
                     tooltip="Structural similarity, mean over the batch. 1 is identical, 0 is no common structure.",
                 ),
-                io.String.Output(display_name="text", tooltip="Both values as text, one line per picture."),
+                io.String.Output(
+                    display_name="text",
+                    tooltip="Both values as text, one line per picture; with plain connected, its values after them.",
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, image: Any, reference: Any, mask: Any = None) -> io.NodeOutput:
-        """Measure, and show the values on the node."""
-        found = compare(image, reference, mask)
-        show_on_running_node(found.text())
-        return io.NodeOutput(found.mean_psnr, found.mean_ssim, found.text(), ui=ui.PreviewText(found.text()))
+    def execute(cls, image: Any, reference: Any, mask: Any = None, plain: Any = None) -> io.NodeOutput:
+        """Measure, and show values and pictures on the node."""
+        found, text, shown = compare_and_show(image, reference, mask, plain)
+        shown = {**ui.PreviewText(text).as_dict(), **shown}
+        return io.NodeOutput(found.mean_psnr, found.mean_ssim, text, ui=shown)
 
 
 NODES = [ELSaliencyOverlay, ELCompareImages]

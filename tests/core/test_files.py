@@ -10,6 +10,7 @@ SHORT = {
     "nodes/sockets.py": "socket types and the menu's name, which every file of nodes imports",
     "nodes/host/families/offers.py": "names that the families and family.py, which imports them, have in common",
     "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
+    "nodes/host/ui/inspector.py": "what the inspector is given; how files reach the browser is the same for others",
 }
 
 

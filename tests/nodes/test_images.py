@@ -1,7 +1,12 @@
 """Saliency Overlay: the pictures, and what they take."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from tests.host.memory import MostBytes
@@ -112,3 +117,44 @@ def test_steps_stand_in_rows(nodes, batch, steps, columns, rows):
     assert sheet.shape[2] == 8 + columns * (tile + 8)
     assert (sheet.shape[1] - 8) % rows == 0
     assert 0 <= sheet.min() < sheet.max() <= 1
+
+
+def test_the_pictures_of_a_comparison_are_left_for_the_browser(nodes, shown):
+    import folder_paths
+
+    random = torch.Generator().manual_seed(0)
+    image, reference, plain = (torch.rand(batch, 40, 60, 3, generator=random) for batch in (3, 1, 3))
+    mask = torch.ones(1, 40, 60)
+    old = nodes["ELCompareImages"].execute(image, reference, mask)
+    (entry,) = old.ui["el_compare"]
+    assert {name: len(files) for name, files in entry["files"].items()} == {"reference": 1, "result": 3}
+    assert entry["kept_part"] is True
+    assert [f"picture {i}: {line}" for i, line in enumerate(entry["figures"]["result"], 1)] == old.args[2].split("\n")[
+        :3
+    ]
+    (file, *_) = entry["files"]["result"]
+    written = np.asarray(Image.open(Path(folder_paths.get_temp_directory()) / file["file"]))
+    assert np.array_equal(written, (image[0] * 255).round().byte().numpy())
+    third = nodes["ELCompareImages"].execute(image, reference, mask, plain)
+    assert third.args[:2] == old.args[:2]
+    assert shown()[-1].replace("  \n", "\n") == third.args[2]
+    alone = nodes["ELCompareImages"].execute(plain, reference, mask).args[2]
+    assert third.args[2] == f"{old.args[2]}\nplain: {alone}"
+
+
+def test_large_pictures_are_made_smaller_for_the_browser(nodes):
+    import folder_paths
+
+    image = torch.rand(1, 3000, 1500, 3)
+    (entry,) = nodes["ELCompareImages"].execute(image, image).ui["el_compare"]
+    (file,) = entry["files"]["result"]
+    assert Image.open(Path(folder_paths.get_temp_directory()) / file["file"]).size == (512, 1024)
+    assert "identical" in entry["figures"]["result"][0]  # not Infinity, which is no JSON
+    json.dumps(entry, allow_nan=False)
+
+
+def test_a_third_picture_of_another_size_is_refused(nodes):
+    with pytest.raises(ValueError, match="different sizes"):
+        nodes["ELCompareImages"].execute(
+            torch.rand(1, 40, 60, 3), torch.rand(1, 40, 60, 3), None, torch.rand(1, 48, 60, 3)
+        )

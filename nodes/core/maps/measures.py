@@ -30,9 +30,13 @@ class Comparison:
         """Mean over the pictures."""
         return sum(self.ssim) / len(self.ssim)
 
+    def lines(self) -> list[str]:
+        """The values of each picture as text."""
+        return [_line(p, s) for p, s in zip(self.psnr, self.ssim, strict=True)]
+
     def text(self) -> str:
         """The values as text: one line, or for a batch one line per picture and one for the mean."""
-        lines = [_line(p, s) for p, s in zip(self.psnr, self.ssim, strict=True)]
+        lines = self.lines()
         if len(lines) == 1:
             return lines[0]
         numbered = [f"picture {i}: {line}" for i, line in enumerate(lines, 1)]

@@ -1,0 +1,105 @@
+"""Before and after under Compare Images: the divider by mouse and keyboard, the pairs, and what is drawn."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+from playwright.sync_api import Locator, expect
+
+from tests.tools.browser.front import SLOW, Front
+from tests.tools.comfyui.client import ComfyClient
+
+NODE = "Compare"
+COLOURS = {"reference": (200, 30, 30), "result": (30, 200, 30), "plain": (30, 30, 200)}
+expect.set_options(timeout=SLOW)
+
+
+def graph(front: Front, client: ComfyClient, *names: str) -> Locator:
+    """A picture of one colour each, compared; the panel after a run."""
+    front.clear()
+    front.add("ELCompareImages", NODE, (420, 60))
+    inputs = {"reference": "reference", "result": "image", "plain": "plain"}
+    for i, name in enumerate(names):
+        buffer = io.BytesIO()
+        Image.new("RGB", (120, 80), COLOURS[name]).save(buffer, format="PNG")
+        image = client.upload_image(buffer.getvalue(), f"compare-{name}.png")
+        front.add("LoadImage", name, (40, 60 + 320 * i))
+        front.run("async () => { await app.refreshComboInNodes(); }")
+        front.set(name, image=image)
+        front.link(name, 0, NODE, inputs[name])
+    front.press_run()
+    return front.panel(NODE, "compare")
+
+
+def colour(panel: Locator, x: float, y: float = 0.5) -> str:
+    """Which picture is seen at a place of the pictures, given as shares of their width and height."""
+    canvas = panel.locator("canvas")
+    script = """(canvas, [x, y]) => {
+        const [w, h] = [canvas.width, canvas.height];
+        const scale = Math.min(w / 120, h / 80);
+        const at = [(w - 120 * scale) / 2 + x * 120 * scale, (h - 80 * scale) / 2 + y * 80 * scale];
+        return [...canvas.getContext("2d").getImageData(...at.map(Math.floor), 1, 1).data];
+    }"""
+    pixel = canvas.evaluate(script, [x, y])
+    (found,) = [name for name, expected in COLOURS.items() if tuple(pixel[:3]) == expected]
+    return found
+
+
+def drag(front: Front, panel: Locator, share: float) -> None:
+    """Drag from the middle of the pictures to a place, given as a share of their width."""
+    box = panel.locator("canvas").bounding_box()
+    scale = min(box["width"] / 120, box["height"] / 80)
+    x = box["x"] + (box["width"] - 120 * scale) / 2
+    y = box["y"] + box["height"] / 2
+    front.page.mouse.move(x + 60 * scale, y)
+    front.page.mouse.down()
+    front.page.mouse.move(x + share * 120 * scale, y, steps=3)
+    front.page.mouse.up()
+
+
+def test_the_divider_is_dragged_and_moved_by_keyboard(either_front: Front, client: ComfyClient):
+    front = either_front
+    panel = graph(front, client, "reference", "result")
+    divider = panel.get_by_label("Divider")
+    expect(divider).to_have_value("50")
+    assert (colour(panel, 0.25), colour(panel, 0.75)) == ("reference", "result")
+    expect(panel.get_by_role("status")).to_contain_text("whole picture · result: PSNR 5.28 dB")
+    assert panel.get_by_role("group").is_hidden()  # there is only one pair
+    drag(front, panel, 0.9)
+    expect(divider).to_have_value("90")
+    assert colour(panel, 0.75) == "reference"
+    divider.press("Home")
+    assert colour(panel, 0.25) == "result"
+    divider.press("ArrowRight")
+    assert front.run("app.graph.nodes.find((node) => node.title === 'Compare').properties.el_compare.at") == 1
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    front.load(saved)
+    panel = front.panel(NODE, "compare")
+    expect(panel.get_by_label("Divider")).to_have_value("1")
+    assert colour(panel, 0.25) == "result"
+
+
+def test_a_third_picture_can_be_on_either_side(either_front: Front, client: ComfyClient):
+    front = either_front
+    panel = graph(front, client, "reference", "result", "plain")
+    for button, pair in (
+        ("reference | plain", ("reference", "plain")),
+        ("plain | result", ("plain", "result")),
+        ("reference | result", ("reference", "result")),
+    ):
+        panel.get_by_role("button", name=button).press("Enter")
+        expect(panel.get_by_role("button", name=button)).to_have_attribute("aria-pressed", "true")
+        assert (colour(panel, 0.25), colour(panel, 0.75)) == pair
+    expect(panel.get_by_role("status")).to_contain_text("· plain: PSNR ")
+    front.look_at(NODE)
+    front.shot(f"compare-{'nodes2' if front.vue else 'classic'}")
+
+
+def test_lost_pictures_are_told(front: Front, client: ComfyClient):
+    graph(front, client, "reference", "result")
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    (node,) = [node for node in saved["nodes"] if node["type"] == "ELCompareImages"]
+    node["properties"]["el_compare"]["files"]["result"] = [{"file": "gone.png", "type": "temp"}]
+    front.load(saved)
+    expect(front.panel(NODE, "compare").get_by_role("status")).to_contain_text("are gone: run again")
