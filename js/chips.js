@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { absentWords, rolesOf, withoutAbsent, withRole } from "./override.js";
-import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
+import { addPanel, afterCall, asOneStep, createElement, growToFit, nodeAt, store } from "./panel.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output and of its saved properties:
@@ -223,18 +223,7 @@ class Chips {
   }
 }
 
-/** The node with an execution id: its number, after those of the subgraphs that it is in. */
-function nodeAt(executionId) {
-  let node = null;
-  let graph = app.rootGraph ?? app.graph;
-  for (const id of String(executionId).split(":")) {
-    node = graph?.getNodeById(id);
-    graph = node?.subgraph;
-  }
-  return node;
-}
-
-api.addEventListener(FAILED, ({ detail: { node, ...words } }) => chipsOf.get(nodeAt(node))?.receive(words));
+api.addEventListener(FAILED, ({ detail: { node, run, ...words } }) => chipsOf.get(nodeAt(node))?.receive(words));
 
 app.registerExtension({
   name: "explainable_latents.chips",

@@ -114,3 +114,14 @@ export function afterCall(node, name, listener) {
     return result;
   };
 }
+
+/** The node with an execution id: its number, after those of the subgraphs that it is in. */
+export function nodeAt(executionId) {
+  let node = null;
+  let graph = app.rootGraph ?? app.graph;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(id);
+    graph = node?.subgraph;
+  }
+  return node;
+}

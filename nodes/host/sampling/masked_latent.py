@@ -15,6 +15,7 @@ from torch import Tensor
 from ...core.methods.masked_latent import CURRENT, KEEP, Policy, blend, check_reference, fit_reference, parse_steps
 from ...core.methods.masking import Masking
 from ..attention.model_call import OURS
+from ..ui.live_masks import show_step
 from .changes import Change, SamplerInputs, change_steps
 from .mask_sources import MaskSource, mask_source
 from .report import ManipulatedRun, Manipulation, Report
@@ -75,6 +76,7 @@ class Replacement(Change):
         self._policies = plan.inside, plan.outside
         self._source = source
         self._run = run
+        self._of_steps = inputs.steps
         self._sampling = model.model_sampling
         self._reference = fit_reference(model.process_latent_in(plan.reference.to(inputs.noise)), inputs.noise)
         self._free = inputs.denoise_mask
@@ -92,6 +94,7 @@ class Replacement(Change):
         mask, saliency = self._source(x, predict)
         self._in_first_step = self._in_first_step and step == 0
         self._run.add(Manipulation(step, float(sigma), mask, saliency))
+        show_step(step, self._of_steps, mask, None if saliency is None else saliency.maps)
         log.debug("step %d, sigma %.4f: %.1f %% inside the mask", step, float(sigma), 100 * float(mask.mean()))
         inside, outside = (self._fill(policy, x, sigma) for policy in self._policies)
         if mask.ndim < x.ndim:

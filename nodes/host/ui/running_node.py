@@ -25,11 +25,18 @@ def show_on_running_node(text: str) -> None:
         server.send_progress_text(text.replace("\n", "  \n"), context.node_id)
 
 
+def browser_listens() -> bool:
+    """Whether a node is executed now for a browser, or another client, that hears of it."""
+    context, server = _running()
+    return context is not None and server is not None and server.client_id in server.sockets
+
+
 def send_from_running_node(event: str, content: Mapping[str, Any]) -> None:
-    """Send a message to the browser that queued the run, with the id of the running node, if there is one."""
+    """Send a message to the browser that queued the run, with the ids of the running node and of the run, if any."""
     context, server = _running()
     if context is not None and server is not None:
-        server.send_sync(event, {**content, "node": context.node_id}, server.client_id)
+        ids = {"node": context.node_id, "run": context.prompt_id}
+        server.send_sync(event, {**content, **ids}, server.client_id)
 
 
 def _running() -> tuple[ExecutionContext | None, PromptServer | None]:

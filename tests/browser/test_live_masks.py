@@ -1,0 +1,94 @@
+"""Masks under a sampler while it runs: under this pack's sampler and under the stock one with a patched model."""
+
+from __future__ import annotations
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.templates import CASE
+from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.paths import TOY_CHECKPOINT
+
+expect.set_options(timeout=SLOW)
+
+NODES = {
+    "Checkpoint": ("CheckpointLoaderSimple", (0, 0)),
+    "Picture": ("LoadImage", (0, 200)),
+    "Reference": ("VAEEncode", (300, 0)),
+    "Prompt": ("ELPromptWords", (300, 150)),
+    "Negative": ("CLIPTextEncode", (300, 650)),
+    "Mask": ("ELMaskFromAttention", (700, 0)),
+    "Patch": ("ELMaskedLatentModel", (700, 400)),
+    "Ours": ("ELMaskedLatentKSampler", (1100, 0)),
+    "Stock": ("KSampler", (1500, 0)),
+    "Decode": ("VAEDecode", (1900, 0)),
+    "Decode stock": ("VAEDecode", (1900, 100)),
+    "Result": ("PreviewImage", (1900, 200)),
+    "Result stock": ("PreviewImage", (1900, 500)),
+}
+LINKS = (
+    ("Checkpoint", 1, "Prompt", "clip"),
+    ("Checkpoint", 1, "Negative", "clip"),
+    ("Checkpoint", 2, "Reference", "vae"),
+    ("Picture", 0, "Reference", "pixels"),
+    ("Prompt", 1, "Mask", "subjects"),
+    ("Checkpoint", 0, "Patch", "model"),
+    ("Reference", 0, "Patch", "reference"),
+    ("Mask", 0, "Patch", "masking"),
+    ("Checkpoint", 0, "Ours", "model"),
+    ("Mask", 0, "Ours", "masking"),
+    ("Patch", 0, "Stock", "model"),
+    *((("Prompt", 0, name, "positive")) for name in ("Ours", "Stock")),
+    *((("Negative", 0, name, "negative")) for name in ("Ours", "Stock")),
+    *((("Reference", 0, name, "latent_image")) for name in ("Ours", "Stock")),
+    ("Ours", 0, "Decode", "samples"),
+    ("Stock", 0, "Decode stock", "samples"),
+    ("Checkpoint", 2, "Decode", "vae"),
+    ("Checkpoint", 2, "Decode stock", "vae"),
+    ("Decode", 0, "Result", "images"),
+    ("Decode stock", 0, "Result stock", "images"),
+)
+LISTEN = """async () => {
+    const { api } = await import("/scripts/api.js");
+    window.heard = [];
+    api.addEventListener("explainable_latents.step", ({ detail }) => window.heard.push(["step", detail.step]));
+    api.addEventListener("progress", ({ detail }) => window.heard.push(["progress", detail.value]));
+}"""
+
+
+def test_masks_stand_under_both_samplers_while_they_run(either_front: Front, client: ComfyClient):
+    front = either_front
+    front.clear()
+    image = client.upload_image(Image.fromarray(CASE.picture().image), "live-masks.png")
+    front.run("async () => { await app.refreshComboInNodes(); }")
+    for title, (node_class, place) in NODES.items():
+        front.add(node_class, title, place)
+    for link in LINKS:
+        front.link(*link)
+    front.set("Checkpoint", ckpt_name=TOY_CHECKPOINT.name)
+    front.set("Picture", image=image)
+    front.set("Prompt", text=CASE.prompt)
+    front.set("Patch", manipulate_at="2")
+    front.set("Ours", steps=6, manipulate_at="1, 3")
+    front.set("Stock", steps=4, denoise=0.7)
+    front.run(LISTEN)
+    front.press_run()
+    masks = {title: front.panel(title, "live masks").get_by_role("listitem") for title in ("Ours", "Stock")}
+    expect(masks["Ours"]).to_have_count(2)
+    expect(masks["Ours"].first).to_contain_text("1 · ")
+    expect(masks["Stock"]).to_have_count(1)
+    expect(masks["Stock"].locator("img")).to_have_count(2)  # the mask and the heat map
+    size = "all => all.map((each) => [each.naturalWidth, each.naturalHeight])"
+    assert masks["Ours"].locator("img").evaluate_all(size) == [[16, 16]] * 4
+    heard = front.run("window.heard")
+    first = heard.index(["step", 1])
+    assert ["progress", 3] in heard[first:]  # the sampler went on after the first mask was shown
+    front.look_at("Ours", 0.7)
+    front.shot(f"live-masks-{'nodes2' if front.vue else 'classic'}")
+    front.set("Ours", manipulate_at="4")
+    front.press_run()
+    expect(masks["Ours"]).to_have_count(1)  # those of the run before are gone
+    expect(masks["Ours"].first).to_contain_text("4 · ")
+    saved = front.run("JSON.stringify(app.graph.serialize())")
+    assert "data:image" not in saved

@@ -1,0 +1,97 @@
+"""What the browser is sent at a manipulated step, and that nothing is made where none listens."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+BROWSER = "a browser"
+
+
+@pytest.fixture
+def sent(comfy):
+    """While a node runs that this browser queued: what it was sent, as (event, data), since the last call."""
+    import server
+    from comfy_execution.utils import CurrentNodeContext
+
+    loop = asyncio.new_event_loop()
+    running = server.PromptServer(loop)
+    running.client_id = BROWSER
+    running.sockets[BROWSER] = object()
+
+    def messages():
+        loop.run_until_complete(asyncio.sleep(0))  # messages come from any thread by way of the loop
+        queued = [running.messages.get_nowait() for _ in range(running.messages.qsize())]
+        assert {client for _, _, client in queued} <= {BROWSER}
+        return [(event, data) for event, data, _ in queued]
+
+    messages.server = running
+    with CurrentNodeContext("a run", "7:3"):
+        yield messages
+    del server.PromptServer.instance
+    loop.close()
+
+
+def pixels(url: str) -> np.ndarray:
+    kind, data = url.split(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_mask_and_heat_map_are_sent_with_the_step(sent):
+    from explainable_latents.nodes.host.ui.live_masks import STEP, show_step
+
+    mask = torch.zeros(1, 6, 9)
+    mask[0, 1:3, 2:8] = 1
+    maps = torch.rand(2, 1, 6, 9)
+    show_step(5, 35, mask, maps)
+    ((event, data),) = sent()
+    assert event == STEP
+    assert (data["node"], data["run"], data["step"], data["steps"]) == ("7:3", "a run", 5, 35)
+    assert data["inside"] == pytest.approx(12 / 54)
+    assert np.array_equal(pixels(data["mask"]), (mask[0, ..., None].expand(6, 9, 3) * 255).byte().numpy())
+    heat, total = pixels(data["heat"]).astype(int).sum(-1), maps.sum(0)[0]
+    assert heat.argmax() == int(total.argmax())
+    assert heat.argmin() == int(total.argmin())
+
+
+def test_a_mask_per_channel_is_shown_as_their_mean_and_a_batch_side_by_side(sent):
+    from explainable_latents.nodes.host.ui.live_masks import show_step
+
+    mask = torch.zeros(6, 4, 5, 5, dtype=torch.float16)
+    mask[:, :2] = 1
+    show_step(0, 3, mask, torch.rand(1, 6, 4, 5, 5))
+    show_step(1, 3, mask, None)
+    (_, first), (_, second) = sent()
+    assert pixels(first["mask"]).shape == pixels(first["heat"]).shape == (5, 20, 3)  # four of the six
+    assert set(np.unique(pixels(first["mask"]))) == {128}
+    assert second["heat"] is None
+
+
+def test_a_map_that_is_the_same_everywhere_has_one_colour(sent):
+    from explainable_latents.nodes.host.ui.live_masks import show_step
+
+    show_step(0, 1, torch.ones(1, 4, 4), torch.full((1, 1, 4, 4), 0.25))
+    ((_, data),) = sent()
+    assert len(np.unique(pixels(data["heat"]).reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("client", [None, "a program that has gone"])
+def test_without_a_browser_nothing_is_computed(sent, client):
+    from explainable_latents.nodes.host.ui.live_masks import show_step
+
+    sent.server.client_id = client
+    show_step(0, 1, "no mask", "no maps")  # would fail if they were looked at
+    assert sent() == []
+
+
+def test_without_a_server_nothing_is_computed(comfy):
+    from explainable_latents.nodes.host.ui.live_masks import show_step
+
+    assert show_step(0, 1, "no mask", "no maps") is None
