@@ -6,7 +6,7 @@ See `pretended_gpu` for how this is tried without one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -38,6 +38,15 @@ DOG = SUBJECTS.with_role("subject")
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 OFFLOADED = [("manual cast", torch.float16), ("low memory", torch.bfloat16)]
+
+
+def in_turn(values: Iterable[Any]) -> list:
+    """Each value with each of `OFFLOADED`; `make test` runs it with one of them, these in turn."""
+    return [
+        pytest.param(value, *way, marks=() if (i + j) % 2 == 0 else pytest.mark.matrix)
+        for i, value in enumerate(values)
+        for j, way in enumerate(OFFLOADED)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +144,7 @@ MASKINGS = {
 }
 
 
-@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
-@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize(("masking", "way", "dtype"), in_turn(MASKINGS))
 def test_masked_latents(offloaded, masking, way, dtype):
     def run(model):
         model = model.clone()
@@ -193,8 +201,7 @@ def test_features_of_pictures(offloaded, way, dtype):
         assert_same(*pair)
 
 
-@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
-@pytest.mark.parametrize("kind", ["SD15", "SDXL"])
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15", "SDXL"]))
 def test_regions_of_pictures(offloaded, kind, way, dtype):
     """The attention is where the network runs, regions where the host keeps outputs."""
     latent, how = {"samples": noise(2, GRID)}, Segmenting(threshold=0.02, anchors=6, k_means=True)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.tokens import tokenize
 from tests.tools.comfyui.install import installed
-from tests.tools.toy_world.continued import part, taught_text
+from tests.tools.toy_world.continued import frozen_autoencoder, part, taught_text
 from tests.tools.toy_world.export import checkpoint
 from tests.tools.toy_world.loaded import Toy
 from tests.tools.toy_world.modules import make_transformer
@@ -118,15 +118,28 @@ def test_the_words_of_a_prompt_are_found_among_its_tokens(parts):
 
 
 @torch.inference_mode()
-def test_the_stock_sampler_and_the_toys_autoencoder_make_pictures_of_it(parts):
+def test_the_stock_sampler_and_the_toys_autoencoder_make_pictures_of_it(parts, trained, toy_checkpoint):
+    """As two steps from noise along the flow that the trained network says, and the toy's decoder, do."""
     import nodes
 
     model, clip, vae = parts
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
     start = {"samples": torch.zeros(2, 4, 16, 16)}
     (latent,) = nodes.common_ksampler(model, 1, 2, 3.0, "euler", "simple", positive, negative, start)
+    x = torch.randn(2, 4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    for t, after in ((1.0, 0.5), (0.5, 0.0)):
+        with_prompt, without = (
+            trained[0](x, torch.full((2,), t), text[0][0].expand(2, -1, -1)) for text in (positive, negative)
+        )
+        x = x + (after - t) * (without + 3.0 * (with_prompt - without))
+    x = model.model.process_latent_out(x)
     assert latent["samples"].shape == (2, 4, 1, 16, 16)
-    assert vae.decode(latent["samples"]).shape == (2, 128, 128, 3)
+    # float32 in both, in another order
+    torch.testing.assert_close(latent["samples"], x, atol=1e-4, rtol=1e-4)
+    decoder = frozen_autoencoder(load_file(toy_checkpoint), CPU)
+    pictures = decoder.taesd_decoder((x[:, :, 0] - decoder.vae_shift) * decoder.vae_scale).clamp(0, 1).movedim(1, -1)
+    assert pictures.std() > 0.01
+    torch.testing.assert_close(vae.decode(latent["samples"]), pictures, atol=1e-3, rtol=0)
 
 
 @torch.inference_mode()

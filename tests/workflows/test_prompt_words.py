@@ -8,37 +8,18 @@ import requests
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.comfyui.server import ComfyServer
+from tests.workflows.sampled import Graph, Node, capture, captured_maps, node, sampled
 
 WEIGHTED = "a (dog:1.3) on the beach"
 LONG = f"a dog on the beach, {', '.join(f'number {n}' for n in range(40))}"
 VALUES = {"override": "", "parser": "rules", "words": "head noun", "which": "main subject"}
-Node = dict[str, Any]
 
 
-def node(class_type: str, **inputs: Any) -> Node:
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def sampled(positive: Node, model: list = ("model", 0)) -> dict[str, Node]:
-    """Two steps with a prompt of any node."""
+def picture(positive: Node, model: list = ("model", 0)) -> Graph:
+    """A picture of two steps with a prompt of any node."""
     return {
-        "model": node("CheckpointLoaderSimple", ckpt_name="toy.safetensors"),
+        **sampled(list(model), steps=2),
         "positive": positive,
-        "negative": node("CLIPTextEncode", clip=["model", 1], text="blurry"),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sampler": node(
-            "KSampler",
-            model=list(model),
-            seed=0,
-            steps=2,
-            cfg=2.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-        ),
         "decode": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
         "picture": node("SaveImage", images=["decode", 0], filename_prefix="words"),
     }
@@ -50,34 +31,17 @@ def with_words(text: str, **values: str) -> Node:
 
 @pytest.mark.parametrize("text", [WEIGHTED, LONG, ""], ids=["weights", "two chunks", "empty"])
 def test_the_picture_is_that_of_clip_text_encode(client: ComfyClient, text: str):
-    (own,) = client.run(sampled(with_words(text))).images("picture")
-    (stock,) = client.run(sampled(node("CLIPTextEncode", clip=["model", 1], text=text))).images("picture")
+    (own,) = client.run(picture(with_words(text))).images("picture")
+    (stock,) = client.run(picture(node("CLIPTextEncode", clip=["model", 1], text=text))).images("picture")
     assert own.tobytes() == stock.tobytes()
 
 
 def test_its_words_are_those_that_attention_is_read_for(client: ComfyClient):
-    capture = node(
-        "ELCaptureAttention",
-        model=["model", 0],
-        subjects=["positive", 1],
-        start_percent=0.0,
-        end_percent=1.0,
-        layers="all",
-        resize="nearest",
-        share="all tokens",
-    )
-    maps = node(
-        "ELAttentionSaliency",
-        attention=["capture", 1],
-        samples=["sampler", 0],
-        role="subject",
-        over_steps="mean",
-        each_layer=False,
-    )
-    graph = sampled(with_words(WEIGHTED), ["capture", 0])
+    graph = picture(with_words(WEIGHTED), ["capture", 0])
     texts = {name: node("PreviewAny", source=["positive", output]) for name, output in (("subjects", 2), ("scenes", 3))}
     numbers = node("TestNumbers", saliency=["maps", 0])
-    result = client.run({**graph, **texts, "capture": capture, "maps": maps, "numbers": numbers})
+    seen = {"capture": capture(["positive", 1]), "maps": captured_maps("subject"), "numbers": numbers}
+    result = client.run({**graph, **texts, **seen})
     assert (result.text("subjects"), result.text("scenes")) == ("dog", "beach")
     assert result.outputs["numbers"]
     assert result.text("positive").splitlines()[:2] == ["dog | subject | l: 2", "beach | scene | l: 5"]
@@ -96,7 +60,7 @@ def ask(server: ComfyServer):
 
 def test_the_words_before_a_run_are_those_after_it(client: ComfyClient, ask):
     for values in ({"text": LONG}, {"text": WEIGHTED, "override": "scene: dog"}, {"text": "<b>a cat</b> & <i>"}):
-        graph = {k: v for k, v in sampled(with_words(**values)).items() if k in ("model", "positive")}
+        graph = {k: v for k, v in picture(with_words(**values)).items() if k in ("model", "positive")}
         (shown,) = client.run(graph).outputs["positive"]["el_chips"]
         assert ask(**values).json() == {**shown, "problem": ""}
 
@@ -107,7 +71,7 @@ def test_what_a_run_would_fail_with_is_told_before_it(client: ComfyClient, ask):
     assert found["problem"].startswith("override: 'cat' is not in the prompt.")
     assert found["problem"].endswith("The prompt: a dog on the beach")
     with pytest.raises(ComfyError, match="'cat' is not in the prompt"):
-        client.run(sampled(with_words("a dog on the beach", override="cat")))
+        client.run(picture(with_words("a dog on the beach", override="cat")))
     found = ask(text="a" * 10_001).json()
     assert found["words"] == []
     assert "10,001" in found["problem"]

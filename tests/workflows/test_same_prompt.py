@@ -9,61 +9,24 @@ import websocket
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.comfyui.server import ComfyServer
+from tests.workflows.sampled import Graph, capture, captured_maps, node, sampled
 
 DOG, CAT = "a dog on the beach", "a photo of a cat in the forest"
 LONG = f"{DOG}, {', '.join(f'number {n}' for n in range(40))}"
 UNKNOWN = "it is not certain that the subjects"
 
-Graph = dict[str, dict[str, Any]]
 
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def capturing(parsed: str, sampled: Graph, **capture: Any) -> Graph:
-    """One step with a capture of `parsed`; the node called `positive` among the others is sampled."""
+def capturing(parsed: str, prompt: Graph, **more: Any) -> Graph:
+    """One step with a capture of `parsed`; the node called `positive` of `prompt` is sampled."""
     return {
-        "model": node("CheckpointLoaderSimple", ckpt_name="toy.safetensors"),
+        **sampled(["capture", 0], steps=1),
         "parse": node(
             "ELParseSubjects", clip=["model", 1], text=parsed, parser="rules", override="", words="head noun"
         ),
-        "capture": node(
-            "ELCaptureAttention",
-            model=["model", 0],
-            subjects=["parse", 0],
-            start_percent=0.0,
-            end_percent=1.0,
-            layers="all",
-            resize="nearest",
-            share="all tokens",
-            **capture,
-        ),
-        **sampled,
-        "negative": text("blurry"),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sampler": node(
-            "KSampler",
-            model=["capture", 0],
-            seed=0,
-            steps=1,
-            cfg=2.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-        ),
-        "maps": node(
-            "ELAttentionSaliency",
-            attention=["capture", 1],
-            samples=["sampler", 0],
-            role="all",
-            over_steps="mean",
-            each_layer=False,
-        ),
+        "capture": capture(["parse", 0], **more),
+        "maps": captured_maps("all"),
         "numbers": node("TestNumbers", saliency=["maps", 0]),
+        **prompt,
     }
 
 
@@ -127,14 +90,14 @@ RIGHT = {
 
 @pytest.mark.parametrize("case", RIGHT)
 def test_the_prompt_that_is_sampled_raises_no_alarm(server: ComfyServer, client: ComfyClient, case: str):
-    parsed, sampled = RIGHT[case]
+    parsed, prompt = RIGHT[case]
     before = len(server.log_lines())
-    assert client.run(capturing(parsed, sampled)).text("numbers")
+    assert client.run(capturing(parsed, prompt)).text("numbers")
     assert not [line for line in server.log_lines()[before:] if UNKNOWN in line]
 
 
 @pytest.mark.parametrize(
-    "sampled",
+    "prompt",
     [
         {"positive": text(CAT)},
         {"text": node("PrimitiveString", value=CAT), "positive": text(["text", 0])},
@@ -143,14 +106,14 @@ def test_the_prompt_that_is_sampled_raises_no_alarm(server: ComfyServer, client:
     ],
     ids=["text", "text from another node", "first of several prompts", "first of joined prompts"],
 )
-def test_a_capture_of_another_text_is_an_error_with_both_texts(client: ComfyClient, sampled: Graph):
+def test_a_capture_of_another_text_is_an_error_with_both_texts(client: ComfyClient, prompt: Graph):
     with pytest.raises(ComfyError, match=f"subjects dog, beach were parsed from '{DOG}', but .* sampled is '{CAT}'"):
-        client.run(capturing(DOG, sampled))
+        client.run(capturing(DOG, prompt))
 
 
 def test_the_conditioning_of_the_subjects_prompt_tells_which_of_several_is_meant(client: ComfyClient):
-    sampled = combined("ConditioningCombine", "conditioning_2", "conditioning_1")
-    assert client.run(capturing(DOG, sampled, positive=["one", 0])).text("numbers")
+    prompt = combined("ConditioningCombine", "conditioning_2", "conditioning_1")
+    assert client.run(capturing(DOG, prompt, positive=["one", 0])).text("numbers")
 
 
 SHAPING = {

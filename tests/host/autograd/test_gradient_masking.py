@@ -17,6 +17,7 @@ from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.core.gradients.last_layers import relative_error
 from tests.host.autograd.test_gradients import out_of_memory
 from tests.host.operations import at
+from tests.host.plain_sampler import sampled_with_masks
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 KEEP, REFERENCE = Policy("keep"), Policy("reference")
@@ -29,10 +30,15 @@ def model(comfy):
     return random_unet("SD15", seed=1)
 
 
+def settings(batch=1, grid=(10, 12), cfg=3.0, negative=None) -> tuple:
+    """What the KSampler is told, in its order."""
+    start = {"samples": noise(batch, grid)}
+    return 7, STEPS, cfg, "euler", "normal", conditioning(1), negative or conditioning(2), start, 0.7
+
+
 def run(model, masking, at="2, 4", batch=1, grid=(10, 12), inside=KEEP, outside=REFERENCE, cfg=3.0, negative=None):
     """As a sampler node runs it: in inference mode."""
-    start = {"samples": noise(batch, grid)}
-    stock = (7, STEPS, cfg, "euler", "normal", conditioning(1), negative or conditioning(2), start, 0.7)
+    stock = settings(batch, grid, cfg, negative)
     with torch.inference_mode():
         return sample_masked(model, stock, MaskedLatent(masking, noise(1, grid, seed=4), at, inside, outside))
 
@@ -55,7 +61,10 @@ def test_masks_are_the_thresholds_of_the_reported_saliency(model, batch):
     assert first.shape == (batch, 4, 10, 12)
     assert torch.equal(masks[:batch, ::8, ::8], first.mean(1))
     assert 0 < float(first.mean()) < 1
-    assert out["samples"].isfinite().all()
+    made = {2: first, 4: shape_mask(saliency.maps[2:], PAPER, ("dog", "beach"))}
+    expected = sampled_with_masks(model, settings(batch), made, noise(1, (10, 12), seed=4))
+    # the same sums in another order, over six steps
+    torch.testing.assert_close(out["samples"], expected, atol=1e-4, rtol=0)
 
 
 def test_every_channel_is_replaced_by_its_own_mask(model):

@@ -17,6 +17,7 @@ from tests.host.operations import Operations, at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
 LEVEL, SEED = 0.5, 3
+POLARITIES = ("absolute", "positive")
 
 
 def subjects(*token_sets: tuple[int, ...]) -> Subjects:
@@ -37,8 +38,11 @@ def saliency(
         )
 
 
-def definition(model, token_sets, start, polarity, layer=None):
-    """[S,B,C,h,w] by autograd through a float64 copy of the network, one cross-attention (the last) spelled out."""
+def definition(model, token_sets, start, layer=None):
+    """Polarity -> [S,B,C,h,w] by autograd through a float64 copy of the network, one cross-attention spelled out.
+
+    That is the last one, or `layer`.
+    """
     dtype = torch.float64
     x, t, context, y = seen_by_the_network(model, start)
     network = copy.deepcopy(model.model.diffusion_model).to(dtype)
@@ -51,17 +55,19 @@ def definition(model, token_sets, start, polarity, layer=None):
         leaf["p"] = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).detach().requires_grad_()
         return (leaf["p"] @ v).transpose(1, 2).flatten(2)
 
-    replaced = {"patches_replace": {"attn2": {(kind, int(number), int(depth)): last_attention}}}
+    patches = model.model_options["transformer_options"].get("patches", {})
+    replaced = {"patches_replace": {"attn2": {(kind, int(number), int(depth)): last_attention}}, "patches": patches}
     out = network(x.to(dtype), t, context.to(dtype), None if y is None else y.to(dtype), transformer_options=replaced)
     sigma = noise_sigma(model, LEVEL)
     z = -sigma * out
-    p, scores = leaf["p"], torch.zeros(len(token_sets), *z.shape, dtype=dtype)
+    p = leaf["p"]
+    scores = {polarity: torch.zeros(len(token_sets), *z.shape, dtype=dtype) for polarity in POLARITIES}
     for index in torch.cartesian_prod(*(torch.arange(n) for n in z.shape)).tolist():
         (gradient,) = torch.autograd.grad(z[tuple(index)], p, retain_graph=True)
-        counts = gradient.abs() if polarity == "absolute" else gradient.relu()
-        for s, tokens in enumerate(token_sets):
-            scores[(s, *index)] = (p * counts)[index[0], :, :, list(tokens)].sum()
-    return scores.detach().float()
+        for polarity, counts in (("absolute", gradient.abs()), ("positive", gradient.relu())):
+            for s, tokens in enumerate(token_sets):
+                scores[polarity][(s, *index)] = (p * counts)[index[0], :, :, list(tokens)].sum()
+    return {polarity: score.detach().float() for polarity, score in scores.items()}
 
 
 def seen_by_the_network(model, start) -> tuple:
@@ -107,20 +113,17 @@ UNETS = [
 ]
 
 
-@pytest.mark.parametrize("polarity", ["absolute", "positive"])
 @pytest.mark.parametrize(("kind", "changes", "grid", "batch", "sets"), UNETS)
-def test_both_solvers_give_what_autograd_over_the_whole_network_gives(
-    comfy, kind, changes, grid, batch, sets, polarity
-):
+def test_both_solvers_give_what_autograd_over_the_whole_network_gives(comfy, kind, changes, grid, batch, sets):
     model = random_unet(kind, seed=UNETS.index((kind, changes, grid, batch, sets)), **changes)
     start = noise(batch, grid, seed=5)
-    expected = definition(model, sets, start, polarity)
-    structured, exact = (saliency(model, subjects(*sets), start, polarity, s) for s in ("structured", "exact"))
-    assert structured.labels == tuple(f"word{i}" for i in range(len(sets)))
-    assert structured.maps.shape == (len(sets), batch, 4, *grid)
-    assert relative_error(structured.maps, exact.maps) <= 1e-4
-    # against float64: what the network's own float32 loses is in it
-    assert relative_error(structured.maps, expected) <= 1e-3
+    for polarity, expected in definition(model, sets, start).items():
+        structured, exact = (saliency(model, subjects(*sets), start, polarity, s) for s in ("structured", "exact"))
+        assert structured.labels == tuple(f"word{i}" for i in range(len(sets)))
+        assert structured.maps.shape == (len(sets), batch, 4, *grid)
+        assert relative_error(structured.maps, exact.maps) <= 1e-4, polarity
+        # against float64: what the network's own float32 loses is in it
+        assert relative_error(structured.maps, expected) <= 1e-3, polarity
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -282,8 +285,8 @@ def test_the_aggregated_definition_of_areas_is_that_of_each(comfy):
 def test_polarity_follows_the_sign_of_the_prediction(comfy):
     """z falls where eps rises: positive parts are those of -eps, and both parts add up to the absolute saliency."""
     model, start = random_unet("SD15", seed=5), noise(1, (4, 4))
-    absolute, positive = (saliency(model, subjects((3,)), start, p).maps for p in ("absolute", "positive"))
-    assert relative_error(positive, definition(model, [(3,)], start, "positive")) <= 1e-3
+    absolute, positive = (saliency(model, subjects((3,)), start, polarity).maps for polarity in POLARITIES)
+    assert relative_error(positive, definition(model, [(3,)], start)["positive"]) <= 1e-3
     assert (positive < absolute).all()
 
 
@@ -297,9 +300,9 @@ def test_deeper_models_have_the_exact_solver(comfy, caplog):
     with caplog.at_level("INFO", logger="explainable_latents"):
         saliency(model, words, start, solver="exact")
     assert "exact solver: 96 backward passes, about 2 seconds" in caplog.text
-    for polarity in ("absolute", "positive"):
+    for polarity, expected in definition(model, [(3,), (6, 7)], start).items():
         found = saliency(model, words, start, polarity, "exact")
-        assert relative_error(found.maps, definition(model, [(3,), (6, 7)], start, polarity)) <= 1e-3
+        assert relative_error(found.maps, expected) <= 1e-3, polarity
 
 
 @pytest.mark.parametrize(
@@ -317,10 +320,10 @@ def test_an_earlier_layer_by_the_exact_solver(comfy, kind, layer, grid, batch):
     model, start, words = random_unet(kind, seed=12), noise(batch, grid), subjects((3,), (6, 7))
     name = one_layer(cross_attention_layers(model), layer)
     last = saliency(model, words, start, solver="exact")
-    for polarity in ("absolute", "positive"):
+    for polarity, expected in definition(model, [(3,), (6, 7)], start, name).items():
         found = saliency(model, words, start, polarity, "exact", layer=layer)
-        assert relative_error(found.maps, definition(model, [(3,), (6, 7)], start, polarity, name)) <= 2e-3
-        assert relative_error(found.maps, last.maps) > 0.1
+        assert relative_error(found.maps, expected) <= 2e-3, polarity
+        assert relative_error(found.maps, last.maps) > 0.1, polarity
     with pytest.raises(ValueError, match=f"further blocks follow the layer {name} .*layer 'last'.*solver 'exact'"):
         saliency(model, words, start, layer=layer)
 
@@ -423,7 +426,10 @@ def test_other_nodes_patches_take_part(comfy):
     mixing.set_model_attn2_output_patch(lambda n, options: n + n.mean(1, keepdim=True))
     with pytest.raises(ValueError, match="another node mixes positions"):
         saliency(mixing)
-    assert saliency(mixing, solver="exact").maps.isfinite().all()
+    start = noise(1, (4, 4))
+    expected = definition(mixing, [(3,), (6, 7)], start)["absolute"]
+    assert relative_error(saliency(mixing, start=start, solver="exact").maps, expected) <= 1e-3
+    assert relative_error(saliency(model, start=start, solver="exact").maps, expected) > 0.01
 
 
 @pytest.mark.parametrize(("kind", "solver"), [("SD15", "structured"), ("SD15", "exact"), ("SDXL", "exact")])
@@ -491,8 +497,9 @@ def test_the_model_is_afterwards_as_it_was(comfy, how, ending):
 
     dtype, operation = OUT_OF_MEMORY.get(ending, (torch.float32, ("backward", 2)))
     model = random_unet("SD15", dtype, seed=8)
+    how_sampled = {"steps": 2, "grid": (6, 8)}
     with torch.inference_mode():
-        expected = unets.sample(model)
+        expected = unets.sample(model, **how_sampled)
     before = state(model)
     if ending == "done":
         saliency(model, **how)
@@ -503,7 +510,7 @@ def test_the_model_is_afterwards_as_it_was(comfy, how, ending):
     assert state(model) == before
     assert torch.is_grad_enabled()
     with torch.inference_mode():
-        assert torch.equal(unets.sample(model), expected)
+        assert torch.equal(unets.sample(model, **how_sampled), expected)
     gc.collect()
     assert not [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.grad_fn is not None]
 

@@ -10,6 +10,7 @@ from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.tokens import tokenize
+from tests.host.plain_sampler import on_the_grid, sampled_with_masks
 from tests.host.toy_sampling import CACHED, KEEP, REFERENCE, given, latent, masked_run
 
 STEPS = 10
@@ -90,17 +91,19 @@ def test_a_run_that_adds_no_noise_still_noises_the_reference(toy):
 @pytest.mark.parametrize("size", [(16, 16), (12, 20), (17, 13)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_attention_masks_have_the_latents_grid_and_change_the_picture(toy, size, batch):
-    start = latent(batch, size)
-    out, masks, saliency = masked_run(
-        toy.model, toy.settings(start), toy.attention(), latent(1, size, seed=4), "3, 5", KEEP, REFERENCE
-    )
+    settings, reference = toy.settings(latent(batch, size), "euler"), latent(1, size, seed=4)
+    out, masks, saliency = masked_run(toy.model, settings, toy.attention(), reference, "3, 5", KEEP, REFERENCE)
     assert masks.shape == (2 * batch, size[0] * 8, size[1] * 8)
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert saliency.labels == ("dog, step 3", "dog, step 5")
     assert saliency.maps.shape == (2, batch, *size)
     torch.testing.assert_close(saliency.maps.sum((-2, -1)), torch.ones(2, batch), atol=1e-5, rtol=0)
-    assert out["samples"].isfinite().all()
-    assert not torch.equal(out["samples"], toy.stock(start))
+    expected = sampled_with_masks(toy.model, settings, on_the_grid(masks, (3, 5)), reference["samples"])
+    # the same sums in another order, over the ten steps of a run
+    torch.testing.assert_close(out["samples"], expected, atol=1e-4, rtol=0)
+    plain = sampled_with_masks(toy.model, settings, {}, reference["samples"])
+    torch.testing.assert_close(plain, toy.stock(latent(batch, size), "euler"), atol=1e-4, rtol=0)
+    assert not torch.allclose(expected, plain, atol=0.1)
 
 
 def test_the_mask_is_the_threshold_of_the_reported_saliency(toy):

@@ -11,6 +11,7 @@ from explainable_latents.nodes.core.methods.masking import AttentionMasking, Gra
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.patches import PATCHES
+from tests.host.plain_sampler import sampled_with_masks
 from tests.host.toy_sampling import KEEP, REFERENCE, given, latent
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
@@ -162,12 +163,19 @@ def test_one_reference_serves_a_batch(toy):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_other_precisions(comfy, dtype):
-    model = random_unet(dtype=dtype)
-    masked, report = patched(model, AttentionMasking(SUBJECTS.with_role("subject"), Shaping()), "1, 2")
-    out = sample(masked)
-    assert out.isfinite().all()
-    assert not torch.equal(out, sample(model))
-    assert {m.mask.dtype for m in report.manipulations(out)} == {torch.float32}
+    model, grid = random_unet(dtype=dtype), (8, 6)
+    latent_of_zeros = {"samples": torch.zeros(1, 4, *grid)}
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    masked, report = patched(model, masking, "1, 2", {"samples": noise(1, grid, seed=4)})
+    out = sample(masked, grid=grid)
+    made = report.manipulations(out)
+    assert {m.mask.dtype for m in made} == {torch.float32}
+    settings = (0, 3, 4.0, "euler", "normal", conditioning(1), conditioning(2), latent_of_zeros, 1.0)
+    masks = {m.step: m.mask.unsqueeze(1) for m in made}
+    assert all(0 < mask.mean() < 1 for mask in masks.values())
+    expected = sampled_with_masks(model, settings, masks, noise(1, grid, seed=4))
+    # the sampler computes in float32 around the same calls of the network
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("grid", [(12, 20), (18, 14)])
@@ -243,9 +251,9 @@ def test_a_capture_beside_it_sees_each_step_once(comfy, sampler, at, kind, first
     model = random_unet().clone()
     capture = observe(model, SUBJECTS) if first else None
     masking = kind(SUBJECTS.with_role("subject"), Shaping())
-    report = MaskedLatent(masking, noise(seed=4), at, KEEP, REFERENCE).install(model)
+    report = MaskedLatent(masking, noise(1, (8, 6), seed=4), at, KEEP, REFERENCE).install(model)
     capture = capture or observe(model, SUBJECTS)
-    made = sample(model, sampler=sampler)
+    made = sample(model, sampler=sampler, grid=(8, 6))
     assert capture.saliency(made, "subject", "each").labels == ("dog, step 0", "dog, step 1", "dog, step 2")
     assert [m.step for m in report.manipulations(made)] == [int(at)]
 
@@ -290,15 +298,16 @@ def test_a_prompt_that_has_just_become_active_is_asked_at_the_manipulated_step(c
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_cfg_pp", "dpmpp_3m_sde", "uni_pc", "sa_solver"])
 def test_masks_of_the_model_at_adjacent_steps_and_the_last_one(comfy, sampler, kind):
     """Samplers that call the model twice, remember steps, hook into guidance, or are restarted."""
+    grid = (8, 6)
     masked, report = patched(
-        random_unet(), kind(SUBJECTS.with_role("subject"), Shaping()), "1-2, 4", {"samples": noise(seed=4)}
+        random_unet(), kind(SUBJECTS.with_role("subject"), Shaping()), "1-2, 4", {"samples": noise(1, grid, seed=4)}
     )
-    made = sample(masked, 5, sampler=sampler)
+    made = sample(masked, 5, sampler=sampler, grid=grid)
     found = report.manipulations(made)
     assert [(m.step, m.saliency.labels) for m in found] == [(1, ("dog",)), (2, ("dog",)), (4, ("dog",))]
     assert all(0 < m.mask.mean() < 1 for m in found)
-    assert torch.equal(sample(masked, 5, sampler=sampler), made)
-    assert not torch.equal(sample(random_unet(), 5, sampler=sampler), made)
+    assert torch.equal(sample(masked, 5, sampler=sampler, grid=grid), made)
+    assert not torch.equal(sample(random_unet(), 5, sampler=sampler, grid=grid), made)
 
 
 def test_an_empty_latent_as_reference_is_told_before_sampling(toy):

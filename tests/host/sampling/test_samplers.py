@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +81,29 @@ def test_every_sampler_with_every_scheduler(toy, sampler, scheduler):
     half_replaced(toy, sampler, scheduler)
 
 
+# A sampler knows nothing of the network behind it: one resolution, attention only in the middle.
+SMALLEST = {
+    "model_channels": 32,
+    "channel_mult": [1],
+    "num_res_blocks": [1],
+    "transformer_depth": [0],
+    "transformer_depth_output": [0, 0],
+    "num_heads": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def network(comfy):
+    """A random network, which is cloned and not changed."""
+    return random_unet(**SMALLEST)
+
+
+@pytest.fixture(scope="module")
+def stock_result(network) -> Callable[[str], Tensor]:
+    """What a sampler makes of the network by itself."""
+    return cache(lambda sampler: on_small_unet(network, sampler))
+
+
 def on_small_unet(model, sampler: str, value: float | None = None, at: str = "") -> Tensor:
     """Six steps with a random network; with a mask of `value` everywhere at the steps `at`, if it is given."""
     model = model.clone()
@@ -88,24 +114,31 @@ def on_small_unet(model, sampler: str, value: float | None = None, at: str = "")
 
 
 @pytest.mark.parametrize("sampler", UNCUT)
-def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(comfy, sampler):
+def test_a_mask_of_ones_is_the_stock_sampler_bit_for_bit(network, stock_result, sampler):
     """At the first and the last step and at adjacent ones; and nearly one is nearly the same, so it is not skipped."""
-    model = random_unet()
-    stock = on_small_unet(model, sampler)
-    assert torch.equal(on_small_unet(model, sampler, 1.0, "0, 2-3, 5"), stock)
-    assert torch.equal(on_small_unet(model, sampler, 1.0, "0-6"), stock)
-    assert 0 < difference(on_small_unet(model, sampler, 0.9999, "0, 2-3, 5"), stock) < 0.02
+    stock = stock_result(sampler)
+    assert torch.equal(on_small_unet(network, sampler, 1.0, "0, 2-3, 5"), stock)
+    assert torch.equal(on_small_unet(network, sampler, 1.0, "0-6"), stock)
+    assert 0 < difference(on_small_unet(network, sampler, 0.9999, "0, 2-3, 5"), stock) < 0.02
+
+
+IN_TWELVE = {"scheduler": "normal", "steps": 12}
+
+
+@pytest.fixture(scope="module")
+def stock_in_twelve(toy) -> Callable[[str], Tensor]:
+    """What a sampler makes of the toy checkpoint in twelve steps."""
+    return cache(lambda sampler: toy.stock(latent(), sampler, **IN_TWELVE))
 
 
 @pytest.mark.parametrize("sampler", RESTARTED)
 @pytest.mark.parametrize("at", ["2, 4", "2-4", "0-11", "11"])
-def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_so(toy, sampler, at):
+def test_samplers_that_keep_their_state_stay_close_under_a_mask_of_ones_and_say_so(toy, stock_in_twelve, sampler, at):
     """At most 15 % away from the stock result; the nearly done last step of uni_pc is denoised, too."""
-    start, how = latent(), {"scheduler": "normal", "steps": 12}
     model = toy.model.clone()
     report = MaskedLatent(given(1.0), latent(seed=4)["samples"], at, KEEP, REFERENCE).install(model)
-    out = toy.stock(start, sampler, model=model, **how)
-    stock = toy.stock(start, sampler, **how)
+    out = toy.stock(latent(), sampler, model=model, **IN_TWELVE)
+    stock = stock_in_twelve(sampler)
     assert difference(out, stock) < 0.15
     _, _, text = report.outputs(out)
     if torch.equal(out, stock):  # sa_solver corrects nothing at the last step: there its state is what it shows
@@ -131,9 +164,8 @@ def test_every_sampler_under_a_mask_of_ones_as_published(toy, sampler, at):
 
 
 @pytest.mark.parametrize("sampler", WORKING)
-def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(comfy, sampler):
-    model = random_unet()
-    assert torch.equal(on_small_unet(model, sampler, 0.0, ""), on_small_unet(model, sampler))
+def test_no_manipulated_step_is_the_stock_sampler_bit_for_bit(network, stock_result, sampler):
+    assert torch.equal(on_small_unet(network, sampler, 0.0, ""), stock_result(sampler))
 
 
 def test_a_run_without_a_manipulated_step_says_that_there_are_no_masks(toy):
@@ -157,9 +189,9 @@ def flow(model):
 
 @pytest.mark.parametrize("sampler", UNCUT)
 @pytest.mark.parametrize("kind", [v_prediction, flow])
-def test_other_predictions(comfy, sampler, kind):
+def test_other_predictions(network, sampler, kind):
     """The network makes no picture when it is taken for a v or flow model, but the arithmetic is that of one."""
-    model = kind(random_unet())
+    model = kind(network)
     stock = on_small_unet(model, sampler)
     assert stock.isfinite().all()
     assert torch.equal(on_small_unet(model, sampler, 1.0, "0, 2-3, 5"), stock)
