@@ -7,7 +7,9 @@
     sampling/    what happens between the steps of a sampler: masked latents, their report, runs
     ui/          progress, text and pictures for the user
 
-Single files: `tokens` (the prompt as the connected CLIP tokenizes it), `parsed_words` (its words for the browser),
+Single files: `tokens` (the prompt as the connected CLIP tokenizes it), `context_rows` (which row of the encoded prompt
+holds which token), `llama_tokens` and `unreadable_encoders` (what is wrong there), `parsed_words` (its words for the
+browser),
 `one_call` (one model call on an existing picture), `regions` (such calls, to cut pictures into regions), `same_prompt`
 (are the subjects' words those that are sampled?), `handles` with `graph` (a sampler runs again when its handle is
 gone), `compiled` (compiled models), `patch_names` (what to call another node's patch).

@@ -70,8 +70,10 @@ def encode_looked_for(clip: Any, subjects: Subjects, text: str, reading: str) ->
 
 def _encoded(clip: Any, label: str, typed: str) -> Tensor:
     """The tokens [n,d] of one word or phrase."""
-    tokens = {key: tuple(token.position for token in spans) for key, spans in tokenize(clip, typed).items()}
-    positions = Subject(label, LOOKED_FOR, (0, len(typed)), tokens).positions()
+    tokens = tokenize(clip, typed)
+    places = {key: tuple(token.position for token in spans) for key, spans in tokens.items()}
+    rows = tokens.context and tokens.context.of(places)
+    positions = Subject(label, LOOKED_FOR, (0, len(typed)), places, rows).positions()
     made = clip.encode_from_tokens_scheduled(clip.tokenize(typed), show_pbar=False)
     if len(made) > 1:
         raise ValueError(
