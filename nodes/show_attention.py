@@ -26,11 +26,16 @@ class ELShowAttention(io.ComfyNode):
             display_name="Show Attention",
             category=CATEGORY,
             description="A normal generation that shows where the model looks at each word of the prompt: CLIP Text "
-            "Encode, KSampler and VAE Decode in one node, whose result is theirs bit for bit. SD 1.x, SD 2.x, SDXL.",
+            "Encode, KSampler and VAE Decode in one node, whose result is theirs bit for bit. SD 1.x, SD 2.x, SDXL and "
+            "many transformers.",
             search_aliases=["attention map", "cross attention", "daam", "heat map", "explain", "ksampler"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
+                io.Model.Input(
+                    "model",
+                    tooltip="SD 1.x, SD 2.x, SDXL or a transformer that the help page of Capture Attention lists, with "
+                    "its patches.",
+                ),
                 io.Clip.Input("clip", tooltip="The CLIP that encodes both prompts."),
                 io.Latent.Input(
                     "latent_image",

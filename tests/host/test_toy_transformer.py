@@ -164,3 +164,23 @@ def test_its_measured_maps_are_the_hosts_own_attention(file):
     for name, expected in zip(maps, (sum(of_word), *of_word), strict=True):
         spread = expected.repeat_interleave(2, 0).repeat_interleave(2, 1)
         torch.testing.assert_close(maps[name][0], spread / spread.sum(), atol=1e-6, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_show_attention_gives_the_stock_latent_and_maps_on_its_grid(parts):
+    import nodes
+
+    from explainable_latents.nodes.host.shown_generation import generate_and_show
+
+    model, clip, vae = parts
+    positive, negative = (nodes.CLIPTextEncode().encode(clip, text)[0] for text in (PROMPT, ""))
+    start, settings = {"samples": torch.zeros(2, 4, 16, 16)}, (1, 2, 3.0, "euler", "simple")
+    (expected,) = nodes.common_ksampler(model, *settings, positive, negative, start)
+    prompt = PROMPT, "cat, bus", "rules", "head noun", "main subject"
+    made = generate_and_show(model, clip, vae, prompt, "", (*settings, start, 1.0), "mean")
+    assert torch.equal(made.latent["samples"], expected["samples"])
+    assert torch.equal(made.image, nodes.VAEDecode().decode(vae, expected)[0])
+    assert made.saliency.labels[:2] == ("cat", "bus")
+    assert made.saliency.maps.shape[1:] == (2, 16, 16)
+    total = made.saliency.maps.sum((-2, -1))
+    torch.testing.assert_close(total, torch.ones_like(total))
