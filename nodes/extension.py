@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     attention,
     correspondence,
+    editing,
     gradients,
     images,
     maps,
@@ -31,5 +32,5 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        files = words, show_attention, masks, sampling, model_patches, *perceiving
+        files = words, show_attention, masks, sampling, model_patches, editing, *perceiving
         return [node for file in files for node in file.NODES]

@@ -12,6 +12,7 @@ Saliency = io.Custom("EL_SALIENCY")
 Masking = io.Custom("EL_MASKING")
 Report = io.Custom("EL_REPORT")
 Classifier = io.Custom("EL_CLASSIFIER")
+Editor = io.Custom("EL_EDITOR")
 
 
 def report_outputs() -> list[io.Output]:

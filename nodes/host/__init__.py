@@ -5,6 +5,7 @@
     autograd/    gradients of a model call, the only place that leaves inference mode
     features/    what a network's blocks put out for a picture: correspondence, teaching by pictures
     sampling/    what happens between the steps of a sampler: masked latents, their report, runs
+    editing/     a source picture sampled beside the target, which takes over its attention
     ui/          progress, text and pictures for the user
 
 Single files: `tokens` (the prompt as the connected CLIP tokenizes it), `context_rows` (which row of the encoded prompt

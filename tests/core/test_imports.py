@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Each imports itself and what stands before it. Runs of a sampler are below attention: captures are kept by run.
 ORDER = {
     "core": ("choices", "words", "attention", "gradients", "maps", "methods"),
-    "host": ("ui", "families", "sampling.runs", "attention", "autograd", "features", "sampling"),
+    "host": ("ui", "families", "sampling.runs", "attention", "autograd", "features", "sampling", "editing"),
 }
 
 

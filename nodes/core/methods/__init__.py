@@ -1,6 +1,6 @@
 """One paper or method per file: pure arithmetic, plus the options that describe it.
 
-Read `masked_latent` first (what happens to the latent), then `masking` (where the mask comes from). `diffseg` cuts a
-picture into regions. `correspondence` is about two pictures: where a place of one is in the other. `taught_regions`
-learns from a few masked pictures.
+Read `masked_latent` first (what happens to the latent), then `masking` (where the mask comes from). `prompt_to_prompt`
+lets a picture take over another one's attention. `diffseg` cuts a picture into regions. `correspondence` is about two
+pictures: where a place of one is in the other. `taught_regions` learns from a few masked pictures.
 """

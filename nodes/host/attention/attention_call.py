@@ -36,6 +36,16 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Added:
+    """A further attention, whose output is added to that of these rows; q, k and v are [B,L,H*d]."""
+
+    rows: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
 class AttentionCall:
     """One attention of one model call. Its tensors are the network's own and must not be changed in place.
 
@@ -44,7 +54,7 @@ class AttentionCall:
     scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
-    where another node computes attention itself. edits, changes: what the editors asked for.
+    where another node computes attention itself. edits, changes, added: what the editors asked for.
     """
 
     site: Site
@@ -57,13 +67,14 @@ class AttentionCall:
     attend: Attend | None = None
     edits: Mapping[int, EditedRow] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
+    added: tuple[Added, ...] = ()
 
     def of_rows(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q, k, v and mask of these rows, as edited so far; edited rows must have equal shapes."""
         # which rows these are is asked of the device only where it matters
-        if not self.edits or not self.edits.keys() & set(self.numbers(rows).tolist()):
-            return self.q[rows], self.k[rows], self.v[rows], _of_rows(self.mask, rows)
-        each = [self._row(row) for row in self.numbers(rows).tolist()]
+        if not self.edits or not self.edits.keys() & set(self._listed(rows)):
+            return self.q[rows], self.k[rows], self.v[rows], mask_of_rows(self.mask, rows)
+        each = [self._row(row) for row in self._listed(rows)]
         q, k, v = (torch.cat([row[i] for row in each]) for i in range(3))
         return q, k, v, None if each[0][3] is None else torch.cat([row[3] for row in each])
 
@@ -127,7 +138,7 @@ class AttentionCall:
         Keys and values may be more or fewer than the call's own. All other rows keep their output bit for bit.
         """
         edits = dict(self.edits)
-        for i, row in enumerate(self.numbers(rows).tolist()):
+        for i, row in enumerate(self._listed(rows)):
             given = {name: each[i : i + 1] for name, each in zip("qkv", (q, k, v), strict=True) if each is not None}
             given |= {} if mask is None else {"mask": mask[i : i + 1]}
             edits[row] = replace(edits.get(row, EditedRow()), **given)
@@ -137,10 +148,21 @@ class AttentionCall:
         """The call with `amount` [B,H,Q,N] added to the probabilities of `tokens` [N] in these rows."""
         return replace(self, changes=(*self.changes, Change(self.numbers(rows), tokens, amount)))
 
+    def with_added(self, rows: slice | Tensor | Sequence[int], q: Tensor, k: Tensor, v: Tensor) -> AttentionCall:
+        """The call with the attention of q to k, with values v [len(rows),L,H*d], added to the output of these rows."""
+        return replace(self, added=(*self.added, Added(self.numbers(rows), q, k, v)))
+
     def numbers(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
         """The numbers of the rows: int64 [B]."""
         every = torch.arange(len(self.q), device=self.q.device)
         return every[rows if isinstance(rows, (slice, Tensor)) else list(rows)]
+
+    def _listed(self, rows: slice | Tensor | Sequence[int]) -> list[int]:
+        """The numbers of the rows, without asking the device unless they are there."""
+        if isinstance(rows, Tensor):
+            return self.numbers(rows).tolist()
+        every = range(len(self.q))
+        return list(every[rows]) if isinstance(rows, slice) else list(rows)
 
     def _row(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         edit, at = self.edits.get(row, EditedRow()), slice(row, row + 1)
@@ -150,10 +172,10 @@ class AttentionCall:
         mask = self.mask
         if mask is not None and mask.ndim < 4:
             mask = mask[None, None] if mask.ndim == 2 else mask.unsqueeze(1)
-        return q, k, v, _of_rows(mask, at) if edit.mask is None else edit.mask
+        return q, k, v, mask_of_rows(mask, at) if edit.mask is None else edit.mask
 
 
-def _of_rows(mask: Tensor | None, rows: slice | Tensor | Sequence[int]) -> Tensor | None:
+def mask_of_rows(mask: Tensor | None, rows: slice | Tensor | Sequence[int]) -> Tensor | None:
     """An attention mask [Q,K], [R or 1,Q,K] or [R or 1,1 or H,Q,K] of these rows."""
     return mask if mask is None or mask.ndim < 3 or mask.shape[0] == 1 else mask[rows]
 

@@ -36,6 +36,7 @@ from .override import processing
 from .positives import Positives
 from .recorder import Recorder
 from .refinement import Refinement, RefinePlan
+from .twin_blocks import TARGET
 
 log = logging.getLogger("explainable_latents")
 
@@ -47,7 +48,7 @@ class Settings:
     tokens: of the subjects' prompt. prompt: contexts [1,T,d] the tokens belong to, None for the first positive
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
     refine: see `RefinePlan`. looked: further words, whose maps come after those of the subjects; their tokens that
-    stand in the prompt come last in `tokens`. space: see `Recorder`.
+    stand in the prompt come last in `tokens`. space: see `Recorder`. block: whose attention is captured in a twin run.
     """
 
     tokens: NamedTokens
@@ -59,6 +60,7 @@ class Settings:
     refine: RefinePlan
     looked: LookedFor | None
     space: str
+    block: str = TARGET
 
     @property
     def scores(self) -> int:
@@ -190,8 +192,9 @@ class Observer:
         )
         if not end <= sigma <= start:
             return None
-        listed, wrapper = guider.conds.get("positive") or [], model_options.get("model_function_wrapper")
-        positives = Positives(listed, self._settings.prompt, self._warn, wrapper, self._family.pads_in_front)
+        listed, settings = guider.conds.get("positive") or [], self._settings
+        how = self._warn, model_options, self._family.pads_in_front, settings.block
+        positives = Positives(listed, settings.prompt, *how)
         if not positives:
             return None
         if TORCH_COMPILE_KWARGS in model_options:

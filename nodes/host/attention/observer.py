@@ -29,6 +29,7 @@ from .model_call import OURS, no_attention
 from .named_tokens import NamedTokens
 from .positives import contexts_of
 from .refinement import refine_plan
+from .twin_blocks import TARGET
 
 log = logging.getLogger("explainable_latents")
 
@@ -126,6 +127,7 @@ def observe(
     space: str = ATTENTION,
     keep: bool = True,
     add_up: bool = False,
+    block: str = TARGET,
 ) -> AttentionCapture:
     """Observe the cross-attention of `patcher` (changed in place: pass a clone) for `subjects`.
 
@@ -139,7 +141,7 @@ def observe(
     look_for, reading: further words, which need not be in the prompt, see `encode_looked_for` and
     `core.attention.looked_for`. space: attention, or output for another way to read joint attention, see
     `core.attention.output_space`. keep: all maps, to be read after a run, or only the last one while it goes on;
-    add_up: then their sums, too.
+    add_up: then their sums, too. block: whose attention is captured in a twin run, see `twin_blocks`.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -174,7 +176,7 @@ def observe(
         selection = select_layers(names, layers, f"{family.text_kind}-attention", (AUTO,))
     when = start_percent, end_percent
     plan = refine_plan(patcher, refine, refine_layers)
-    settings = Settings(named, prompt, selection, *when, resize, plan, looked, space)
+    settings = Settings(named, prompt, selection, *when, resize, plan, looked, space, block)
     observer = Observer(subjects, family, settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),

@@ -20,7 +20,7 @@ from ...core.gradients.definition import attention_change
 from ..families.family import Family, SiteFinder
 from ..families.sites import NetworkCall, Shape
 from ..patch_names import patch_name
-from .attention_call import AttentionCall, Processor
+from .attention_call import AttentionCall, Processor, mask_of_rows
 from .model_call import OURS
 
 # In transformer_options: the override of this model call, to which further processors can be added.
@@ -168,7 +168,7 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
             same[row] = edit
         else:
             others[shapes].append(row)
-    if others and call.attend is None:
+    if (others or call.added) and call.attend is None:
         raise ValueError(
             f"the attention {call.site.name} is computed by {patch_name(patch)}, which cannot compute some of "
             "its rows with other keys than the rest: connect the model without it"
@@ -181,6 +181,9 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
     for rows in others.values():
         part = compute(*call.of_rows(rows))
         out = out.index_copy(0, call.numbers(rows), part.to(out))
+    for each in call.added:
+        part = compute(each.q, each.k, each.v, mask_of_rows(call.mask, each.rows))
+        out = out.index_copy(0, each.rows, out[each.rows] + part.to(out))
     for change in call.changes:
         values = joined(call.of_rows(change.rows)[2][..., change.tokens, :], call.site.heads).float()
         added = attention_change(change.amount, values)

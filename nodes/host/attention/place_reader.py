@@ -114,7 +114,7 @@ class PlaceProbe:
         """PREDICT_NOISE wrapper: `executor.class_obj` is the guider, which knows the positive conditionings."""
         if self._progress is not None and self._call is None:
             listed = executor.class_obj.conds.get("positive") or []
-            how = self._warn, model_options.get("model_function_wrapper"), self._family.pads_in_front
+            how = self._warn, model_options, self._family.pads_in_front
             positives = Positives(listed, None, *how)
             sigma = float(timestep.flatten()[0])
             self._call = ModelCall(positives, x.shape[0], tuple(x.shape[-2:]), x.device, sigma, None)

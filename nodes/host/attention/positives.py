@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..patch_names import of_other_nodes, patch_name
+from .twin_blocks import TARGET, twin_blocks
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,26 @@ class Positives:
         listed: list[dict],
         prompt: Sequence[Tensor] | None,
         warn: Callable[[str], None],
-        wrapper: Callable | None = None,
+        model_options: Mapping,
         pads_in_front: bool = False,
+        block: str = TARGET,
     ) -> None:
         """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
 
-        Where none of them holds that prompt, another node may put it into their rows while the network runs. wrapper:
-        what another node put around the calls of the network, to name it. pads_in_front: whether the host fills up a
-        short text at its beginning.
+        Where none of them holds that prompt, another node may put it into their rows while the network runs.
+        model_options: of the call. pads_in_front: whether the host fills up a short text at its beginning. block: whose
+        rows are meant in a twin run.
         """
+        self._twin = twin_blocks(model_options)
+        self._block = block
+        wrapper = model_options.get("model_function_wrapper")
         self.listed = listed
         self._warn = warn
         self._pads_in_front = pads_in_front
         self._caller = "another node" if wrapper is None else patch_name(wrapper)
         text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
-        wanted = _contexts(text[0]) if prompt is None and text else prompt or ()
-        chosen = [cond for cond in text if any(_equal(own, other) for own in _contexts(cond) for other in wanted)]
+        wanted = self._contexts(text[0]) if prompt is None and text else prompt or ()
+        chosen = [cond for cond in text if any(_equal(own, other) for own in self._contexts(cond) for other in wanted)]
         self._elsewhere = () if chosen else tuple(wanted)
         self._by_uuid = {cond["uuid"]: cond for cond in chosen or text}
         if not text:
@@ -118,25 +123,31 @@ class Positives:
                     "latent into tiles; such calls are not captured"
                 )
                 continue
-            rows, length = slice(j * batch, (j + 1) * batch), context.shape[1]
-            own = context[rows, : _context(cond).shape[1]]
+            rows, length = self._rows(j, batch), context.shape[1]
+            own = context[rows, : self._context(cond).shape[1]]
             contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            padding = own.shape[1] - _contexts(cond)[-1].shape[1] if self._pads_in_front else 0
+            padding = own.shape[1] - self._contexts(cond)[-1].shape[1] if self._pads_in_front else 0
             placed = size, offset, weight, len(x), padding
             found.append(PromptRows(rows, contexts, not self._elsewhere, length, *placed))
         return found
 
+    def _rows(self, j: int, batch: int) -> slice:
+        """Of the j-th conditioning of a call."""
+        inside = slice(0, batch) if self._twin is None else self._twin.rows(self._block)
+        return slice(j * batch + inside.start, j * batch + inside.stop)
 
-def _context(cond: dict) -> Tensor:
-    """What the network gets."""
-    return cond["model_conds"]["c_crossattn"].cond
+    def _context(self, cond: dict) -> Tensor:
+        """What the network gets; in a twin run, of the block's own text."""
+        return self._contexts(cond)[0]
 
-
-def _contexts(cond: dict) -> tuple[Tensor, ...]:
-    """What the network gets, and what the CONDITIONING held: the host makes the one from the other."""
-    encoded = cond.get("cross_attn")
-    return (_context(cond),) if encoded is None else (_context(cond), encoded)
+    def _contexts(self, cond: dict) -> tuple[Tensor, ...]:
+        """What the network gets, and what the CONDITIONING held: the host makes the one from the other."""
+        own = None if self._twin is None else self._twin.text(cond, self._block)
+        if own is not None:
+            return (own,)
+        made, encoded = cond["model_conds"]["c_crossattn"].cond, cond.get("cross_attn")
+        return (made,) if encoded is None else (made, encoded)
 
 
 def _equal(context: Tensor, other: Tensor) -> bool:

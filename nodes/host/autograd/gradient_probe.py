@@ -169,7 +169,7 @@ class GradientProbe:
             return executor(x, timestep, model_options, *args, **kwargs)
         guider = executor.class_obj
         listed = guider.conds.get("positive") or []
-        positives = Positives(listed, self._prompt, log.warning, model_options.get("model_function_wrapper"))
+        positives = Positives(listed, self._prompt, log.warning, model_options)
         sigma = float(timestep.flatten()[0])
         self._scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         self._plain = guider.inner_model.memory_required([1, *x.shape[1:]])

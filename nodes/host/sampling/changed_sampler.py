@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..attention.model_call import aside
+from ..attention.twin_blocks import SOURCE, TARGET, twin_blocks
 from .intercepted_model import BeforeCall, InterceptedModel, SamplerStopped, stop_at
 from .noise_source import MakeNoise
 from .trial import InPlace, Segment, Trial, euler_step
@@ -197,9 +199,15 @@ class _Run:
     def changed(self, step: int, x: Tensor, sigma: Tensor, arguments: dict | None = None) -> Tensor:
         """The state that enters `step` after all changes that fall on it. arguments: of the model call there."""
         self.entered.add(step)
+        twin = twin_blocks(self.extra_args.get("model_options", {}))
         for change in self.changes:
             if step in change.steps:
-                x = change(step, x, sigma, partial(self.predict, x, sigma, aside(arguments or self.extra_args)))
+                predict = partial(self.predict, x, sigma, aside(arguments or self.extra_args))
+                if twin is None or change.both_blocks:
+                    x = change(step, x, sigma, predict)
+                else:
+                    source, target = x[twin.rows(SOURCE)], x[twin.rows(TARGET)]
+                    x = torch.cat([source, change(step, target, sigma, predict)])
         return x
 
     def prepare(self, next_step: int | None) -> None:

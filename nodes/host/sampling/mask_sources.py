@@ -13,6 +13,7 @@ from ...core.maps.masks import Shaping, shape_mask
 from ...core.maps.saliency import Saliency
 from ...core.methods.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
 from ..attention.observer import AttentionCapture, observe
+from ..attention.twin_blocks import TARGET
 from ..autograd.gradient_probe import GradientProbe
 from ..ui.running_node import stop_when_cancelled
 
@@ -107,13 +108,16 @@ class ImageSource(MaskSource):
         return mask[:, 0], None
 
 
-def mask_source(masking: Masking, patcher: ModelPatcher) -> MaskSource:
-    """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone)."""
+def mask_source(masking: Masking, patcher: ModelPatcher, block: str = TARGET) -> MaskSource:
+    """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone).
+
+    block: in which block of a twin run attention is read.
+    """
     if isinstance(masking, ImageMasking):
         return ImageSource(masking)
     refining = {"refine": masking.refine, "refine_layers": masking.refine_layers}
     if isinstance(masking, AttentionMasking):
-        how = {"layers": masking.layers, "positive": masking.positive, **refining}
+        how = {"layers": masking.layers, "positive": masking.positive, "block": block, **refining}
         capture = observe(patcher, masking.subjects, keep=False, add_up=masking.calls == CUMULATIVE, **how)
         return AttentionSource(masking, capture)
     how = {"layer": masking.layer, "prompt": masking.positive, **refining}

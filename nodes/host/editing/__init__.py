@@ -1,0 +1,7 @@
+"""Editing by attention: a source picture is made beside the target, and the target takes over some of its attention.
+
+To read in this order: `twin_sampling` (makes every run of a model one batch of source and target) with `twin_run` (one
+such run), `twin_texts` (the prompts of both in the guider's conditionings) and `shared_noise` (both get the same
+noise); `editors` (what an editor is); `prompt_to_prompt` (the first one) with `word_tables` (its prompts);
+`local_blend` (keeps the source outside a mask).
+"""

@@ -1,0 +1,60 @@
+"""The same random noise for the source and the target picture of a twin run, whatever the sampler draws it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class SharedNoise(TorchFunctionMode):
+    """While it is active, normal noise of a twin run's shape is drawn for one block and repeated for the other.
+
+    So each block has the very noise of a run of its own: generators are asked for as many numbers as there. Nothing
+    else changes. shape: of the state of both blocks, [2B,C,h,w].
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self._shape = torch.Size(shape)
+        self._one = torch.Size((shape[0] // 2, *shape[1:]))
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called by PyTorch in place of each of its functions."""
+        kwargs = dict(kwargs or {})
+        if function is torch.randn_like and args[0].shape == self._shape:
+            return self._twice(function(args[0][: self._one[0]], *args[1:], **kwargs))
+        if function is torch.randn and self._wanted(args, kwargs) == self._shape:
+            kwargs.pop("size", None)
+            return self._twice(function(self._one, **kwargs))
+        if function is Tensor.normal_ and args[0].shape == self._shape:
+            drawn = function(args[0][: self._one[0]], *args[1:], **kwargs)
+            args[0][self._one[0] :].copy_(drawn)
+            return args[0]
+        return function(*args, **kwargs)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside the block it is not active: the model needs no noise, and it may be compiled."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    @staticmethod
+    def _wanted(args: tuple, kwargs: Mapping[str, Any]) -> torch.Size | None:
+        """The shape that `torch.randn` is asked for."""
+        size = kwargs.get("size", args)
+        size = size[0] if len(size) == 1 and isinstance(size[0], Sequence) else size
+        return torch.Size(size)
+
+    @staticmethod
+    def _twice(noise: Tensor) -> Tensor:
+        return torch.cat([noise, noise])

@@ -1,0 +1,92 @@
+"""One run of a sampler that makes a source and a target picture: what is known while it goes on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import comfy.sample
+import torch
+from torch import Tensor
+
+from ...core.methods.masked_latent import fit_reference
+from ..attention.model_call import step_of
+from ..attention.twin_blocks import SOURCE, TARGET, TwinBlocks
+from ..ui.running_node import show_on_running_node
+from .editors import PairedRows, TwinCall, check_together
+from .shared_noise import SharedNoise
+
+if TYPE_CHECKING:
+    from .twin_sampling import Twin
+
+log = logging.getLogger("explainable_latents")
+
+GENERATED, NOISED = SOURCE_PATHS = ("generated", "noised reference")
+
+
+class TwinRun:
+    """One run of a sampler, of `steps` steps.
+
+    guider: the host's, with both texts in its conditionings (`texts`, see `joined`). noise: the user's, [B,C,h,w].
+    step: of the model call that goes on. positives: which of the lists that the host evaluates in it are the positive
+    one. blocks, noise: where source and target are, and what draws their noise. Raises ValueError as the editors'
+    `chosen` and `check_together`, and as `fit_reference`.
+    """
+
+    def __init__(self, twin: Twin, guider: Any, noise: Tensor, seed: int | None, steps: int, texts: dict) -> None:
+        self.twin = twin
+        self.steps = steps
+        self.step: int | None = None
+        self.positives: set[int] = set()
+        self.positive = guider.conds["positive"]
+        self.blocks = TwinBlocks(len(noise), texts)
+        self.noise = SharedNoise((2 * len(noise), *noise.shape[1:]))
+        self.chosen = [editor.chosen(texts) for editor in twin.editors]
+        check_together(twin.editors, self.chosen, steps)
+        self._sampling = guider.inner_model.model_sampling
+        self._fill = None
+        self._warned: set[str] = set()
+        if twin.path == NOISED:
+            reference = guider.inner_model.process_latent_in(twin.reference.to(noise))
+            if torch.count_nonzero(noise) == 0:  # the run continues another one
+                fresh = comfy.sample.prepare_noise(torch.empty_like(noise, device="cpu"), seed or 0)
+                noise = fresh.to(noise)
+            self._fill = noise, fit_reference(reference, noise)
+
+    def source_state(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The source's state in the sampler's `x` [2B,C,h,w] at a noise level."""
+        if self._fill is None:
+            return x[self.blocks.rows(SOURCE)]
+        return self._sampling.noise_scaling(sigma.flatten()[0], *self._fill)
+
+    def begin_call(self, x: Tensor, sigma: Tensor, model_options: dict) -> Tensor:
+        """Note the step of a model call at a noise level, and return `x` [2B,C,h,w] as the network shall see it."""
+        self.step = step_of(float(sigma.flatten()[0]), model_options)
+        if self._fill is None:
+            return x
+        return torch.cat([self.source_state(x, sigma).to(x), x[self.blocks.rows(TARGET)]])
+
+    def call(self, x: Tensor, context: Tensor, options: dict) -> TwinCall | None:
+        """A model call on `x` [rows,C,h,w]; None if its rows are not those of both blocks."""
+        kinds, batch = options["cond_or_uncond"], 2 * self.blocks.batch
+        if len(x) != batch * len(kinds):
+            self.warn(
+                f"the network was called with {len(x)} rows instead of {len(kinds)} conditionings of {batch} pictures; "
+                "such calls are not edited"
+            )
+            return None
+        pairs = []
+        for j, (kind, uuid) in enumerate(zip(kinds, options["uuids"], strict=True)):
+            source, target = (
+                slice(j * batch + rows.start, j * batch + rows.stop) for rows in map(self.blocks.rows, (SOURCE, TARGET))
+            )
+            pairs.append(PairedRows(source, target, uuid if kind in self.positives else None))
+        size = tuple(x.shape[-2:])
+        return TwinCall(self.step, self.steps, pairs, len(x), context.shape[1], size, self.warn)
+
+    def warn(self, message: str) -> None:
+        """Tell the user, once in a run."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning(message)
+            show_on_running_node(message)

@@ -1,0 +1,241 @@
+"""Twin sampling: any sampler makes a source picture beside each picture that the user asked for, in the same batch.
+
+The user's graph keeps one latent, one prompt and its sampler node. Everything is installed through the host's wrappers:
+
+  OUTER_SAMPLE     the source prompt joins the guider's lists, so that the host prepares it like the others
+  SAMPLER_SAMPLE   the innermost one: noise, latent and mask are doubled here, and halved again behind the sampler, so
+                   that all other wrappers and nodes see the run as the user made it
+  PREDICT_NOISE    one model call of the sampler: its step; a noised source is put into its rows
+  CALC_COND_BATCH  which of the guider's lists is the positive one
+  APPLY_MODEL      the network itself: the editors' processors run at its attention sites
+
+Nothing is kept from step to step, since an attention layer has source and target in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+from torch import Tensor
+
+from ...core.choices import one_of
+from ..attention.model_call import ASIDE, OURS
+from ..attention.override import processing
+from ..attention.twin_blocks import TARGET, TwinBlocks, announced
+from ..compiled import as_written, uncompiled
+from ..families.family import Family, family_of
+from ..patch_names import patch_name
+from ..sampling.changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler
+from ..sampling.trial import Trial
+from .editors import Editor
+from .local_blend import LocalBlend
+from .twin_run import GENERATED, NOISED, SOURCE_PATHS, TwinRun
+from .twin_texts import SOURCE_LISTS, check_guider, joined, source_list
+
+WRAPPER_KEY = OURS + "twin_sampling"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What is sampled beside the user's pictures.
+
+    source: the CONDITIONING of the source prompt. editors: what the target takes over, in their order. path: GENERATED:
+    the source is sampled like the target, from the same noise; NOISED: at every noise level it is `reference`, a latent
+    [1 or B,C,h,w] as the host stores it, with the run's noise. negative: the source's own negative prompt; None: the
+    target's. blend: what of the source is put into the target after each step. Raises ValueError for another path, for
+    a NOISED one without a reference, and as `source_list`.
+    """
+
+    source: list
+    editors: Sequence[Editor] = ()
+    path: str = GENERATED
+    reference: Tensor | None = None
+    negative: list | None = None
+    blend: LocalBlend | None = None
+
+    def __post_init__(self) -> None:
+        one_of("source_path", self.path, SOURCE_PATHS)
+        if self.path == NOISED and self.reference is None:
+            raise ValueError(
+                f"source_path is '{NOISED}', but no reference is connected: connect the encoded picture (VAE Encode) "
+                f"to reference, or choose {GENERATED}"
+            )
+        self.lists()
+
+    def lists(self) -> dict[str, list[dict]]:
+        """The source's prompts as a guider keeps them, by the names of `SOURCE_LISTS`."""
+        given = {"positive": self.source, "negative": self.negative}
+        return {SOURCE_LISTS[name]: source_list(each) for name, each in given.items() if each is not None}
+
+    def install(self, patcher: ModelPatcher) -> None:
+        """Make every sampler that runs `patcher` (changed in place: pass a clone) a twin run.
+
+        Raises ValueError for a model that no family knows, and where the model has a twin already.
+        """
+        if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY):
+            raise ValueError(
+                "the model has a Twin Sampling already: chain the editors, and connect them to one Twin Sampling"
+            )
+        sampling = _TwinSampling(self, family_of(patcher))
+        for kind, wrapper in (
+            (WrappersMP.OUTER_SAMPLE, sampling.around_run),
+            (WrappersMP.SAMPLER_SAMPLE, sampling.around_sampler),
+            (WrappersMP.PREDICT_NOISE, sampling.around_step),
+            (WrappersMP.CALC_COND_BATCH, sampling.around_batch),
+            (WrappersMP.APPLY_MODEL, sampling.around_model),
+        ):
+            patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+        if self.blend is not None:
+            self.blend.install(patcher, self.source, sampling.source_state)
+
+
+class _TwinSampling:
+    """What is installed on the model."""
+
+    def __init__(self, twin: Twin, family: Family) -> None:
+        self._twin = twin
+        self._family = family
+        self._run: TwinRun | None = None
+
+    def source_state(self, x: Tensor, sigma: Tensor) -> tuple[TwinBlocks, Tensor]:
+        """While a sampler runs: its blocks, and the source's state for its own `x` [2B,C,h,w] at a noise level."""
+        return self._run.blocks, self._run.source_state(x, sigma)
+
+    def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
+        """OUTER_SAMPLE wrapper; `executor.class_obj` is the guider."""
+        guider = executor.class_obj
+        check_guider(guider)
+        guider.conds.update(self._twin.lists())
+        return executor(*args, **kwargs)
+
+    def around_sampler(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
+        """SAMPLER_SAMPLE wrapper: take the innermost place, whatever order the nodes are in."""
+        wrappers = [*executor.wrappers[executor.idx + 1 :], self._sample]
+        inner = WrapperExecutor.new_class_executor(executor.original, executor.class_obj, wrappers, 0)
+        return inner.execute(*args, **kwargs)
+
+    def _sample(
+        self,
+        executor: WrapperExecutor,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Callable | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Sample both blocks and return the target's."""
+        before, outer = guider.conds, self._run
+        conds, texts = dict(before), {}
+        for name, theirs in SOURCE_LISTS.items():
+            source = conds.pop(theirs, None)
+            if source is not None and conds.get(name):
+                conds[name], found = joined(conds[name], source, len(noise))
+                texts |= found if name == "positive" else {}
+        self._require_steps(executor.class_obj, guider, sigmas, extra_args, noise)
+        guider.conds = conds
+        try:
+            self._run = run = TwinRun(self._twin, guider, noise, extra_args.get("seed"), len(sigmas) - 1, texts)
+            extra_args = {**extra_args, "model_options": announced(extra_args["model_options"], run.blocks)}
+            twice = [None if each is None else _twice(each, len(noise)) for each in (noise, latent_image, denoise_mask)]
+            see = _of_target(callback, run.blocks)
+            with run.noise:
+                samples = executor(guider, sigmas, extra_args, see, *twice, *args, **kwargs)
+            return samples[run.blocks.rows(TARGET)]
+        finally:
+            guider.conds, self._run = before, outer
+
+    def around_step(
+        self, executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """PREDICT_NOISE wrapper."""
+        run = self._run
+        if run is None:
+            return executor(x, timestep, model_options, *args, **kwargs)
+        with run.noise.paused():
+            x = run.begin_call(x, timestep, model_options)
+            return executor(x, timestep, model_options, *args, **kwargs)
+
+    def around_batch(
+        self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
+    ) -> list[Tensor]:
+        """CALC_COND_BATCH wrapper: find the positive list; another node may evaluate a changed copy of it."""
+        if self._run is not None:
+            own = [cond["uuid"] for cond in self._run.positive]
+            self._run.positives = {i for i, each in enumerate(conds) if each and [c.get("uuid") for c in each] == own}
+        return executor(model, conds, *args, **kwargs)
+
+    def around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **conds: Any,
+    ) -> Tensor:
+        """APPLY_MODEL wrapper: edit the attention of this call. One that is made for a mask is left alone."""
+        run, processors = self._run, []
+        if run is not None and run.step is not None and ASIDE not in transformer_options:
+            call = run.call(x, c_crossattn, transformer_options)
+            for editor, chosen in zip(self._twin.editors, run.chosen, strict=True) if call else ():
+                processors += editor.processors(call, chosen)
+        if not processors:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
+        with ExitStack() as stack:
+            stack.enter_context(uncompiled())
+            options = stack.enter_context(processing(transformer_options, self._family, processors))
+            out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+        for each in processors:
+            each.finish(as_written(executor.class_obj.diffusion_model))
+        return out
+
+    def _require_steps(self, sampler: Any, guider: Any, sigmas: Tensor, extra_args: dict, noise: Tensor) -> None:
+        """Raise ValueError for a sampler that chooses its own steps, and for a compiled model that hides attention."""
+        compiled = TORCH_COMPILE_KWARGS in extra_args["model_options"]
+        if compiled and not hasattr(torch.compiler, "set_stance") and self._twin.editors:
+            raise ValueError(
+                "the model is compiled, which hides its attention from editors, and PyTorch before 2.6 cannot run it "
+                "uncompiled: connect the model without TorchCompileModel"
+            )
+        function = getattr(sampler, "sampler_function", None)
+        if isinstance(function, ChangedSampler):  # it looks for itself
+            return
+        model, seed = comfy.samplers.KSamplerX0Inpaint(guider, sigmas), extra_args.get("seed")
+        options = getattr(sampler, "extra_options", {})
+        if function is None or not Trial(function, model, noise, sigmas, seed, options).follows_schedule():
+            name = type(sampler).__name__ if function is None else patch_name(function)
+            raise ValueError(
+                f"the sampler {name} chooses its own steps, by source and target together, so neither would be the "
+                f"picture of a run of its own. {FOLLOW_THE_SCHEDULER}"
+            )
+
+
+def _twice(tensor: Tensor, batch: int) -> Tensor:
+    """The rows of both blocks; one row for all pictures stays one."""
+    return torch.cat([tensor, tensor]) if len(tensor) == batch else tensor
+
+
+def _of_target(callback: Callable | None, blocks: TwinBlocks) -> Callable | None:
+    """The sampler's callback, which sees the target alone."""
+    if callback is None:
+        return None
+    rows = blocks.rows(TARGET)
+
+    def see(step: int, denoised: Tensor, x: Tensor, *args: Any) -> Any:
+        return callback(step, denoised[rows], x[rows], *args)
+
+    return see
