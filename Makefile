@@ -103,6 +103,9 @@ evaluate-ray: host ## the same on a Ray cluster (RAY=address; none: this machine
 bench-pipelines: host ## measure the pipelines on the fixed list of cases
 	$(RUN) -m tests.benchmarks.pipelines
 
+bench-editing: host ## compare editing by attention with image-to-image (ARGS="--cases 10")
+	$(RUN) -m tests.benchmarks.editing $(ARGS)
+
 bench-perception: host ## measure what the model sees without training, on held-out pictures (ARGS="--pictures 20")
 	$(RUN) -m tests.benchmarks.perception $(ARGS)
 

@@ -10,6 +10,7 @@ const COLOURS = {
   EL_MASKING: "#cc79a7",
   EL_REPORT: "#009e73",
   EL_CLASSIFIER: "#d55e00",
+  EL_EDITOR: "#0072b2",
 };
 
 /** Lets a table of colours by type have ours. A theme that is loaded later writes all types: none, or a colour. */

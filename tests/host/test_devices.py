@@ -21,11 +21,17 @@ from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
+from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
 from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
+from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.editing.local_blend import LocalBlend
+from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
+from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.regions import Segmenting, outputs, segment_pictures
+from explainable_latents.nodes.host.same_prompt import Encoded
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
@@ -160,6 +166,26 @@ def test_masked_latents(offloaded, masking, way, dtype):
     assert found[0] == expected[0]
     for pair in zip(found[1:], expected[1:], strict=True):
         assert_same(*pair)
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype", "kind", "sampler"),
+    [("manual cast", torch.float16, "SD15", "euler_ancestral"), ("low memory", torch.bfloat16, "SDXL", "euler")],
+)
+def test_editing_by_attention(offloaded, way, dtype, kind, sampler):
+    """Prompt-to-Prompt with a word of two tokens, weights, and blending with a mask of the attention."""
+    shares = (*((i, i, 1.0) for i in range(77) if i not in (2, 3)), (2, 2, 0.5), (2, 3, 0.5))
+    windows = Window(), {5: Window(0, 0.5)}, {4: 2.0}, Window()
+    method = PromptToPrompt(Alignment((77, 77), shares, frozenset({6})), *windows, 1)
+    texts = [(name, Encoded((conditioning(seed)[0][0],), {})) for name, seed in (("old", 5), ("new", 1))]
+
+    def run(model):
+        model, masking = model.clone(), AttentionMasking(DOG, Shaping("mean"))
+        blend = LocalBlend(masking, masking, 0.5)
+        Twin(conditioning(5), [PromptToPromptEditor(method, texts, "")], blend=blend).install(model)
+        return sample(model, 2, grid=GRID, batch=2, sampler=sampler)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
 
 
 @pytest.mark.parametrize(

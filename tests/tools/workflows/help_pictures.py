@@ -20,7 +20,7 @@ from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from .layout import WIDGETS, described_inputs
-from .pipelines import TOY_THRESHOLD
+from .pipelines import TOY_GUIDANCE, TOY_THRESHOLD
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
@@ -267,6 +267,41 @@ def sampling_pages(parts: Parts) -> tuple[dict[str, list[Shown]], str]:
     }, compared.id
 
 
+def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """Strips of the nodes that edit by attention: one word exchanged, with and without keeping the rest."""
+    graph, (model, clip) = parts.graph, (parts.model[0], parts.model[1])
+    start = graph.add("EmptyLatentImage", width=128, height=128)[0]
+    how = {"latent_image": start, "denoise": 1.0, "cfg": TOY_GUIDANCE, "sampler_name": "euler", "scheduler": "normal"}
+    texts = {"source_text": OWN_PROMPT, "target_text": CASE.prompt}
+    editor = graph.add("ELPromptToPrompt", clip=clip, **texts, self_coarser=2)
+    maskings = {
+        name: graph.add("ELMaskFromAttention", subjects=words[0], role="subject", rule="of maximum", value=0.3)[0]
+        for name, words in (("masking", parts.words), ("source_masking", parts.own_words))
+    }
+    twin = {"model": model, "source": parts.own_positive[0], "editors": editor[0]}
+    models = [graph.add("ELTwinSamplingModel", **twin, **masks)[0] for masks in ({}, maskings)]
+    source, plain, edited, blended = (
+        graph.images(parts.decoded(parts.sampled(each, positive=positive[0], **how)[0])[0])
+        for each, positive in (
+            (model, parts.own_positive),
+            (model, parts.positive),
+            *((each, parts.positive) for each in models),
+        )
+    )
+    return {
+        "ELPromptToPrompt": [
+            Shown(CASE.reference.subject, source),
+            Shown(CASE.subject, plain),
+            Shown("Prompt-to-Prompt", edited),
+        ],
+        "ELTwinSamplingModel": [
+            Shown("source", source),
+            Shown("Prompt-to-Prompt", edited),
+            Shown("with masks", blended),
+        ],
+    }
+
+
 def correspondence_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
     """Strips of the nodes that look for a thing of one picture in another."""
     graph = parts.graph
@@ -344,7 +379,7 @@ def main() -> None:
         pages, compared = sampling_pages(parts)
         cars, third = upload_cars(client), client.upload_image(Image.fromarray(THIRD.image), "car-c.png")
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
-        pages |= teaching_pages(parts, cars, third)
+        pages |= teaching_pages(parts, cars, third) | editing_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture"}

@@ -444,4 +444,51 @@ picture to rank the words at a place, click a word for its map, and move the sli
 for SD 1.5; 128 × 128 for the toy checkpoint of the tests).""",
         (0, 480, 340, 560),
     ),
+    "12_prompt_to_prompt": Page(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Empty latent": (0, 260, 340, 140),
+            "Source prompt": (420, 60, 400, 140),
+            "Target prompt": (420, 280, 400, 140),
+            "Source": (420, 500, 400, 120),
+            "Target": (420, 700, 400, 120),
+            "Negative prompt": (420, 900, 400, 140),
+            "What is taken over": (900, 60, 420, 620),
+            "Words of the source": (900, 800, 420, 400),
+            "Words of the target": (900, 1280, 420, 400),
+            "Where the source's subject is": (1400, 800, 400, 400),
+            "Where the target's subject is": (1400, 1280, 400, 400),
+            "Source and target together": (1400, 60, 400, 240),
+            "Sampler": (1400, 380, 400, 300),
+            "Decode": (1900, 60, 400, 80),
+            "Sampler of the source": (1900, 880, 400, 320),
+            "Decode the source": (1900, 1280, 400, 80),
+            "Result": (2380, 60, 420, 480),
+            "Source picture": (2380, 620, 420, 480),
+            "How much of the source is left": (2380, 1180, 420, 200),
+        },
+        {
+            "1 · Model and size": (-20, -20, 380, 440),
+            "2 · Old and new prompt": (400, -20, 440, 1080),
+            "3 · What the new picture takes over": (880, -20, 940, 720),
+            "4 · Where it may differ": (880, 720, 940, 980),
+            "5 · Results": (1880, -20, 940, 1420),
+        },
+        """## Prompt-to-Prompt: change a word and keep the picture
+
+The sampler makes the picture of the *source prompt* beside that of the *target prompt*, in one batch and from the same
+noise. *Prompt-to-Prompt* gives the target the source's attention in the first part of the run: 0.8 of the steps for
+words, 0.4 for shapes (the paper's values). Outside the masks the source is kept (*LocalBlend*).
+
+**Try**: more or fewer words in the target prompt · *weights*: dog: 2 · *self_end* 0.2 for a thing of another shape ·
+*word_windows*: cat: 0.4 · a picture of yours: *noised reference*, with the encoded picture as latent and *reference*.
+
+The second sampler shows the source alone; it is what the first one makes beside the result.
+
+**To run it** choose any SD 1.x, SD 2.x or SDXL checkpoint, and in *Empty latent* the size it was trained on (512 × 512
+for SD 1.5; for the toy checkpoint of the tests 128 × 128, and *self_coarser* 2).
+
+Source: Hertz et al., *Prompt-to-Prompt Image Editing with Cross Attention Control*.""",
+        (0, 500, 340, 880),
+    ),
 }

@@ -20,12 +20,15 @@ from ..comfyui.paths import toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..toy_world.cases import Case
 from ..toy_world.judge import Judge, judge_images
+from ..toy_world.pictures import Picture
 from .graphs import Workflow
 
 SUBJECT_MARGIN = 3  # pixels around a subject that count as the subject: outlines are blurred over about as many
 STEPS_OF_DOCUMENTS = 50
 # Of Segment Picture: the toy's 256 places differ less from each other than the 4096 of SD 1.5 do.
 TOY_THRESHOLD = 0.2
+# Of the workflow that edits.
+TOY_GUIDANCE = 3.0
 Job = tuple[Any, ...]
 
 
@@ -54,6 +57,20 @@ def fill_picture(workflow: Workflow, prompt: str, loader: str, image: str) -> Wo
     return filled.fill(loader, image=image)
 
 
+def fill_edit(workflow: Workflow, before: str, after: str, scene: str, **sampler: float) -> Workflow:
+    """Put the toy checkpoint and two prompts, with two subjects in one scene, into the workflow that edits.
+
+    sampler: inputs of both samplers. In the toy's latents of 16x16 its coarse layers have 8x8.
+    """
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
+    filled = filled.fill("Source prompt", value=f"{before} on {scene}").fill(
+        "Target prompt", value=f"{after} on {scene}"
+    )
+    for title in ("Sampler", "Sampler of the source"):
+        filled = filled.fill(title, cfg=TOY_GUIDANCE, **sampler)
+    return filled.fill("What is taken over", self_coarser=2)
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")
@@ -76,9 +93,9 @@ class Measured:
     scene: bool
 
 
-def measure(judge: Judge, case: Case, result: Image.Image) -> Measured:
-    """Measure one result picture of a case."""
-    reference = case.picture()
+def measure(judge: Judge, case: Case, result: Image.Image, reference: Picture | None = None) -> Measured:
+    """Measure one result picture of a case, beside its reference or another one."""
+    reference = reference or case.picture()
     pixels = np.asarray(result.convert("RGB"))
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     subjects, scenes, found = judge_images(judge, tensor)

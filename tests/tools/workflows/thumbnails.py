@@ -15,7 +15,7 @@ from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .graphs import ROOT, Workflow
-from .pipelines import fill_picture, run_case, sampler_settings
+from .pipelines import fill_edit, fill_picture, run_case, sampler_settings
 from .two_cars import CARS, fill_cars, fill_teaching
 
 SIDE = 256
@@ -35,6 +35,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
+EDIT = "12_prompt_to_prompt"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -108,6 +109,13 @@ def shown(client: ComfyClient) -> Image.Image:
     return page
 
 
+def edited(client: ComfyClient) -> Image.Image:
+    """The workflow that edits: the source's picture and the result."""
+    workflow = fill_edit(Workflow.shipped(EDIT), CASE.reference.subject, CASE.subject, CASE.scene)
+    result = client.run(workflow.graph)
+    return strip([result.images(workflow.node(title))[0] for title in ("Source picture", "Result")])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -129,6 +137,7 @@ def main() -> None:
         found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
         taught(client).save(ROOT / "workflows" / f"{TEACH}.jpg", quality=90)
         shown(client).save(ROOT / "workflows" / f"{SHOW}.jpg", quality=75)
+        edited(client).save(ROOT / "workflows" / f"{EDIT}.jpg", quality=80)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
