@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attention.attention_call import Processor
 
@@ -40,6 +40,13 @@ class TwinCall:
     warn: Callable[[str], None]
 
 
+class EditingProcessor(Processor):
+    """A processor of an editor, for one model call."""
+
+    def finish(self, network: nn.Module) -> None:
+        """After the network's call: tell the user what could not be edited."""
+
+
 class Editor(Protocol):
     """A method, with its settings; one run after the other may use it. name: what messages call it."""
 
@@ -54,7 +61,7 @@ class Editor(Protocol):
     def claims(self, step: int, steps: int) -> frozenset[str]:
         """The kinds of attention sites that it edits at a step."""
 
-    def processors(self, call: TwinCall, chosen: frozenset) -> list[Processor]:
+    def processors(self, call: TwinCall, chosen: frozenset) -> list[EditingProcessor]:
         """What runs at the attention sites of a model call; none where nothing is edited."""
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ...core.methods.prompt_to_prompt import PromptToPrompt, Window, own_values, source_values
 from ...core.words.alignment import described
 from ...core.words.subjects import shorten
-from ..attention.attention_call import AttentionCall, Processor
+from ..attention.attention_call import AttentionCall
 from ..families.sites import CROSS, SELF, Site
 from ..patch_names import replaced_parts
 from ..same_prompt import Encoded
-from .editors import PairedRows, TwinCall
+from .editors import EditingProcessor, PairedRows, TwinCall
 from .word_tables import ReadPrompt, paired, read_weight, read_window
 
 
@@ -58,7 +58,7 @@ class PromptToPromptEditor:
         cross = {CROSS} if self.method.terms(step, steps) is not None else set()
         return frozenset(cross | ({SELF} if self.method.replaces_self_attention(step, steps) else set()))
 
-    def processors(self, call: TwinCall, chosen: frozenset) -> list[Processor]:
+    def processors(self, call: TwinCall, chosen: frozenset) -> list[EditingProcessor]:
         """See `Editor`."""
         pairs = [pair for pair in call.pairs if pair.uuid in chosen]
         kinds = self.claims(call.step, call.steps)
@@ -94,7 +94,7 @@ def prompt_to_prompt(
     return PromptToPromptEditor(method, ((source, before.encoded), (target, after.encoded)), table)
 
 
-class ReplacedAttention(Processor):
+class ReplacedAttention(EditingProcessor):
     """Gives the target's rows the source's attention in one model call; all other rows keep their bits."""
 
     def __init__(
@@ -106,11 +106,14 @@ class ReplacedAttention(Processor):
         self._pairs = pairs
         self._terms = method.terms(call.step, call.steps)
         self._seen: set[str] = set()
+        self._coarse = False
 
     def wants(self, site: Site) -> bool:
         """See `Processor`."""
         self._seen.add(site.kind)
-        return site.kind == CROSS or self._method.is_coarse(site.grid, self._call.latent)
+        wanted = site.kind == CROSS or self._method.is_coarse(site.grid, self._call.latent)
+        self._coarse |= wanted and site.kind == SELF
+        return wanted
 
     @torch.no_grad()
     def edit(self, call: AttentionCall) -> AttentionCall:
@@ -132,7 +135,12 @@ class ReplacedAttention(Processor):
         return call
 
     def finish(self, network: nn.Module) -> None:
-        """After the network's call: warn of attention that was not computed where it could be edited."""
+        """See `EditingProcessor`."""
+        if SELF in self._seen and not self._coarse:
+            self._call.warn(
+                f"Prompt-to-Prompt edits no self-attention: no layer is {self._method.coarser} times coarser than this "
+                "latent. Choose a smaller self_coarser"
+            )
         for kind in sorted(set(self.kinds) - self._seen):
             self._call.warn(
                 f"Prompt-to-Prompt could not edit {kind}-attention: it is computed by {replaced_parts(network)}"

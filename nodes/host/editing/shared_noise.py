@@ -22,6 +22,7 @@ class SharedNoise(TorchFunctionMode):
         super().__init__()
         self._shape = torch.Size(shape)
         self._one = torch.Size((shape[0] // 2, *shape[1:]))
+        self._paused = False
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -42,11 +43,16 @@ class SharedNoise(TorchFunctionMode):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Inside the block it is not active: the model needs no noise, and it may be compiled."""
+        if self._paused:
+            yield
+            return
+        self._paused = True
         self.__exit__(None, None, None)
         try:
             yield
         finally:
             self.__enter__()
+            self._paused = False
 
     @staticmethod
     def _wanted(args: tuple, kwargs: Mapping[str, Any]) -> torch.Size | None:

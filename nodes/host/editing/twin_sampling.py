@@ -2,12 +2,13 @@
 
 The user's graph keeps one latent, one prompt and its sampler node. Everything is installed through the host's wrappers:
 
-  OUTER_SAMPLE     the source prompt joins the guider's lists, so that the host prepares it like the others
-  SAMPLER_SAMPLE   the innermost one: noise, latent and mask are doubled here, and halved again behind the sampler, so
-                   that all other wrappers and nodes see the run as the user made it
-  PREDICT_NOISE    one model call of the sampler: its step; a noised source is put into its rows
-  CALC_COND_BATCH  which of the guider's lists is the positive one
-  APPLY_MODEL      the network itself: the editors' processors run at its attention sites
+  OUTER_SAMPLE      the source prompt joins the guider's lists, so that the host prepares it like the others
+  PREPARE_SAMPLING  memory is asked for twice as many pictures
+  SAMPLER_SAMPLE    the innermost one: noise, latent and mask are doubled here, and halved again behind the sampler, so
+                    that all other wrappers and nodes see the run as the user made it
+  PREDICT_NOISE     one model call of the sampler: its step; a noised source is put into its rows
+  CALC_COND_BATCH   which of the guider's lists is the positive one
+  APPLY_MODEL       the network itself: the editors' processors run at its attention sites
 
 Nothing is kept from step to step, since an attention layer has source and target in one call.
 """
@@ -87,6 +88,7 @@ class Twin:
         sampling = _TwinSampling(self, family_of(patcher))
         for kind, wrapper in (
             (WrappersMP.OUTER_SAMPLE, sampling.around_run),
+            (WrappersMP.PREPARE_SAMPLING, sampling.around_loading),
             (WrappersMP.SAMPLER_SAMPLE, sampling.around_sampler),
             (WrappersMP.PREDICT_NOISE, sampling.around_step),
             (WrappersMP.CALC_COND_BATCH, sampling.around_batch),
@@ -115,6 +117,12 @@ class _TwinSampling:
         check_guider(guider)
         guider.conds.update(self._twin.lists())
         return executor(*args, **kwargs)
+
+    def around_loading(
+        self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
+    ) -> tuple:
+        """PREPARE_SAMPLING wrapper: ask the host to reserve memory for both blocks."""
+        return executor(model, [2 * noise_shape[0], *noise_shape[1:]], *args, **kwargs)
 
     def around_sampler(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """SAMPLER_SAMPLE wrapper: take the innermost place, whatever order the nodes are in."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,11 @@ from tests.host.unets import SUBJECTS, conditioning, random_unet, sample
 SOURCE, TARGET = conditioning(5), conditioning(1)
 STEPS = 3
 SAME = Alignment((77, 77), tuple((i, i, 1.0) for i in range(77)))
+
+
+@pytest.fixture(scope="module")
+def model(comfy):
+    return random_unet()
 
 
 def aligned(length: int) -> Alignment:
@@ -101,19 +108,22 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("kind", "chunks"), [("SD15", 1), ("SDXL", 1), ("SD15", 2)])
-def test_the_latent_is_that_of_probabilities_written_down(comfy, kind, chunks, name):
+@pytest.mark.parametrize(
+    ("kind", "chunks", "name"),
+    [
+        *(("SD15", 1, name) for name in METHODS),
+        ("SD20", 1, "weights and windows"),
+        ("SDXL", 1, "weights and windows"),
+        ("SD15", 2, "weights and windows"),
+    ],
+)
+def test_the_latent_is_that_of_probabilities_written_down(model, kind, chunks, name):
     """Two chunks of the target against one of the source: the host repeats the source's."""
-    if chunks == 2 and name == "self-attention":
-        method, target = PromptToPrompt(Alignment((77, 154), ()), Window(0, 0), {}, {}, Window(0, 1), 1), 2
-    method, model = METHODS[name], random_unet(kind)
-    target = conditioning(1, chunks)
+    method, target = METHODS[name], conditioning(1, chunks)
+    model = model if kind == "SD15" else random_unet(kind)
     if chunks == 2:
-        spread = Alignment((77, 154), method.alignment.shares, method.alignment.own | frozenset(range(77, 154)))
-        from dataclasses import replace
-
-        method = replace(method, alignment=spread)
+        own = method.alignment.own | frozenset(range(77, 154))
+        method = replace(method, alignment=Alignment((77, 154), method.alignment.shares, own))
     how = {"steps": STEPS, "batch": 2, "positive": target}
     result = sample(twin(model, editor(method, target=target)), **how)
     expected = sample(twin(written_down(model, method, 2)), **how)
@@ -124,9 +134,9 @@ def test_the_latent_is_that_of_probabilities_written_down(comfy, kind, chunks, n
 
 
 @pytest.mark.parametrize("name", ["swap", "weights and windows"])
-def test_every_layer_agrees_with_probabilities_written_down(comfy, name):
+def test_every_layer_agrees_with_probabilities_written_down(model, name):
     """To 1e-6 of the output's size, on the same inputs: the first layer that is edited."""
-    method, model = METHODS[name], random_unet()
+    method = METHODS[name]
     ours, theirs = [], []
     first = twin(model, editor(method))
 
@@ -145,26 +155,24 @@ def test_every_layer_agrees_with_probabilities_written_down(comfy, name):
     sample(first, steps=STEPS)
     sample(other, steps=STEPS)
     assert len(ours) == len(theirs) > 10
-    torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-6 * float(theirs[0].abs().max()) * 4)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-6 * float(theirs[0].abs().max()))
 
 
-def test_an_empty_window_is_the_run_without_editor_bit_for_bit(comfy):
-    model = random_unet()
+def test_an_empty_window_is_the_run_without_editor_bit_for_bit(model):
     off = PromptToPrompt(aligned(77), Window(0, 0), {}, {2: 3.0}, Window(0, 0))
     assert torch.equal(sample(twin(model, editor(off)), batch=2), sample(twin(model), batch=2))
 
 
-@pytest.mark.parametrize("cross", [0.0, 0.5, 1.0])
-def test_equal_prompts_give_the_source_bit_for_bit(comfy, cross):
-    model, seen = random_unet(), []
+@pytest.mark.parametrize("cross", [0.5, 1.0])
+def test_equal_prompts_give_the_source_bit_for_bit(model, cross):
+    seen: list = []
     method = PromptToPrompt(SAME, Window(0, cross), {}, {}, Window(0, 0.5), 1)
     sample(twin(model, editor(method, SOURCE, SOURCE), note=seen), positive=SOURCE, batch=2)
     for x in seen:
         assert torch.equal(x[:2], x[2:])
 
 
-def test_the_source_keeps_its_bits_under_every_editor(comfy):
-    model = random_unet()
+def test_the_source_keeps_its_bits_under_every_editor(model):
     plain: list = []
     sample(twin(model, note=plain), batch=2)
     for method in METHODS.values():
@@ -174,9 +182,9 @@ def test_the_source_keeps_its_bits_under_every_editor(comfy):
         assert not torch.equal(seen[-1][2:], plain[-1][2:])
 
 
-def test_calls_for_one_conditioning_each_and_two_prompts(comfy):
+def test_calls_for_one_conditioning_each_and_two_prompts(model):
     """Hosts with little memory evaluate positive and negative apart; only the pair of the two texts is edited."""
-    model, method = random_unet(), METHODS["swap"]
+    method = METHODS["swap"]
     whole = sample(twin(model, editor(method)))
     apart = sample(twin(PATCHES["split calls"](model), editor(method)))
     torch.testing.assert_close(apart, whole, rtol=1e-4, atol=1e-2)
@@ -186,8 +194,8 @@ def test_calls_for_one_conditioning_each_and_two_prompts(comfy):
     assert not torch.allclose(both, sample(twin(model), **two), atol=1e-2)
 
 
-def test_a_capture_beside_it_sees_attention_before_it_is_edited_and_changes_nothing(comfy):
-    model, method = random_unet(), METHODS["swap"]
+def test_a_capture_beside_it_sees_attention_before_it_is_edited_and_changes_nothing(model):
+    method = METHODS["swap"]
     expected = sample(twin(model, editor(method)))
     for front in (True, False):
         copy = model.clone()
@@ -201,8 +209,8 @@ def test_a_capture_beside_it_sees_attention_before_it_is_edited_and_changes_noth
 
 
 @pytest.mark.parametrize("name", ["attn2 replaced", "attn2 patched", "ToMe"])
-def test_attention_that_another_node_changed_is_left_alone_with_one_warning(comfy, caplog, name):
-    patched = PATCHES[name](random_unet())
+def test_attention_that_another_node_changed_is_left_alone_with_one_warning(model, caplog, name):
+    patched = PATCHES[name](model)
     method = PromptToPrompt(SAME, Window(0, 1), {}, {}, Window(0, 1), 1)
     with caplog.at_level("WARNING", "explainable_latents"):
         sample(twin(patched, editor(method)))
@@ -210,8 +218,7 @@ def test_attention_that_another_node_changed_is_left_alone_with_one_warning(comf
     assert 1 <= len(told) == len(set(told)) <= 4
 
 
-def test_two_editors_of_the_same_attention_are_refused_and_may_follow_each_other(comfy):
-    model = random_unet()
+def test_two_editors_of_the_same_attention_are_refused_and_may_follow_each_other(model):
     first = PromptToPrompt(SAME, Window(0, 0.5), {}, {}, Window(0, 0))
     second = PromptToPrompt(SAME, Window(0.5, 1), {}, {}, Window(0, 0))
     both = sample(twin(model, editor(first), editor(second)))
@@ -222,9 +229,9 @@ def test_two_editors_of_the_same_attention_are_refused_and_may_follow_each_other
         sample(twin(model, editor(first), editor(first)))
 
 
-def test_prompts_that_are_not_sampled_are_refused(comfy):
+def test_prompts_that_are_not_sampled_are_refused(model):
     with pytest.raises(ValueError, match="these are not what is sampled"):
-        sample(twin(random_unet(), editor(METHODS["swap"], source=conditioning(9))))
+        sample(twin(model, editor(METHODS["swap"], source=conditioning(9))))
 
 
 def test_words_weights_and_windows_are_read_with_the_connected_clip(toy):
@@ -269,29 +276,3 @@ def test_mistakes_in_the_words_are_named(toy, changes, message):
     }
     with pytest.raises(ValueError, match=message):
         prompt_to_prompt(toy.clip, **(values | changes))
-
-
-@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde"])
-def test_a_word_exchanged_on_the_toy_world_keeps_more_of_the_picture(toy, sampler):
-    """Nearer to the source than a run of the target's prompt alone from the same noise."""
-    target = "a cat on the beach"
-    encoded = toy.clip.encode_from_tokens_scheduled(toy.clip.tokenize(target))
-    windows = Window(0, 0.8), Window(0, 0.4)
-    made = prompt_to_prompt(toy.clip, "a dog on the beach", target, "auto", *windows, 1, "", "")
-    model = toy.model.clone()
-    Twin(toy.positive, [made]).install(model)
-    how = {"steps": 8, "cfg": 3.0, "sampler": sampler}
-    start = torch.zeros(1, 4, 16, 16)
-    source, plain, edited = (
-        _stock(each, positive, toy.negative, start, **how)
-        for each, positive in ((toy.model, toy.positive), (toy.model, encoded), (model, encoded))
-    )
-    assert (edited - source).square().mean() < 0.8 * (plain - source).square().mean()
-    assert (edited - source).square().mean() > 0.01 * (plain - source).square().mean()
-
-
-def _stock(model, positive, negative, start, steps, cfg, sampler):
-    import nodes
-
-    arguments = (model, 7, steps, cfg, sampler, "normal", positive, negative, {"samples": start})
-    return nodes.common_ksampler(*arguments)[0]["samples"]

@@ -275,7 +275,7 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
     texts = {"source_text": OWN_PROMPT, "target_text": CASE.prompt}
     editor = graph.add("ELPromptToPrompt", clip=clip, **texts, self_coarser=2)
     maskings = {
-        name: graph.add("ELMaskFromAttention", subjects=words[0], role="subject", rule="of maximum", value=0.3)[0]
+        name: graph.add("ELMaskFromAttention", subjects=words[0], over_steps="cumulative", dilate_iterations=1)[0]
         for name, words in (("masking", parts.words), ("source_masking", parts.own_words))
     }
     twin = {"model": model, "source": parts.own_positive[0], "editors": editor[0]}
