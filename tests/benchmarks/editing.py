@@ -83,9 +83,11 @@ class Editing:
         cross, own, blends = METHODS[method]
         # the toy's coarse layers have half the latent's grid
         editor = prompt_to_prompt(self.clip, before, after, "auto", Window(0, cross), Window(0, own), 2, "", "")
-        shaping = Shaping("mean", dilate_iterations=1, flat_map="all in")
+        shaping = Shaping("otsu", dilate_iterations=1, flat_map="all in")
         target, source = (
-            AttentionMasking(parse(text, tokenize(self.clip, text), "").with_role("subject"), shaping, calls=CUMULATIVE)
+            AttentionMasking(
+                parse(text, tokenize(self.clip, text), "").with_role("subject"), shaping, calls=CUMULATIVE, refine=1
+            )
             for text in (after, before)
         )
         model = self.model.clone()

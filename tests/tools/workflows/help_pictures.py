@@ -274,12 +274,13 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
     how = {"latent_image": start, "denoise": 1.0, "cfg": TOY_GUIDANCE, "sampler_name": "euler", "scheduler": "normal"}
     texts = {"source_text": OWN_PROMPT, "target_text": CASE.prompt}
     editor = graph.add("ELPromptToPrompt", clip=clip, **texts, self_coarser=2)
+    masks = {"rule": "otsu", "refine": 1, "dilate_iterations": 1, "over_steps": "cumulative"}
     maskings = {
-        name: graph.add("ELMaskFromAttention", subjects=words[0], over_steps="cumulative", dilate_iterations=1)[0]
+        name: graph.add("ELMaskFromAttention", subjects=words[0], **masks)[0]
         for name, words in (("masking", parts.words), ("source_masking", parts.own_words))
     }
     twin = {"model": model, "source": parts.own_positive[0], "editors": editor[0]}
-    models = [graph.add("ELTwinSamplingModel", **twin, **masks)[0] for masks in ({}, maskings)]
+    models = [graph.add("ELTwinSamplingModel", **twin, **blended)[0] for blended in ({}, maskings)]
     source, plain, edited, blended = (
         graph.images(parts.decoded(parts.sampled(each, positive=positive[0], **how)[0])[0])
         for each, positive in (
