@@ -1,6 +1,7 @@
 /**
- * A chooser of presets on the nodes that describe masks and on those that replace the latent. It only writes the node's
- * other inputs: they alone decide what is run and are all that is saved, so a run without this file gives the same.
+ * A chooser of presets on the nodes that describe masks, on those that replace the latent, and on Prompt-to-Prompt. It
+ * only writes the node's other inputs: they alone decide what is run and are all that is saved, so a run without this
+ * file gives the same.
  */
 
 import { app } from "../../scripts/app.js";
@@ -31,6 +32,7 @@ const kept = {
 };
 const published = keptAt("5, 18, 28");
 const cached = { manipulate_at: "2, 4", inside: "keep", outside: "cached reference", outside_timestep: 80 };
+const replacedUntil = (cross, self) => ({ cross_start: 0, cross_end: cross, self_start: 0, self_end: self });
 const sampler = { steps: 35, cfg: 8, sampler_name: "ddpm", scheduler: "ddim_uniform", denoise: 0.7 };
 
 // Node -> name -> the inputs that a preset decides. The published values are those of workflows 02 to 04.
@@ -83,6 +85,11 @@ const PRESETS = {
     [EXPERIMENT_1]: published,
     [EXPERIMENT_2]: cached,
     [ABS_GRAD_SAM]: published,
+  },
+  ELPromptToPrompt: {
+    "exchange a word": replacedUntil(0.8, 0.4),
+    "add words": replacedUntil(0.5, 0.2),
+    "real picture": replacedUntil(0.4, 0.6),
   },
 };
 

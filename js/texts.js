@@ -35,6 +35,9 @@ const CHINESE = {
   "Devaney experiment 2": "Devaney 实验 2",
   "Abs-Grad-SAM paper": "Abs-Grad-SAM 论文",
   "own values": "自定义",
+  "exchange a word": "换一个词",
+  "add words": "加词",
+  "real picture": "真实图片",
   "Writes the values of a preset into the node's inputs; only these are run and saved.":
     "把预设的值写入节点的输入；运行和保存的只有这些输入。",
   // before and after

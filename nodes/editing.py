@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.methods.prompt_to_prompt import OWN_VALUES, PRESETS, Window
+from .core.methods.prompt_to_prompt import Window
 from .host.editing.local_blend import LocalBlend
 from .host.editing.prompt_to_prompt import prompt_to_prompt
 from .host.editing.twin_run import SOURCE_PATHS
@@ -50,13 +50,6 @@ class ELPromptToPrompt(io.ComfyNode):
                     multiline=True,
                     tooltip="The prompt with the words changed; the same text as in the CLIP Text Encode of the "
                     "sampler's positive prompt.",
-                ),
-                io.Combo.Input(
-                    "preset",
-                    options=list(PRESETS),
-                    default=OWN_VALUES,
-                    tooltip="Published values of cross_end and self_end, which then count instead of those below; "
-                    f"{OWN_VALUES}: those below.",
                 ),
                 io.Combo.Input(
                     "words",
@@ -118,7 +111,6 @@ class ELPromptToPrompt(io.ComfyNode):
         clip: Any,
         source_text: str,
         target_text: str,
-        preset: str,
         words: str,
         cross_end: float,
         self_end: float,
@@ -130,8 +122,7 @@ class ELPromptToPrompt(io.ComfyNode):
         editors: tuple | None = None,
     ) -> io.NodeOutput:
         """Pair the prompts' words and show the pairs on the node."""
-        ends = PRESETS[preset] or (cross_end, self_end)
-        windows = Window(cross_start, ends[0]), Window(self_start, ends[1])
+        windows = Window(cross_start, cross_end), Window(self_start, self_end)
         editor = prompt_to_prompt(clip, source_text, target_text, words, *windows, self_coarser, weights, word_windows)
         show_on_running_node(editor.table)
         return io.NodeOutput((*(editors or ()), editor), editor.table, ui=ui.PreviewText(editor.table))

@@ -7,7 +7,6 @@ MOST, LEAST = 250, 30
 
 # Shorter files, and why each is one of its own. Files that say what is in a package are short by their nature.
 SHORT = {
-    "nodes/sockets.py": "socket types and the menu's name, which every file of nodes imports",
     "nodes/host/families/offers.py": "names that the families and family.py, which imports them, have in common",
     "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
     "nodes/host/ui/inspector.py": "what the inspector is given; how files reach the browser is the same for others",

@@ -41,17 +41,6 @@ class Window:
         return int(self.start * length) <= step < int(self.end * length)
 
 
-OWN_VALUES = "own values"
-# Name -> until when cross- and self-attention are replaced: the values of the authors' notebooks, and of the comparison
-# of methods for real pictures (PnP Inversion, Ju et al. 2024).
-PRESETS = {
-    OWN_VALUES: None,
-    "exchange a word (0.8, 0.4)": (0.8, 0.4),
-    "add words (0.5, 0.2)": (0.5, 0.2),
-    "real picture (0.4, 0.6)": (0.4, 0.6),
-}
-
-
 @dataclass(frozen=True)
 class PromptToPrompt:
     """What is replaced, and when.

@@ -16,7 +16,6 @@ Nothing is kept from step to step, since an attention layer has source and targe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,8 @@ from ..attention.override import processing
 from ..attention.twin_blocks import TARGET, TwinBlocks, announced
 from ..compiled import as_written, uncompiled
 from ..families.family import Family, family_of
+from ..families.offers import EDITING
+from ..families.sites import NetworkCall
 from ..patch_names import patch_name
 from ..sampling.changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler
 from ..sampling.trial import Trial
@@ -85,7 +86,7 @@ class Twin:
             raise ValueError(
                 "the model has a Twin Sampling already: chain the editors, and connect them to one Twin Sampling"
             )
-        sampling = _TwinSampling(self, family_of(patcher))
+        sampling = _TwinSampling(self, family_of(patcher, EDITING))
         for kind, wrapper in (
             (WrappersMP.OUTER_SAMPLE, sampling.around_run),
             (WrappersMP.PREPARE_SAMPLING, sampling.around_loading),
@@ -203,12 +204,12 @@ class _TwinSampling:
                 processors += editor.processors(call, chosen)
         if not processors:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
-        with ExitStack() as stack:
-            stack.enter_context(uncompiled())
-            options = stack.enter_context(processing(transformer_options, self._family, processors))
+        network = as_written(executor.class_obj.diffusion_model)
+        called = NetworkCall(network, x.shape, c_crossattn.shape[1])
+        with uncompiled(), processing(transformer_options, self._family, processors, called) as options:
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
         for each in processors:
-            each.finish(as_written(executor.class_obj.diffusion_model))
+            each.finish(network)
         return out
 
     def _require_steps(self, sampler: Any, guider: Any, sigmas: Tensor, extra_args: dict, noise: Tensor) -> None:

@@ -5,5 +5,6 @@ from __future__ import annotations
 GRADIENTS = "Abs-Grad-SAM"
 BLOCKS = "features of the model's blocks"
 KEYS = "words that are not in the prompt"
+EDITING = "editing by attention"
 
-FEATURES = (GRADIENTS, BLOCKS, KEYS)
+FEATURES = (GRADIENTS, BLOCKS, KEYS, EDITING)
