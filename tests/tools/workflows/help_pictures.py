@@ -391,7 +391,7 @@ def main() -> None:
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())
     for node_id, page in made.items():
-        page.save(IMAGES / f"{node_id}.jpg", quality=88, optimize=True)
+        page.save(IMAGES / f"{node_id}.jpg", quality=70, optimize=True)
 
 
 if __name__ == "__main__":

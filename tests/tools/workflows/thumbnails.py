@@ -137,7 +137,7 @@ def main() -> None:
         found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
         taught(client).save(ROOT / "workflows" / f"{TEACH}.jpg", quality=90)
         shown(client).save(ROOT / "workflows" / f"{SHOW}.jpg", quality=75)
-        edited(client).save(ROOT / "workflows" / f"{EDIT}.jpg", quality=80)
+        edited(client).save(ROOT / "workflows" / f"{EDIT}.jpg", quality=60)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
