@@ -11,4 +11,5 @@ Reading order:
     parsing       all of this put together: `parse`
     looked_for    words that maps are wanted of although they need not be in the prompt
     chips         the prompt's words as the browser shows them on the node
+    alignment     which tokens of one prompt stand for which of another
 """

@@ -17,7 +17,7 @@ from .tokens import TokenSpan
 
 
 @dataclass(frozen=True)
-class PromptTokens:
+class ChunkedPrompt:
     """A prompt as its text encoder reads it.
 
     tokens: of its words, in order. chunks: how many tokens each chunk of the encoder's output has, with begin, end and
@@ -77,7 +77,7 @@ class Alignment:
     own: frozenset[int] = frozenset()
 
 
-def swapped(source: PromptTokens, target: PromptTokens) -> Alignment:
+def swapped(source: ChunkedPrompt, target: ChunkedPrompt) -> Alignment:
     """Word n of the source prompt stands for word n of the target prompt.
 
     Words of as many tokens are paired token by token; otherwise every token of the target's word takes an equal share
@@ -100,7 +100,7 @@ def swapped(source: PromptTokens, target: PromptTokens) -> Alignment:
     return Alignment((source.length, target.length), (*shares, *framed), own)
 
 
-def refined(source: PromptTokens, target: PromptTokens) -> Alignment:
+def refined(source: ChunkedPrompt, target: ChunkedPrompt) -> Alignment:
     """Tokens that both prompts have, in the same order, stand for each other; the target's others are its own.
 
     The longest such sequence is found by Needleman and Wunsch (a gap costs nothing, tokens that differ are never
@@ -119,7 +119,7 @@ def refined(source: PromptTokens, target: PromptTokens) -> Alignment:
     return Alignment((source.length, target.length), (*shares, *inner), frozenset(own | {j for j in alone if j < end}))
 
 
-def described(alignment: Alignment, source: PromptTokens, target: PromptTokens) -> str:
+def described(alignment: Alignment, source: ChunkedPrompt, target: ChunkedPrompt) -> str:
     """A line for each word of the target prompt: the words of the source prompt that it takes its attention from."""
     owner = {position: word for word, positions in source.words() for position in positions}
     lines = []
@@ -129,12 +129,12 @@ def described(alignment: Alignment, source: PromptTokens, target: PromptTokens) 
     return "\n".join(lines)
 
 
-def same_words(source: PromptTokens, target: PromptTokens) -> bool:
+def same_words(source: ChunkedPrompt, target: ChunkedPrompt) -> bool:
     """Whether the prompts have as many words, so that they can be swapped one for one."""
     return len(source.words()) == len(target.words())
 
 
-def _framed(source: PromptTokens, target: PromptTokens) -> tuple[list[tuple[int, int, float]], frozenset[int]]:
+def _framed(source: ChunkedPrompt, target: ChunkedPrompt) -> tuple[list[tuple[int, int, float]], frozenset[int]]:
     """Begin, end and padding of each chunk paired with those of the source's chunk; those without one are own."""
     shares: list[tuple[int, int, float]] = []
     own: set[int] = set()
@@ -148,7 +148,7 @@ def _framed(source: PromptTokens, target: PromptTokens) -> tuple[list[tuple[int,
     return shares, frozenset(own)
 
 
-def _sequence(prompt: PromptTokens) -> list[tuple[object, int]]:
+def _sequence(prompt: ChunkedPrompt) -> list[tuple[object, int]]:
     """Begin, the tokens and the last end of a prompt, each with what makes two of them equal, and its position."""
     last = {positions[-1] for _, positions in prompt.words()}
     texts = [

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...core.choices import one_of
 from ...core.methods.prompt_to_prompt import Window
-from ...core.words.alignment import Alignment, PromptTokens, refined, same_words, swapped
+from ...core.words.alignment import Alignment, ChunkedPrompt, refined, same_words, swapped
 from ...core.words.named_words import SEPARATORS, one_entry
 from ...core.words.parsing import find_words
 from ...core.words.subjects import CONTEXT_ENCODERS, shorten
@@ -29,7 +29,7 @@ _WINDOW = re.compile(rf"({_NUMBER})(?:\s*-\s*({_NUMBER}))?")
 class ReadPrompt:
     """A prompt with its tokens in the context, the spans of each encoder, and its encoding."""
 
-    tokens: PromptTokens
+    tokens: ChunkedPrompt
     spans: Mapping[str, tuple[TokenSpan, ...]]
     encoded: Encoded
 
@@ -53,7 +53,7 @@ class ReadPrompt:
             )
         batches = {key: each for key, each in clip.tokenize(text).items() if key in spans}
         chunks = min(([len(chunk) for chunk in each] for each in batches.values()), key=sum)
-        return cls(PromptTokens(text, first, tuple(chunks)), spans, Encoded.by(clip, text))
+        return cls(ChunkedPrompt(text, first, tuple(chunks)), spans, Encoded.by(clip, text))
 
     def of_words(self, text: str, source: str, read: Callable[[str], Value]) -> dict[int, Value]:
         """What `text` says of words, by the positions of their tokens: `dog: 2, red car#2: 0.5`.

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explainable_latents.nodes.core.words.alignment import PromptTokens, described, refined, same_words, swapped
+from explainable_latents.nodes.core.words.alignment import ChunkedPrompt, described, refined, same_words, swapped
 from explainable_latents.nodes.core.words.tokens import TokenSpan
 
 LENGTH = 12
 
 
-def prompt(text: str, length: int = LENGTH) -> PromptTokens:
+def prompt(text: str, length: int = LENGTH) -> ChunkedPrompt:
     """A prompt as CLIP would cut it, if it knew words of at most four letters: "giraffe" has the tokens gira, ffe."""
     spans = []
     for number, match in enumerate(re.finditer(r"\w{1,4}|[^\w\s]", text)):
@@ -23,7 +23,7 @@ def prompt(text: str, length: int = LENGTH) -> PromptTokens:
         position = number // per_chunk * length + 1 + number % per_chunk
         spans.append(TokenSpan(position, *match.span()))
     chunks = max(1, -(-len(spans) // (length - 2)))
-    return PromptTokens(text, tuple(spans), (length,) * chunks)
+    return ChunkedPrompt(text, tuple(spans), (length,) * chunks)
 
 
 def columns(alignment) -> dict[int, dict[int, float]]:
@@ -47,9 +47,9 @@ def test_words_are_those_of_the_tokens_with_punctuation_apart():
     ]
     # weights are syntax, no token covers them
     tokens = (TokenSpan(1, 0, 1), TokenSpan(2, 3, 6), TokenSpan(3, 6, 10), TokenSpan(4, 16, 20))
-    assert PromptTokens("a (giraffe:1.3) here", tokens, (12,)).words()[1] == ("giraffe", (2, 3))
+    assert ChunkedPrompt("a (giraffe:1.3) here", tokens, (12,)).words()[1] == ("giraffe", (2, 3))
     # in a script without spaces every character is a word
-    assert [word for word, _ in PromptTokens("狗猫", (TokenSpan(1, 0, 1), TokenSpan(2, 1, 2)), (12,)).words()] == [
+    assert [word for word, _ in ChunkedPrompt("狗猫", (TokenSpan(1, 0, 1), TokenSpan(2, 1, 2)), (12,)).words()] == [
         "狗",
         "猫",
     ]
