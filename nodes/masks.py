@@ -41,9 +41,10 @@ class ELMaskFromAttention(io.ComfyNode):
                 *shaping_inputs(Shaping(value=0.2)),
                 io.String.Input(
                     "layers",
-                    default="all",
-                    tooltip="The cross-attention layers to read: all (as in the paper), last, grids (16x16, height x "
-                    "width) or names (output.5), separated by commas.",
+                    default=AUTO,
+                    tooltip="The layers to read words from: auto (all cross-attention as in the paper; of joint "
+                    "attention the later half of the first kind of blocks), all, last, grids (16x16, height x width), "
+                    "names (output.5, double.3) or ranges (double.8-18), separated by commas.",
                     advanced=True,
                 ),
                 prompt_input(),

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from explainable_latents.nodes.core.words.parsing import parse
+from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.tokens import tokenize
 from tests.tools.comfyui.install import installed
 from tests.tools.toy_world.continued import frozen_autoencoder, part, taught_text
@@ -140,6 +141,29 @@ def test_the_stock_sampler_and_the_toys_autoencoder_make_pictures_of_it(parts, t
     pictures = decoder.taesd_decoder((x[:, :, 0] - decoder.vae_shift) * decoder.vae_scale).clamp(0, 1).movedim(1, -1)
     assert pictures.std() > 0.01
     torch.testing.assert_close(vae.decode(latent["samples"]), pictures, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_its_words_are_captured_while_it_samples(parts):
+    """From the prompt's text to a map of each word, with nodes as users have them; the picture stays the same."""
+    import nodes
+
+    model, clip, _ = parts
+    subjects = parse(PROMPT, tokenize(clip, PROMPT), "cat, bus")
+    observed = model.clone()
+    capture = observe(observed, subjects)
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
+    start = {"samples": torch.zeros(2, 4, 16, 16)}
+    how = 1, 2, 3.0, "euler", "simple", positive, negative, start
+    (latent,), (plain,) = nodes.common_ksampler(observed, *how), nodes.common_ksampler(model, *how)
+    assert torch.equal(latent["samples"], plain["samples"])
+    saliency = capture.saliency(latent["samples"], "all", "mean")
+    assert saliency.labels == ("cat", "bus", *subjects.labels[2:])
+    assert saliency.maps.shape == (len(subjects.labels), 2, 16, 16)
+    torch.testing.assert_close(saliency.maps.sum((-2, -1)), torch.ones(len(subjects.labels), 2))
+    assert capture.runs.kept[-1].notes == []
+    layers = capture.saliency(latent["samples"], "all", "mean", each_layer=True)
+    assert [label for label in layers.labels if "cat" in label] == ["cat, double.2 (8x8)", "cat, double.3 (8x8)"]
 
 
 @torch.inference_mode()

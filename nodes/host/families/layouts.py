@@ -167,7 +167,16 @@ LAYOUTS: tuple[Layout, ...] = (
 
 # What is known and cannot be read, by the name of the network's class, and why.
 _WAN = "this kind of Wan gives its attention further tokens (poses, sound, reference frames). Load Wan T2V"
+_HIDDEN = "ComfyUI does not show other programs what this network attends to"
 REFUSED: dict[str, str] = {
+    "PixArtMS": _HIDDEN,
+    "HunYuanDiT": _HIDDEN,
+    "ErnieImageModel": _HIDDEN,
+    "HiDreamImageTransformer2DModel": "each word is read by two text encoders, and ComfyUI gives one of them wrong tokens",
+    "HiDreamO1Transformer": "it keeps the text's keys from one step to the next, where they cannot be read",
+    "LTXVModel": "it cuts its attention to a video's frames into parts, without saying which",
+    "StageC": "the words of Stable Cascade do not reach it as the conditioning that samplers know",
+    "PixDiT_T2I": "it cuts the text at its beginning, so the words' places are not known",
     "LTXAVModel": "it makes picture and sound together, and which tokens are the picture's is not known",
     "MiniMaxH3Model": "it packs picture, video and sound into one sequence, and where each is, is not known",
     "PidNet": "it enlarges a picture and looks at text only where it is noise",

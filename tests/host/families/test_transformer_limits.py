@@ -9,12 +9,16 @@ import torch
 
 from explainable_latents.nodes.core.attention.aggregate import normalise
 from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
+from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
+from explainable_latents.nodes.host.families.layouts import LAYOUTS, REFUSED
 from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
 from tests.host.families.test_transformers import SUBJECTS, Look, attended, with_processors
 from tests.host.families.transformers import noise, prompt, sample, small
+from tests.host.toy_sampling import KEEP, REFERENCE, masked_run
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +211,36 @@ def test_what_a_transformer_cannot_do_names_what_can(models):
     for needed in (BLOCKS, KEYS):
         with pytest.raises(ValueError, match=f"{needed}: not for the model Flux .*{able[needed][-1].split('(')[0]}"):
             family_of(model, needed)
+
+
+def test_networks_that_are_refused_by_name_are_those_of_the_host(comfy):
+    """A name that the host has given up would be a sentence that nobody ever reads."""
+    from pathlib import Path
+
+    files = Path(comfy.__path__[0], "ldm").rglob("*.py")
+    classes = {line.split("(")[0].split()[1] for file in files for line in file.read_text().splitlines()
+               if line.startswith("class ")}  # fmt: skip
+    missing = {name for name in REFUSED if name not in classes}
+    assert len(missing) < len(REFUSED) / 2  # an older host has not all of them
+    assert not {layout.network for layout in LAYOUTS} & set(REFUSED)
+
+
+@pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image", "Wan"])
+def test_the_latent_outside_the_words_mask_is_the_reference(models, name):
+    """A mask is found in the attention while it samples; at the end the rest is replaced. 5-D latents as well."""
+    import nodes
+
+    start, reference = {"samples": 0.5 * noise(name, 2, seed=3)}, {"samples": 0.5 * noise(name, seed=4)}
+    settings = 5, 4, 3.0, "euler", "simple", prompt(name), prompt(name, 2), start, 0.9
+    masking = AttentionMasking(SUBJECTS, Shaping())
+    with torch.inference_mode():
+        (plain,) = nodes.common_ksampler(models[name], *settings[:-1], denoise=settings[-1])
+        out, masks, saliency = masked_run(models[name], settings, masking, reference, "100%", KEEP, REFERENCE)
+    mask = masks[:, ::8, ::8].reshape(2, 1, *[1] * (start["samples"].ndim - 4), 16, 12)
+    assert 0.05 < mask.mean() < 0.95
+    assert saliency.maps.shape == (2, 2, 16, 12)
+    expected = torch.where(mask > 0, plain["samples"], reference["samples"])
+    assert (out["samples"] - expected).abs().max() < 1e-5
 
 
 def test_an_unknown_network_lists_all_families_and_a_known_one_says_why(models):

@@ -383,6 +383,14 @@ SMALL = {
     "HunyuanImage 2.1": Small("HunyuanImage21", _HUNYUAN, (64, 8, 6), 96),
 }
 
+
+def known() -> dict[str, Small]:
+    """Those whose class this ComfyUI has."""
+    import comfy.supported_models
+
+    return {name: each for name, each in SMALL.items() if hasattr(comfy.supported_models, each.supported)}
+
+
 # Buffers that are made and not learnt.
 _MADE = ("inv_freq", "freqs", "_range", ".seq")
 

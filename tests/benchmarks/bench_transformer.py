@@ -1,0 +1,153 @@
+"""What capturing joint attention costs: `python -m tests.benchmarks.bench_transformer`.
+
+A Flux.1 with random weights samples one latent of 4,096 tokens (1024 x 1024 pixels) beside 512 tokens of text, without
+guidance: without capture; with two subjects captured at every step from the layers that are read by default; from all
+layers; as shares of all tokens; from the attention's output; and with their maps refined once. The variants take
+turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
+
+On a GPU the network has Flux.1's own size in bfloat16 (24 GB). On a CPU it has as many heads as asked for and 2 and 4
+blocks instead of 19 and 38, of which the default reads as large a share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..tools.comfyui.command import run_main
+from ..tools.comfyui.inprocess import load_comfyui
+from ..tools.comfyui.pack import alias_pack
+from .bench_attention import MIB, Meter
+
+MOST_TIME, MOST_MEMORY = 0.10, 128 * MIB
+SIDE, TEXT, WIDTH, POOLED = 128, 512, 4096, 768
+
+
+def random_flux(device: torch.device, dtype: torch.dtype, heads: int, double: int, single: int):
+    """A ModelPatcher of Flux.1's own network with random weights and so many heads and blocks."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    described = {
+        "image_model": "flux",
+        "in_channels": 16,
+        "out_channels": 16,
+        "vec_in_dim": POOLED,
+        "context_in_dim": WIDTH,
+        "hidden_size": 128 * heads,
+        "mlp_ratio": 4.0,
+        "num_heads": heads,
+        "depth": double,
+        "depth_single_blocks": single,
+        "axes_dim": [16, 56, 56],
+        "theta": 10000,
+        "patch_size": 2,
+        "qkv_bias": True,
+        "guidance_embed": True,
+        "txt_ids_dims": [],
+        "dtype": dtype,
+    }
+    config = comfy.supported_models.Flux(dict(described))
+    config.unet_config |= described
+    config.manual_cast_dtype = None
+    model = config.get_model({}, "", device=device)
+    torch.manual_seed(0)
+    for value in model.diffusion_model.parameters():
+        spread = 0.7 / max(1, value[0].numel() if value.ndim > 1 else 400) ** 0.5
+        value.data = (torch.randn(value.shape, device=device) * spread + float(value.ndim == 1)).to(dtype)
+    return comfy.model_patcher.ModelPatcher(model, device, device)
+
+
+def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
+    """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
+    from explainable_latents.nodes.core.words.subjects import Subject, Subjects
+    from explainable_latents.nodes.host.attention.observer import observe
+
+    found = tuple(Subject(text, "subject", (0, 1), {}, rows) for text, rows in (("dog", (2,)), ("beach", (5, 6))))
+
+    def captured(**options):
+        patched = model.clone()
+        return patched, observe(patched, Subjects("a dog on the beach", found, "rules"), **options)
+
+    return {
+        "none": lambda: (model.clone(), None),
+        "capture": captured,
+        "all layers": lambda: captured(layers="all"),
+        "all tokens": lambda: captured(share="all tokens"),
+        "output": lambda: captured(space="output"),
+        "refined": lambda: captured(refine=1),
+    }
+
+
+def run(model, steps: int, side: int) -> Tensor:
+    """One sampling run of the host: euler, a latent of `side` x `side`."""
+    import comfy.sample
+
+    generator = torch.Generator().manual_seed(1)
+    noise, text, pooled = (
+        torch.randn(s, generator=generator) for s in [(1, 16, side, side), (1, TEXT, WIDTH), (1, POOLED)]
+    )
+    positive = [[text, {"pooled_output": pooled, "guidance": 3.5}]]
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, noise, steps, 1.0, "euler", "simple", positive, positive, torch.zeros_like(noise), disable_pbar=True,
+            seed=1,
+        )  # fmt: skip
+
+
+def main() -> int:
+    """Measure, print the table, and return 1 when capturing costs more than it may or changes the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3, help="runs of each variant")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; one gives the steadiest numbers")
+    parser.add_argument("--heads", type=int, help="of 128 channels each; Flux.1 has 24, on the CPU 6 are taken")
+    parser.add_argument("--side", type=int, default=SIDE, help="of the latent; 128 for 4,096 tokens")
+    parser.add_argument("--only", help="names of variants, separated by commas, beside 'none'")
+    args = parser.parse_args()
+    device, cpu = torch.device(args.device), args.device == "cpu"
+    alias_pack()
+    load_comfyui(device="--cpu" if cpu else "")
+    torch.set_num_threads(args.threads)
+    heads, blocks = args.heads or (6 if cpu else 24), (2, 4) if cpu else (19, 38)
+    model = random_flux(device, torch.float32 if cpu else torch.bfloat16, heads, *blocks)
+    wanted = {"none", *args.only.split(",")} if args.only else None
+    kinds = {name: make for name, make in variants(model).items() if wanted is None or name in wanted}
+    tokens = (args.side // 2) ** 2
+    print(f"Flux.1, {heads} heads, {blocks} blocks, {tokens} + {TEXT} tokens, {args.steps} steps, {device}", flush=True)
+    expected = run(model, args.steps, args.side)
+    seconds, memory = ({name: [] for name in kinds} for _ in range(2))
+    for turn in range(args.turns):
+        # alternate the order: the first of a turn is not always the same
+        for name in list(kinds)[:: 1 if turn % 2 else -1]:
+            patched, held = kinds[name]()
+            with Meter(device) as meter:
+                result = run(patched, args.steps, args.side)
+            if not torch.equal(result, expected):
+                print(f"FAILED: with {name} the latent differs")
+                return 1
+            seconds[name].append(meter.seconds)
+            memory[name].append(meter.memory)
+            print(f"  turn {turn + 1}: {name}: {meter.seconds:.2f} s, {meter.memory / MIB:.0f} MiB", flush=True)
+            del patched, held
+    print("| variant | time | time against none, same turn (median) | most memory against none (median) |")
+    print("|---|---|---|---|")
+    more = {}
+    for name in kinds:
+        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["none"], strict=True)) - 1
+        more[name] = ratio, statistics.median(memory[name]) - statistics.median(memory["none"])
+        print(f"| {name} | {statistics.median(seconds[name]):.2f} s | {ratio:+.1%} | {more[name][1] / MIB:+.0f} MiB |")
+    ratio, extra = more.get("capture", (0.0, 0.0))
+    good = ratio <= MOST_TIME and extra <= MOST_MEMORY
+    verdict = "ok" if good else "FAILED"
+    print(f"capture: {ratio:+.1%} time (at most +10 %), {extra / MIB:+.0f} MiB (at most +128): {verdict}")
+    return int(not good)
+
+
+if __name__ == "__main__":
+    run_main(main)
