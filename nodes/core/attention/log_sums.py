@@ -34,7 +34,7 @@ def log_sums(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, scale: float
     if k.shape[1] != q.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     parts = q.split(_POSITIONS, dim=2)
-    return torch.cat([kernel(part, k, k, scale=scale)[1] for part in parts], dim=2).float()
+    return torch.cat([kernel(part, k, k, scale=scale)[1][..., : part.shape[2]] for part in parts], dim=2).float()
 
 
 def _kernel(q: Tensor, d: int) -> object | None:

@@ -130,9 +130,9 @@ def _share_of_all(
         sets = columns.new_zeros((len(columns), k.shape[-2], columns.shape[-1]), device=q.device)
         sets[:, text] = columns.to(sets)
         return token_attention(q, k, heads, sets, mask=mask, scale=scale)
-    used = columns.any(dim=-1).any(dim=0).nonzero()[:, 0].to(q.device)
-    d = width(q, heads)
-    sets = columns[:, used].to(device=q.device, dtype=torch.float32).unsqueeze(1)
+    columns, d = columns.to(device=q.device, dtype=torch.float32), width(q, heads)
+    used = columns.any(dim=-1).any(dim=0).nonzero()[:, 0]
+    sets = columns[:, used].unsqueeze(1)
     q, keys = by_head(q, d), scaled_keys(k[..., text, :][..., used, :], d, scale)
     step = max(1, SUMMED_AT_ONCE // (len(q) * heads * max(1, len(used))))
     parts = []

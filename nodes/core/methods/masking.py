@@ -23,10 +23,11 @@ class AttentionMasking:
     """The mask is made from the cross-attention to `subjects` in the sampler's model calls before the manipulated step.
 
     shaping: how the attention maps become a mask. layers: which layers are read (AUTO for those that are usual for the
-    model, `all`, `last`, names, ranges or grids separated by commas). positive: the CONDITIONING of the subjects' prompt, a list of [context [1,T,d],
-    options]; None for the first positive one. calls: `last call` takes the maps of the one call before the step (as the
-    published code does), `cumulative` those of all calls from the first step on, added up before they are normalised
-    (as the proposal describes it). refine: how often the maps are sharpened by self-attention, see
+    model, `all`, `last`, names, ranges or grids separated by commas). positive: the CONDITIONING of the subjects'
+    prompt, a list of [context [1,T,d], options]; None for the first positive one. calls: `last call` takes the maps of
+    the one call before the step (as the published code does), `cumulative` those of all calls from the first step on,
+    added up before they are normalised (as the proposal describes it). refine: how often the maps are sharpened by
+    self-attention, see
     `core.attention.refine`; 0 for never; refine_layers: by that of which layers. Raises ValueError for another choice.
     """
 

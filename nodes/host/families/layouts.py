@@ -172,7 +172,7 @@ REFUSED: dict[str, str] = {
     "PixArtMS": _HIDDEN,
     "HunYuanDiT": _HIDDEN,
     "ErnieImageModel": _HIDDEN,
-    "HiDreamImageTransformer2DModel": "each word is read by two text encoders, and ComfyUI gives one of them wrong tokens",
+    "HiDreamImageTransformer2DModel": "two text encoders read each word, and ComfyUI gives one of them wrong tokens",
     "HiDreamO1Transformer": "it keeps the text's keys from one step to the next, where they cannot be read",
     "LTXVModel": "it cuts its attention to a video's frames into parts, without saying which",
     "StageC": "the words of Stable Cascade do not reach it as the conditioning that samplers know",
