@@ -27,8 +27,8 @@ class AttentionMasking:
     prompt, a list of [context [1,T,d], options]; None for the first positive one. calls: `last call` takes the maps of
     the one call before the step (as the published code does), `cumulative` those of all calls from the first step on,
     added up before they are normalised (as the proposal describes it). refine: how often the maps are sharpened by
-    self-attention, see
-    `core.attention.refine`; 0 for never; refine_layers: by that of which layers. Raises ValueError for another choice.
+    self-attention, see `core.attention.refine`; 0 for never; refine_layers: by that of which layers. Raises ValueError
+    for another choice.
     """
 
     subjects: Subjects

@@ -88,6 +88,10 @@ class AttentionOverride:
 
         return _around(replaced, replacement)
 
+    def beside(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """See `Listener`."""
+        return self._override(None)(attention, q, k, v, *args, **kwargs)
+
     def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
         """See `Listener`."""
         for each in self.processors:

@@ -46,6 +46,11 @@ def refine_plan(patcher: ModelPatcher, power: int, layers: str = AUTO) -> Refine
         raise ValueError(f"refine {power} is not a whole number from 0 to {MOST_POWERS}")
     family = family_of(patcher)
     names = family.site_names(network_of(patcher), family.picture_kind)
+    if power and not names:
+        raise ValueError(
+            f"refine is {power}, but what the picture attends to in itself cannot be seen in {family.name}: set refine "
+            "to 0"
+        )
     if layers.strip().lower() != AUTO:
         return RefinePlan(power, names, select_layers(names, layers, f"{family.picture_kind}-attention", (AUTO,)))
     last = LayerSelection(frozenset(names[-LAYERS:]), frozenset())

@@ -11,7 +11,7 @@ arguments in each family.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class Listener(Protocol):
 
     def around(self, replacement: Callable) -> Callable:
         """What to run in place of another node's function (q, k, v, extra_options) that replaces an attention."""
+
+    def beside(self, attention: Callable, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """What to run in place of an attention that no override is asked about; arguments as an override has them."""
 
     def mixed(self, name: str, out: Tensor, mixed: Tensor) -> None:
         """Another node made `mixed`, with fewer rows, of the cross-attention's output `out`."""

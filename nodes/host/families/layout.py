@@ -28,7 +28,8 @@ class Layout:
     pads_in_front: see `Family`. later: whether the later half of the first part is read unless the user chooses, else
     all layers. keys: attributes of the layers that make a text's keys: those of the network, then those of a block.
     without: attributes of parts that put further tokens in front of the text; only networks where they are None have
-    this layout.
+    this layout. hidden: where the network does not announce its attention, see `rebound`: a block's attention module
+    and the name of the function that it calls.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Layout:
     later: bool = True
     keys: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     without: tuple[str, ...] = ()
+    hidden: tuple[str, str] | None = None
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network is of exactly this class: subclasses have layouts of their own."""

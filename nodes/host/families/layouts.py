@@ -163,15 +163,32 @@ LAYOUTS: tuple[Layout, ...] = (
         "text ... picture",
         without=("vision_in", "cond_type_embedding"),
     ),
+    Layout(
+        "Ernie-Image",
+        "comfy.ldm.ernie.model",
+        "ErnieImageModel",
+        (("joint", "layers"),),
+        ("patch_size",),
+        "picture ... text",
+        hidden=("self_attention", "optimized_attention"),
+    ),
+    Layout(
+        "PixArt",
+        "comfy.ldm.pixart.pixartms",
+        "PixArtMS",
+        (("cross", "blocks"),),
+        ("patch_size",),
+        "text",
+        calls=(CROSS,),
+        later=False,
+        hidden=("cross_attn", "optimized_attention"),
+    ),
 )
 
 # What is known and cannot be read, by the name of the network's class, and why.
 _WAN = "this kind of Wan gives its attention further tokens (poses, sound, reference frames). Load Wan T2V"
-_HIDDEN = "ComfyUI does not show other programs what this network attends to"
 REFUSED: dict[str, str] = {
-    "PixArtMS": _HIDDEN,
-    "HunYuanDiT": _HIDDEN,
-    "ErnieImageModel": _HIDDEN,
+    "HunYuanDiT": "ComfyUI does not show other programs what this network attends to",
     "HiDreamImageTransformer2DModel": "two text encoders read each word, and ComfyUI gives one of them wrong tokens",
     "HiDreamO1Transformer": "it keeps the text's keys from one step to the next, where they cannot be read",
     "LTXVModel": "it cuts its attention to a video's frames into parts, without saying which",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial, reduce
 from itertools import chain
 from math import prod
@@ -17,6 +17,7 @@ from ...core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from ..patch_names import other_names
 from .layout import Layout
 from .offers import KEYS
+from .rebound import Rebound
 from .sites import CROSS, JOINT, SELF, Inputs, NetworkCall, Shape, Site, site_name
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class TransformerSites:
         self._counted = 0
         # The text's length behind other nodes' patches, None without any.
         self._text: int | None = None
+        self._rebound: Rebound | None = None
         self._changed_by = self._called_by = ""
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
@@ -91,6 +93,8 @@ class TransformerSites:
         within = chain.from_iterable(patches.get(name, []) for name in ("attn1_patch", "attn2_patch", "double_block"))
         self._changed_by = other_names([*at_entry, *within, *replaced.values()])
         self._called_by = other_names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
+        if self._layout.hidden and self._rebound is None:
+            self._rebound = Rebound(self._hidden(*self._layout.hidden), self._layout.hidden[1], listener.beside)
         if not at_entry:
             return dict(options)
         return {**options, "patches": {**patches, "post_input": [*at_entry, self._measure]}}
@@ -122,12 +126,22 @@ class TransformerSites:
 
     def forget(self) -> None:
         """See `SiteFinder`."""
+        if self._rebound is not None:
+            self._rebound.release()
+            self._rebound = None
 
     @property
     def _text_length(self) -> int:
         """Positions that the network gives to the text."""
         unit = self._layout.multiple(self._call.network)
         return -(-self._call.text // unit) * unit
+
+    def _hidden(self, path: str, _: str) -> Iterator[tuple[nn.Module, dict]]:
+        """The attention module of each block, with options as of a network that announces it."""
+        lists = dict(self._layout.blocks)
+        for part, number in self._blocks:
+            block = getattr(self._call.network, lists[part])[number]
+            yield block.get_submodule(path), {"block_type": part, "block_index": number}
 
     def _labelled(self, options: dict) -> tuple[tuple[str, int], str] | None:
         """The block that the network announces, and the kind of its attention that is computed now."""

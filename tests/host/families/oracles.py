@@ -209,6 +209,32 @@ _KERNEL: dict[str, tuple[tuple[str, ...], str]] = {
     "HunyuanImage 2.1": (("double.0", "single.0"), "text, picture"),
 }
 
+
+def _ernie(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    """Its rotary positions turn the first half of a head's channels with the second."""
+    pe, found = got["pos_embed"][0].double().movedim(2, 1), {}
+    for i, layer in enumerate(network.layers):
+        each, turned = layer.self_attention, []
+        for name, norm in (("to_q", each.norm_q), ("to_k", each.norm_k)):
+            x = got[f"layers.{i}.self_attention.{name}"][0].double().unflatten(-1, (each.heads, -1)).transpose(1, 2)
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps) * norm.weight.double()
+            halves = torch.stack(x.chunk(2, dim=-1), dim=-1).unsqueeze(-2)
+            turned.append((pe * halves).sum(-1).transpose(-1, -2).flatten(-2))
+        found[f"joint.{i}"] = _joint(*turned, places, tokens, 0, places)
+    return found
+
+
+def _pixart(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    found = {}
+    for i, block in enumerate(network.blocks):
+        heads = block.cross_attn.num_heads
+        q, k = (got[f"blocks.{i}.cross_attn.{name}"][0] for name in ("q_linear", "kv_linear"))
+        k = k[..., : k.shape[-1] // 2].reshape(1, tokens, -1)
+        q, k = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k))
+        found[f"cross.{i}"] = Attended(_softmax(q, k), None)
+    return found
+
+
 # The last names of the modules whose outputs count, and what makes attention of them.
 _FLUX_LIKE = (("norm", "pe_embedder"), _flux)
 _BY_HEAD = (("q_norm", "k_norm"), _across("blocks", "block", "{}_norm", by_channel=False))
@@ -226,4 +252,6 @@ _ORACLES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, Attended]]]] 
     "Anima": _BY_HEAD,
     "Wan": (("norm_q", "norm_k"), _across("blocks", "double", "norm_{}", by_channel=True)),
     "AuraFlow": (("q_norm1", "k_norm1", "q_norm2", "k_norm2"), _aura),
+    "Ernie-Image": (("to_q", "to_k", "pos_embed"), _ernie),
+    "PixArt": (("q_linear", "kv_linear"), _pixart),
 }

@@ -167,8 +167,8 @@ def test_the_prompts_rows_and_keys_are_found_and_the_picture_is_unchanged(name, 
     share, how = CASES[case].get("share", ALL_TOKENS), CASES[case]
     if name == "SD 3.5" and "tokens" in how:
         how = how | {"tokens": 3 * 77}
-    if name == "Kandinsky 5" and "grid" in how:
-        how = {"grid": (14, 10)}  # the network itself fails on odd sides
+    if name in ("Kandinsky 5", "PixArt") and "grid" in how:
+        how = {"grid": (14, 10) if name == "Kandinsky 5" else (42, 38)}  # the networks themselves fail on odd sides
     start = noise(name, how.get("batch", 1), how.get("grid"))
     positive, observed = prompt(name, tokens=how.get("tokens")), model.clone()
     capture = observe(observed, SUBJECTS, layers="all", share=share)
@@ -328,7 +328,8 @@ def test_another_override_stays_in_effect_in_any_order_of_nodes(name, model):
         assert torch.equal(sample(name, patched), made)
         maps.append(capture.runs.kept[-1].saliencies[0].maps)
     assert torch.equal(*maps)
-    assert not torch.equal(made, sample(name, model))
+    # the host asks no override about attention that it does not announce, and with this pack it is the same
+    assert torch.equal(made, sample(name, model)) == (layout_of(model).hidden is not None)
 
 
 def test_nothing_is_left_when_a_run_ends_or_fails(name, model):

@@ -342,6 +342,31 @@ _HUNYUAN = {
     "vision_in_dim": None,
     "meanflow_sum": False,
 }
+_ERNIE = {
+    "image_model": "ernie",
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_layers": 2,
+    "ffn_hidden_size": 128,
+    "in_channels": 128,
+    "out_channels": 128,
+    "patch_size": 1,
+    "text_in_dim": 96,
+    "rope_axes_dim": (8, 12, 12),
+}
+_PIXART = {
+    "image_model": "pixart_sigma",
+    "num_heads": 2,
+    "patch_size": 2,
+    "hidden_size": 72,
+    "in_channels": 4,
+    "depth": 2,
+    "model_max_length": 30,
+    "micro_condition": False,
+    "input_size": 32,
+    "pe_interpolation": 1,
+    "caption_channels": 96,
+}
 
 
 def _small_adapter(network: Any) -> None:
@@ -381,6 +406,8 @@ SMALL = {
     "JoyImage": Small("JoyImage", _JOY, VIDEO, 96),
     "Lens": Small("Lens", _LENS, PACKED, 96),
     "HunyuanImage 2.1": Small("HunyuanImage21", _HUNYUAN, (64, 8, 6), 96),
+    "Ernie-Image": Small("ErnieImage", _ERNIE, PACKED, 96),
+    "PixArt": Small("PixArtSigma", _PIXART, (4, 40, 36), 96),  # it fails on smaller ones
 }
 
 
