@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import torch
 from playwright.sync_api import expect
 
+from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 from tests.tools.browser.front import SLOW, Front
 from tests.tools.browser.templates import shipped_prompt
 
@@ -80,6 +83,22 @@ def test_a_preset_is_named_for_as_long_as_the_inputs_have_its_values(either_fron
     front.wait(f"app.graph.nodes.find((node) => node.type === '{SAMPLER}')?.widgets[2]?.value === 35")
     assert values(front, SAMPLER) == before
     assert front.value(SAMPLER, "preset") == "normal"
+
+
+def test_tight_lies_inside_normal_and_normal_inside_loose(front: Front):
+    add(front, MASK, GRADIENT, TO_MASK)
+    maps = torch.rand(2, 3, 24, 16, generator=torch.Generator().manual_seed(2)) ** 3
+    names = {field.name for field in dataclasses.fields(Shaping)} - {"combine"}
+    for each in (MASK, GRADIENT, TO_MASK):
+        masks = []
+        for preset in ("tight", "normal", "loose"):
+            front.set(each, preset=preset)
+            found = {name: value for name, value in values(front, each).items() if name in names}
+            masks.append(shape_mask(maps, Shaping(**found), ("dog", "beach")))
+        tight, normal, loose = masks
+        assert (tight <= normal).all()
+        assert (normal <= loose).all()
+        assert 0 < tight.mean() < normal.mean() < loose.mean() < 1
 
 
 def test_a_preset_is_chosen_by_mouse(front: Front):
