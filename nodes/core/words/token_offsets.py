@@ -71,14 +71,25 @@ def _fast(tokenizer: Any, text: str, kept: slice) -> tuple[list[int], list[tuple
 def _slow(tokenizer: Any, text: str, ids: Sequence[int]) -> Offsets:
     names = tokenizer.convert_ids_to_tokens(list(ids))
     if hasattr(tokenizer, "basic_tokenizer"):  # BERT
-        pieces = [name.removeprefix("##").encode() for name in names]
-        return byte_offsets(text, pieces, lambda part: " ".join(tokenizer.basic_tokenizer.tokenize(part)))
+        words = tokenizer.basic_tokenizer.tokenize
+        pieces = _bert_pieces(names, words(text), tokenizer.unk_token)
+        return byte_offsets(text, [piece.encode() for piece in pieces], lambda part: " ".join(words(part)))
     encoded = [bytes(tokenizer.byte_decoder[c] for c in name.removesuffix("</w>")) for name in names]
     if getattr(tokenizer, "fix_text", None) is not None:  # CLIP with ftfy
         return byte_offsets(text, encoded, lambda part: tokenizer.fix_text(part).lower())
     if hasattr(tokenizer, "nlp"):  # CLIP
         return byte_offsets(text, encoded, lambda part: " ".join(tokenizer.nlp.tokenize(part)))
     return byte_offsets(text, encoded, lambda part: unicodedata.normalize("NFC", part), spaces=True)  # Qwen
+
+
+def _bert_pieces(names: Sequence[str], words: Sequence[str], unknown: str) -> Iterator[str]:
+    """Yield BERT's tokens as text; the one for what it does not know stands for a whole word."""
+    coming, left = iter(words), ""
+    for name in names:
+        left = left or next(coming, "")
+        piece = left if name == unknown else name.removeprefix("##")
+        left = left.removeprefix(piece)
+        yield piece
 
 
 def piece_offsets(text: str, pieces: Sequence[str], known: Collection[str]) -> Offsets:

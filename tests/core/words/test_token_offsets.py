@@ -117,9 +117,10 @@ def test_slow_tokenizers_that_keep_white_space_are_traced_by_bytes():
 
 
 class SlowPieces:
-    """The interface of transformers 4's slow BERT tokenizer, which knows these two words."""
+    """The interface of transformers 4's slow BERT tokenizer, for a text of a word it knows and one it does not."""
 
-    names = ("[CLS]", "dog", "##house", "[SEP]")
+    unk_token = "[UNK]"
+    names = ("[CLS]", "dog", "##house", "[UNK]", "[SEP]")
 
     class basic_tokenizer:
         @staticmethod
@@ -127,16 +128,17 @@ class SlowPieces:
             return text.lower().split()
 
     def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [0, 1, 2, 3]}
+        return {"input_ids": [0, 1, 2, 3, 4]}
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
         return [self.names[each] for each in ids]
 
 
 def test_pieces_of_words_are_traced_without_their_marks():
-    assert token_offsets(SlowPieces(), " Doghouse", [1, 2], INNER) == ((1, 4), (4, 9))
-    with pytest.raises(ValueError, match="cannot be traced back"):
-        token_offsets(SlowPieces(), "cathouse", [1, 2], INNER)
+    assert token_offsets(SlowPieces(), " Doghouse 🦒🐕", [1, 2, 3], INNER) == ((1, 4), (4, 9), (10, 12))
+    for text in ("cathouse x", "doghouse x y"):
+        with pytest.raises(ValueError, match="cannot be traced back"):
+            token_offsets(SlowPieces(), text, [1, 2, 3], INNER)
 
 
 def test_pieces_without_white_space_and_unknown_characters_are_laid_over_the_rest_of_the_text():
