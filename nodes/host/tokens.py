@@ -186,8 +186,10 @@ def _tokenized_texts(
         else:
             offsets = _offsets(encoder, text, [token for token, _ in tokens], notes)
         texts.append(TokenizedText(text, offsets, positions))
-    nothing = not groups and any(text.strip() for kind, text in calls if kind == "text")
-    if nothing or max(groups, default=0) > word:
+    silent = not groups and any(
+        encoder.tokenizer(text)["input_ids"][_kept(encoder)] for kind, text in calls if kind == "text"
+    )
+    if silent or max(groups, default=0) > word:
         raise ValueError(
             "The tokenizer of the connected CLIP does not tell which tokens belong to which text of the prompt, so the "
             "positions of the words' tokens cannot be found. Connect a CLIP that ComfyUI's own nodes load."
@@ -196,13 +198,17 @@ def _tokenized_texts(
 
 
 def _offsets(encoder: Any, text: str, tokens: list[int], notes: dict[str, None]) -> Offsets:
-    kept = slice(encoder.tokens_start, -1 if encoder.tokenizer_adds_end_token else None)
     mistaken = mistaken_offsets(encoder.tokenizer, text, tokens)
     if mistaken is None:
-        return token_offsets(encoder.tokenizer, text, tokens, kept)
+        return token_offsets(encoder.tokenizer, text, tokens, _kept(encoder))
     offsets, note = mistaken
     notes[note] = None
     return offsets
+
+
+def _kept(encoder: Any) -> slice:
+    """Which of its tokenizer's ids the host keeps: not begin and end, which it adds itself."""
+    return slice(encoder.tokens_start, -1 if encoder.tokenizer_adds_end_token else None)
 
 
 def _groups(chunks: list[list[tuple[Any, ...]]], width: int) -> Mapping[int, list[tuple[Any, int | None]]]:

@@ -191,6 +191,12 @@ def test_prompts_without_words(clips, name, prompt):
     assert parse(prompt, found).items == ()
 
 
+def test_a_prompt_of_which_one_encoder_makes_no_token_has_none_there(clips):
+    found = tokenize(clips["SD 3"], "▁ ▁")  # the mark that T5 itself puts in front of words
+    assert found["t5xxl"] == ()
+    assert len(found["l"]) > 0
+
+
 def test_the_hosts_tokenizer_is_left_as_it_was(clips):
     clip = clips["SD 3"]
     before = {name: (value, value.tokenizer, dict(vars(value))) for name, value in vars(clip.tokenizer).items()}
