@@ -85,6 +85,8 @@ class Arranger:
                 f"{inputs.called_by} splits the batch or cuts the latent into tiles"
             )
         if inputs.before is None:
+            if not row.own:
+                raise _not_there(inputs.changed_by)
             return self._untouched((inputs.expected[0], inputs.expected[2] if inputs.after else row.length))
         n, context = inputs.after
         before_n, before_context = inputs.before
@@ -125,7 +127,7 @@ class Arranger:
             return [self._in_place(i, context.shape[1])]
         if row.own:
             raise UnreadableError(f"its keys are no longer the prompt's, changed by {by}")
-        raise UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {by}")
+        raise _not_there(by)
 
     def _in_place(self, i: int, length: int) -> Place:
         """The conditioning's rows as they were; keys that another node added after the text belong to nothing."""
@@ -133,6 +135,10 @@ class Arranger:
         positions = torch.arange(length, device=text.columns.device)
         positions = torch.where(positions < row.length, positions % text.columns.shape[0], -1)
         return Place(row.rows, *_of_keys(text, positions))
+
+
+def _not_there(by: str) -> UnreadableError:
+    return UnreadableError(f"none of its rows has the text of the chosen prompt, put there by {by}")
 
 
 def _carriers(row: PromptRows, n: Tensor, before: Tensor | None) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,7 +99,10 @@ class Replacement(Change):
         log.debug("step %d, sigma %.4f: %.1f %% inside the mask", step, float(sigma), 100 * float(mask.mean()))
         inside, outside = (self._fill(policy, x, sigma) for policy in self._policies)
         if mask.ndim < x.ndim:
-            mask = mask.view(mask.shape[0], *[1] * (x.ndim - 3), *mask.shape[-2:])
+            frames = x.shape[2:-2]
+            # attention has a mask for every frame of every video, a ready-made mask is for all frames
+            own = len(mask) == len(x) * math.prod(frames)
+            mask = mask.view(len(x) if own else len(mask), 1, *(frames if own else (1,) * len(frames)), *x.shape[-2:])
         replaced = blend(mask, inside, outside)
         return replaced if self._free is None else blend(self._free, replaced, x)
 

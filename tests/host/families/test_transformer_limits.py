@@ -10,12 +10,14 @@ import torch
 from explainable_latents.nodes.core.attention.aggregate import normalise
 from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
 from explainable_latents.nodes.host.families.layouts import LAYOUTS, REFUSED
 from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
+from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.families.test_transformers import SUBJECTS, Look, attended, with_processors
 from tests.host.families.transformers import noise, prompt, sample, small
 from tests.host.toy_sampling import KEEP, REFERENCE, masked_run
@@ -115,6 +117,17 @@ def passes_on(args, extra):
     return {"img": args["img"], "txt": args["txt"]}
 
 
+def test_a_prompt_that_no_row_has_is_not_read_where_another_node_has_a_patch(models):
+    """In a UNet such a patch may bring the prompt's text; here nobody knows whether it did."""
+    model = models["Wan"].clone()
+    model.set_model_attn2_patch(lambda args: args["x"] * 0.1)
+    observed, other = model.clone(), prompt("Wan", seed=5, tokens=20)
+    capture = observe(observed, SUBJECTS, layers="all", positive=other)
+    made = sample("Wan", observed, cfg=1.0)
+    with pytest.raises(ValueError, match="none of its rows has the text of the chosen prompt"):
+        capture.saliency(made, "all", "mean")
+
+
 def test_a_block_that_another_node_skips_is_missing_where_blocks_are_announced(models):
     model = models["Flux.1"].clone()
     model.set_model_patch_replace(passes_on, "dit", "double_block", 1)
@@ -159,6 +172,24 @@ def test_frames_are_further_pictures_of_the_batch(models):
         ).unflatten(-1, (3, 4, 3))
         other = normalise(total.repeat_interleave(2, -2).repeat_interleave(2, -1))
         assert (maps[:, 3 * i : 3 * i + 3] - other).abs().max() * 48 < 1e-4
+
+
+def test_each_frame_is_replaced_by_its_own_mask_while_it_samples(models):
+    """At the finished latent: every frame of every video is its own where its mask is 1, and the reference elsewhere."""
+    start = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(3))
+    reference = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(4))
+    observed = models["Wan"].clone()
+    masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
+    plan = MaskedLatent(masking, reference, "1", Policy("keep"), Policy("reference"))
+    report = plan.install(observed)
+    made, plain = (sample("Wan", model, start=start) for model in (observed, models["Wan"]))
+    ((found,),) = ([each.mask for each in report.manipulations(made)],)
+    assert found.shape == (6, 8, 6)
+    assert all(0 < float(mask.mean()) < 1 for mask in found)
+    assert not torch.equal(found[0], found[1])
+    inside = found.view(2, 1, 3, 8, 6) == 1
+    # on its way into the model and out again the reference is scaled and rounded
+    assert (made - torch.where(inside, plain, reference)).abs().max() < 1e-5
 
 
 def test_maps_of_several_frames_are_not_refined(models):
