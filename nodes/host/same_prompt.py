@@ -25,6 +25,8 @@ from ..core.words.prompt_text import MAX_CHARACTERS
 from ..core.words.subjects import CONTEXT_ENCODERS, Subjects, shorten
 from .attention.model_call import OURS
 from .attention.positives import contexts_of
+from .families.family import family_of
+from .families.unet import UNet
 from .graph import Graph, running
 from .ui.running_node import show_on_running_node
 
@@ -83,23 +85,27 @@ def require_same_prompt(
     """Make samplers that run `patcher` (changed in place: pass a clone) compare their prompt with the subjects'.
 
     positive: the CONDITIONING of the subjects' prompt; None for the first positive one. When another text is sampled,
-    the samplers raise a ValueError that shows both; when this cannot be known, they call `warn`.
+    or one that another text encoder made, the samplers raise a ValueError; when this cannot be known, they call `warn`.
     """
     if subjects.source is None:
         return
+    unet = isinstance(family_of(patcher), UNet)
 
     def before_loading(
         executor: WrapperExecutor, model: Any, shape: Any, conds: dict, *args: Any, **options: Any
     ) -> Any:
         listed = [cond["cross_attn"] for cond in conds.get("positive") or [] if cond.get("cross_attn") is not None]
-        _compare(subjects, listed[:1] if positive is None else contexts_of(positive), warn)
+        _compare(subjects, listed[:1] if positive is None else contexts_of(positive), warn, unet)
         return executor(model, shape, conds, *args, **options)
 
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, before_loading)
 
 
-def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str], None]) -> None:
-    """Compare the subjects' prompt with the encoded prompts that are sampled; see `require_same_prompt`."""
+def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str], None], unet: bool) -> None:
+    """Compare the subjects' prompt with the encoded prompts that are sampled; see `require_same_prompt`.
+
+    unet: whether the model's text is that of CLIP, in which a word has the same row whichever CLIP encodes it.
+    """
     clip, own, now = subjects.source.clip(), subjects.source.encoded, running()
     if not contexts or any(own.is_in(context) for context in contexts):
         return
@@ -118,8 +124,16 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
             "have prompts of their own, connect the conditioning of the subjects' prompt to the input 'positive' "
             "('region' where there is one)"
         )
+    widths, theirs = ({each.shape[-1] for each in some} for some in (own.contexts, contexts))
+    if not unet and widths.isdisjoint(theirs):
+        raise ValueError(
+            f"the CLIP of Parse Subjects makes vectors of {' or '.join(map(str, sorted(widths)))} numbers, but those of "
+            f"the prompt that is sampled have {' or '.join(map(str, sorted(theirs)))}: another text encoder made them, "
+            f"so it is not known which are {words}. Connect the very CLIP that encodes the prompt to Parse Subjects"
+        )
     lengths = sorted({context.shape[1] for context in contexts})
-    if subjects.context_length not in (None, *lengths) and not set(own.ids) <= set(CONTEXT_ENCODERS):
+    clip_alone = unet and set(own.ids) <= set(CONTEXT_ENCODERS)
+    if subjects.context_length not in (None, *lengths) and not clip_alone:
         raise ValueError(
             f"the CLIP of Parse Subjects makes {subjects.context_length} rows of '{parsed}', but the prompt that is "
             f"sampled has {' or '.join(map(str, lengths))}, so it is not known which of them are {words}. Connect the "

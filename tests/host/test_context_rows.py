@@ -14,6 +14,7 @@ from explainable_latents.nodes.core.words.parsing import parse, table
 from explainable_latents.nodes.core.words.tokens import positions_in
 from explainable_latents.nodes.host.same_prompt import ParsedPrompt, require_same_prompt
 from explainable_latents.nodes.host.tokens import tokenize
+from tests.host.families.transformers import sample, small
 from tests.host.text_encoders import ENCODERS, build_tokenizer, host_class, host_clip
 from tests.host.toy_sampling import latent
 
@@ -226,3 +227,20 @@ def test_another_number_of_rows_than_the_sampled_prompt_has_is_an_error_that_say
     require_same_prompt(model, subjects, None, pytest.fail)
     with pytest.raises(ValueError, match=r"makes 7 rows of 'a dog on the beach'.* has 77.*\(CLIP and T5\)"):
         toy.stock(latent(), model=model, steps=1, denoise=1.0)
+
+
+@pytest.mark.parametrize("how", ["other vectors", "other rows"])
+def test_an_sd_clip_is_refused_for_a_transformer_that_reads_another_text(toy, how):
+    """A word's row in CLIP says nothing about its row there, even if there are as many."""
+    prompt, model = "a dog on the beach", small("Flux.1")
+    subjects = replace(parse(prompt, tokenize(toy.clip, prompt)), source=ParsedPrompt(toy.clip, prompt))
+    require_same_prompt(model, subjects, None, pytest.fail)
+    width = toy.positive[0][0].shape[-1]
+    assert width != 96
+    shape, message = {
+        "other vectors": ((1, 77, 96), rf"makes vectors of {width} numbers, .* sampled have 96: another text encoder"),
+        "other rows": ((1, 256, width), r"makes 77 rows of 'a dog on the beach'.* has 256"),
+    }[how]
+    positive = [[torch.randn(shape, generator=torch.Generator().manual_seed(2)), {"pooled_output": torch.zeros(1, 64)}]]
+    with pytest.raises(ValueError, match=message):
+        sample("Flux.1", model, cfg=1.0, positive=positive)
