@@ -95,7 +95,7 @@ class TransformerSites:
         self._called_by = other_names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
         if self._layout.hidden and self._rebound is None:
             self._rebound = Rebound(self._hidden(*self._layout.hidden), self._layout.hidden[1], listener.beside)
-        if not at_entry:
+        if not at_entry or JOINT not in self._layout.calls:  # a cross-attention's network shows the patches no text
             return dict(options)
         return {**options, "patches": {**patches, "post_input": [*at_entry, self._measure]}}
 

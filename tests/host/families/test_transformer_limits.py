@@ -10,7 +10,6 @@ import torch
 from explainable_latents.nodes.core.attention.aggregate import normalise
 from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from explainable_latents.nodes.core.maps.masks import Shaping
-from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
@@ -117,6 +116,16 @@ def passes_on(args, extra):
     return {"img": args["img"], "txt": args["txt"]}
 
 
+def test_a_patch_behind_the_input_layers_of_a_network_that_shows_it_no_text(models):
+    """As AnimaLLLiteApply of the host installs one."""
+    model = models["Predict2"].clone()
+    model.set_model_post_input_patch(lambda args: {**args, "img": args["img"] * 1.5})
+    run, plain = (captured("Predict2", each, prompt("Predict2")) for each in (model, models["Predict2"]))
+    assert run.notes == []
+    assert list(run.layers) == list(plain.layers)
+    assert not torch.equal(run.saliencies[0].maps, plain.saliencies[0].maps)
+
+
 def test_a_prompt_that_no_row_has_is_not_read_where_another_node_has_a_patch(models):
     """In a UNet such a patch may bring the prompt's text; here nobody knows whether it did."""
     model = models["Wan"].clone()
@@ -180,10 +189,10 @@ def test_each_frame_is_replaced_by_its_own_mask_while_it_samples(models):
     reference = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(4))
     observed = models["Wan"].clone()
     masking = AttentionMasking(SUBJECTS.with_role("subject"), Shaping())
-    plan = MaskedLatent(masking, reference, "1", Policy("keep"), Policy("reference"))
+    plan = MaskedLatent(masking, reference, "1", KEEP, REFERENCE)
     report = plan.install(observed)
     made, plain = (sample("Wan", model, start=start) for model in (observed, models["Wan"]))
-    ((found,),) = ([each.mask for each in report.manipulations(made)],)
+    (found,) = [each.mask for each in report.manipulations(made)]
     assert found.shape == (6, 8, 6)
     assert all(0 < float(mask.mean()) < 1 for mask in found)
     assert not torch.equal(found[0], found[1])
