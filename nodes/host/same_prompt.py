@@ -127,9 +127,9 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
     widths, theirs = ({each.shape[-1] for each in some} for some in (own.contexts, contexts))
     if not unet and widths.isdisjoint(theirs):
         raise ValueError(
-            f"the CLIP of Parse Subjects makes vectors of {' or '.join(map(str, sorted(widths)))} numbers, but those of "
-            f"the prompt that is sampled have {' or '.join(map(str, sorted(theirs)))}: another text encoder made them, "
-            f"so it is not known which are {words}. Connect the very CLIP that encodes the prompt to Parse Subjects"
+            f"the CLIP of Parse Subjects makes vectors of {' or '.join(map(str, sorted(widths)))} numbers, but those "
+            f"of the prompt that is sampled have {' or '.join(map(str, sorted(theirs)))}: another text encoder made "
+            f"them, so it is not known which are {words}. Connect the CLIP that encodes the prompt to Parse Subjects"
         )
     lengths = sorted({context.shape[1] for context in contexts})
     clip_alone = unet and set(own.ids) <= set(CONTEXT_ENCODERS)

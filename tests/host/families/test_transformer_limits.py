@@ -184,7 +184,7 @@ def test_frames_are_further_pictures_of_the_batch(models):
 
 
 def test_each_frame_is_replaced_by_its_own_mask_while_it_samples(models):
-    """At the finished latent: every frame of every video is its own where its mask is 1, and the reference elsewhere."""
+    """At the finished latent: each frame of each video is its own where its mask is 1, and the reference elsewhere."""
     start = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(3))
     reference = torch.randn(2, 16, 3, 8, 6, generator=torch.Generator().manual_seed(4))
     observed = models["Wan"].clone()
