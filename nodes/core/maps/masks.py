@@ -112,6 +112,30 @@ def enlarge(masks: Tensor, scale: int) -> Tensor:
     return masks.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
+def chosen_parts(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tensor:
+    """The parts of boolean masks [N,h,w] or [N,C,h,w] that are kept, with their holes filled if that is asked for.
+
+    Only `parts`, `part_count`, `points` and `fill_holes` of `shaping` count. spatial_scale: picture pixels per place.
+    Raises ValueError where a mask, or one of its channels, has no part at any of the points.
+    """
+    if shaping.parts == LARGEST:
+        inside = largest_parts(inside, shaping.part_count)
+    elif shaping.parts == TOUCHING:
+        h, w = inside.shape[-2:]
+        points = read_points(shaping.points, (h * spatial_scale, w * spatial_scale))
+        inside = parts_at(inside, points / spatial_scale)
+        empty = [
+            f"{at[0] + 1}" + (f" (channel {at[1] + 1})" if len(at) > 1 else "")
+            for at in (~inside.flatten(-2).any(-1)).nonzero().tolist()
+        ]
+        if empty:
+            raise ValueError(
+                f"no part of mask {', '.join(empty)} of {len(inside)} is at the points "
+                f"{shorten(shaping.points, 80)}: choose other points, or a rule or value that makes larger masks"
+            )
+    return fill_holes(inside) if shaping.fill_holes else inside
+
+
 def _combined(maps: Tensor, shaping: Shaping, labels: tuple[str, ...]) -> Tensor:
     """The boolean mask of one layer's maps: [S,B,...] to [B,...]."""
     if shaping.combine == "sum":
@@ -131,27 +155,10 @@ def _filtered_before(maps: Tensor, shaping: Shaping) -> Tensor:
 
 def _finished(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tensor:
     """A boolean mask [N,...,h,w] as float32: its parts chosen; filtered, where that comes now, and inverted."""
-    mask = _chosen_parts(inside, shaping, spatial_scale).float()
+    mask = chosen_parts(inside, shaping, spatial_scale).float()
     if shaping.smooth_and_dilate == AFTER:
         mask = _filtered(mask, shaping).clamp(0, 1)  # the weights add up to 1 only within rounding
     return 1 - mask if shaping.invert else mask
-
-
-def _chosen_parts(inside: Tensor, shaping: Shaping, spatial_scale: int) -> Tensor:
-    """The parts of a boolean mask [N,...,h,w] that are kept, with their holes filled if that is asked for."""
-    if shaping.parts == LARGEST:
-        inside = largest_parts(inside, shaping.part_count)
-    elif shaping.parts == TOUCHING:
-        h, w = inside.shape[-2:]
-        points = read_points(shaping.points, (h * spatial_scale, w * spatial_scale))
-        inside = parts_at(inside, points / spatial_scale)
-        empty = [i + 1 for i, kept in enumerate(inside.flatten(1).any(1).tolist()) if not kept]
-        if empty:
-            raise ValueError(
-                f"no part of mask {', '.join(map(str, empty))} of {len(inside)} is at the points "
-                f"{shorten(shaping.points, 80)}: choose other points, or a rule or value that makes larger masks"
-            )
-    return fill_holes(inside) if shaping.fill_holes else inside
 
 
 def _filtered(maps: Tensor, shaping: Shaping) -> Tensor:

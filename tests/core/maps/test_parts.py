@@ -144,6 +144,13 @@ def test_each_latent_and_channel_has_its_own_parts():
     assert torch.equal(mask[0, 1], mask[0, 0].flip(-1))
 
 
+def test_a_channel_without_a_part_at_the_points_is_named():
+    maps = torch.stack([SQUARES[0, 0], SQUARES[0, 0].flip(-1)])[None, None].expand(1, 2, 2, 6, 8)
+    how = Shaping("of maximum", 0.5, parts="touching points", points="[[44, 28]]")
+    with pytest.raises(ValueError, match=r"no part of mask 1 \(channel 2\), 2 \(channel 2\) of 2 is at the points"):
+        shape_mask(maps, how, ("dog",))
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
