@@ -6,9 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .core.maps.masks import Shaping
+from .core.maps.parts import EVERY
 from .feature_inputs import feature_inputs, pictures_inputs
 from .host.features.correspondence import KEEP, Pictures, carried_mask, dift, found_points
 from .inputs import seed_input
+from .shaping_inputs import parts_inputs
 from .sockets import CATEGORY
 
 
@@ -128,6 +131,7 @@ class ELCarryMask(io.ComfyNode):
                 ),
                 *feature_inputs(),
                 seed_input("Seed of the noise."),
+                *parts_inputs(),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="The mask of each picture B, in its pixels.")],
         )
@@ -147,10 +151,16 @@ class ELCarryMask(io.ComfyNode):
         noises: int,
         block: str,
         seed: int,
+        parts: str = EVERY,
+        part_count: int = 1,
+        points: str = "",
+        fill_holes: bool = False,
     ) -> io.NodeOutput:
         """Read the features of both pictures and let the places of A vote."""
         reader = dift(model, positive, block, noise_level, noises, seed)
-        return io.NodeOutput(carried_mask(reader, Pictures(vae, picture_a, picture_b), mask, neighbours, threshold))
+        kept = Shaping(parts=parts, part_count=part_count, points=points, fill_holes=fill_holes)
+        pictures = Pictures(vae, picture_a, picture_b)
+        return io.NodeOutput(carried_mask(reader, pictures, mask, neighbours, threshold, kept))
 
 
 NODES = [ELFindPoints, ELCarryMask]

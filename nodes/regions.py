@@ -83,7 +83,8 @@ class ELSegmentPicture(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     advanced=True,
-                    tooltip="Seed of that noise.",
+                    tooltip="Seed of that noise. As in samplers, each picture of a batch has a noise of its own: the "
+                    "i-th of the seed.",
                 ),
                 Subjects.Input(
                     "subjects",

@@ -50,7 +50,8 @@ def segment_pictures(
     """The regions of each picture of a LATENT, in its own pixels, on the device of the host's outputs.
 
     Every picture has a model call of its own, on the positive conditioning, so that memory does not grow with their
-    number and each has the regions that it has alone. subjects: the words that the regions are named by, of
+    number and each has the regions that it has alone. Noise is added as the host's samplers do: to the picture with
+    number i of a batch the i-th noise of the seed. subjects: the words that the regions are named by, of
     the positive prompt, or of `region`'s where another node gives that to a part of the picture. LoRA, ControlNet and
     attention patches act in the call, guidance and this pack's other patches do not. Raises ValueError as `observe`,
     `noise_sigma`, `PlaceProbe` and `segment` do, for a conditioning that has something of its own for each picture of a

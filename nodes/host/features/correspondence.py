@@ -14,6 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...core.choices import one_of
+from ...core.maps.masks import Shaping, chosen_parts
+from ...core.maps.parts import EVERY
 from ...core.maps.points import coordinates_text, points_text, read_points, spread_points
 from ...core.methods.correspondence import Matches, carry_mask, find_points
 from ..ui.pair_sheet import pair_sheet
@@ -21,6 +23,7 @@ from ..ui.running_node import progress_bar, show_on_running_node
 from .picture_features import Encoded, FeatureReader, chosen_block, encode
 
 KEEP = ALL, MUTUAL = ("all points", "mutual")
+EVERY_PART = Shaping()
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,24 @@ def found_points(
     return points, coordinates, torch.stack(sheets).to(intermediate_device())
 
 
-def carried_mask(reader: FeatureReader, pictures: Pictures, mask: Tensor, neighbours: int, threshold: float) -> Tensor:
+def carried_mask(
+    reader: FeatureReader,
+    pictures: Pictures,
+    mask: Tensor,
+    neighbours: int,
+    threshold: float,
+    parts: Shaping = EVERY_PART,
+) -> Tensor:
     """A's mask [1 or n,H,W] on every picture of B: MASK [n,H,W], 0 and 1, or between where `threshold` is 0.
 
-    neighbours: see `carry_mask`. Raises ValueError as `carry_mask` and `FeatureReader.read`.
+    neighbours: see `carry_mask`. parts: see `chosen_parts`, in pixels of B. Raises ValueError as `carry_mask`,
+    `chosen_parts` and `FeatureReader.read`, and for a choice of parts where there is no threshold.
     """
+    if threshold <= 0 and (parts.parts != EVERY or parts.fill_holes):
+        raise ValueError(
+            f"threshold {threshold} gives shares, not a mask that has parts: set a threshold above 0, or parts to "
+            f"'{EVERY}' and fill_holes off"
+        )
     masks, carried = _fitted(mask, pictures.a), []
     for i, pair in enumerate(_pairs(reader, pictures)):
         seen = pair.in_a.seen(masks[i % len(masks)])
@@ -100,7 +116,7 @@ def carried_mask(reader: FeatureReader, pictures: Pictures, mask: Tensor, neighb
         shares = carry_mask(pair.a, pair.b, cells, neighbours)
         enlarged = F.interpolate(shares[None, None], size=pair.in_b.size, mode="bilinear", align_corners=False)[0, 0]
         whole = pair.in_b.whole(enlarged)
-        carried.append((whole > threshold).float() if threshold > 0 else whole)
+        carried.append(chosen_parts(whole[None] > threshold, parts, 1)[0].float() if threshold > 0 else whole)
     return torch.stack(carried).to(intermediate_device())
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
+from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.maps.points import spread_points
 from explainable_latents.nodes.core.methods.correspondence import carry_mask, find_points
 from explainable_latents.nodes.host.features.correspondence import Pictures, carried_mask, dift, found_points
@@ -133,6 +135,22 @@ def test_a_mask_of_another_resolution_is_fitted_to_the_picture(pack):
     pictures = Pictures(pack.vae, image, CARS[1][0])
     whole, fitted = (carried_mask(reader(pack), pictures, each, 5, 0.5) for each in (mask, small))
     assert (whole != fitted).float().mean() < 0.03
+
+
+@torch.inference_mode()
+def test_a_carried_mask_keeps_its_largest_part(pack):
+    pictures = Pictures(pack.vae, CARS[0][0], torch.cat([each[0] for each in CARS[1:]]))
+    found = carried_mask(reader(pack), pictures, CARS[0][1], 3, 0.2)
+    for parts in (Shaping(parts="largest"), Shaping(parts="largest", part_count=2, fill_holes=True)):
+        kept = carried_mask(reader(pack), pictures, CARS[0][1], 3, 0.2, parts)
+        for one, whole in zip(kept.numpy(), found.numpy(), strict=True):
+            islands, count = ndimage.label(whole, np.ones((3, 3)))
+            assert count > 1
+            sizes = np.bincount(islands.ravel())[1:]
+            largest = np.isin(islands, 1 + np.argsort(-sizes, kind="stable")[: parts.part_count])
+            assert np.array_equal(one > 0, ndimage.binary_fill_holes(largest) if parts.fill_holes else largest)
+    with pytest.raises(ValueError, match=r"threshold 0\.0 gives shares, not a mask that has parts"):
+        carried_mask(reader(pack), pictures, CARS[0][1], 3, 0.0, Shaping(parts="largest"))
 
 
 @pytest.mark.parametrize(
