@@ -12,6 +12,8 @@ import { translated } from "./texts.js";
 const KEY = "el_chips";
 // The server's message when a run fails on a mistake in `override`: the same entry, and the node's id.
 const FAILED = "explainable_latents.chips";
+// Of the node's saved properties: what was typed into the box of the prompt before another node's prompt was shown there.
+const TYPED = "el_typed";
 const NODES = new Set(["ELParseSubjects", "ELPromptWords", "ELShowAttention"]);
 // Nodes that put out what is typed into them, as it is: any other node with a text may compute its output from it.
 const TEXT_NODES = new Set(["PrimitiveNode", "PrimitiveString", "PrimitiveStringMultiline"]);
@@ -110,6 +112,12 @@ class Chips {
     return widget.value;
   }
 
+  /** Whether the server's words are of what the node says now; what other nodes give need not be known here. */
+  isOf({ choices, prompt }) {
+    const isSame = (name) => this.isLinked(name) || choices[name] === this.widget(name)?.value;
+    return CHOICES.every(isSame) && [undefined, prompt].includes(this.prompt());
+  }
+
   receive(words) {
     if (!words) return;
     store(this.node, KEY, words);
@@ -179,10 +187,23 @@ class Chips {
     this.warning.hidden = !absent.length;
     this.problem.textContent = this.shown?.problem ?? "";
     this.problem.hidden = !this.problem.textContent;
-    // The box of a linked prompt is greyed: it shows the prompt that is linked, or the last one that was run.
+    this.fillBox(prompt ?? this.stored?.prompt);
+  }
+
+  /** The box of a linked prompt is greyed: it shows that prompt, and what was typed comes back when the link goes. */
+  fillBox(linked) {
     const box = this.widget("text");
-    const linked = this.isLinked("text") && (prompt ?? this.stored?.prompt);
-    if (box && typeof linked === "string" && box.value !== linked) box.value = linked;
+    if (!box) return;
+    if (app.configuringGraph) {
+      requestAnimationFrame(() => this.update()); // what the workflow says of the box and its links is not all there yet
+    } else if (!this.isLinked("text")) {
+      const typed = this.node.properties[TYPED];
+      delete this.node.properties[TYPED]; // before the box hears of it, which comes back here
+      if (typeof typed === "string") box.value = typed;
+    } else if (typeof linked === "string" && box.value !== linked) {
+      this.node.properties[TYPED] ??= box.value;
+      box.value = linked;
+    }
   }
 
   instructions(readOnly, prompt) {
@@ -223,7 +244,11 @@ class Chips {
   }
 }
 
-api.addEventListener(FAILED, ({ detail: { node, run, ...words } }) => chipsOf.get(nodeAt(node))?.receive(words));
+// The same number may be that of a node in another workflow, which is in front now: its words stay as they are.
+api.addEventListener(FAILED, ({ detail: { node, run, ...words } }) => {
+  const chips = chipsOf.get(nodeAt(node));
+  if (chips?.isOf(words)) chips.receive(words);
+});
 
 app.registerExtension({
   name: "explainable_latents.chips",

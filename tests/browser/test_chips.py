@@ -19,6 +19,9 @@ PROMPT = "a cat and a dog on the beach, a dog <img src=x onerror=alert(1)>"
 expect.set_options(timeout=SLOW)
 
 
+NODE = f"app.graph.nodes.find((node) => node.title === '{WORDS}')"
+
+
 def parsed(front: Front, prompt: str = PROMPT) -> Locator:
     """Run Parse Subjects and return its chips."""
     front.clear()
@@ -177,6 +180,45 @@ def test_chips_of_a_linked_prompt(either_front: Front):
     front.press_run()
     expect(panel.get_by_role("alert")).to_contain_text("Not in this prompt, left out: cat, beach.")
     assert roles(panel) == {"1 horse": "subject", "4 field": "scene"}
+
+
+def test_what_was_typed_comes_back_when_the_link_goes(either_front: Front):
+    front = either_front
+    panel = parsed(front)
+    front.add("PrimitiveStringMultiline", "Prompt", (100, 600))
+    front.set("Prompt", value="a cat on the beach")
+    front.link("Prompt", 0, WORDS, "text")
+    front.set("Prompt", value="a horse in a field")
+    assert front.value(WORDS, "text") == "a horse in a field"
+    front.load(front.run("JSON.parse(JSON.stringify(app.graph.serialize()))"))
+    front.wait(f"app.graph.nodes.find(node => node.title === '{WORDS}').widgets[0].value === 'a horse in a field'")
+    front.run(
+        """title => {
+            const node = app.graph.nodes.find((each) => each.title === title);
+            node.disconnectInput(node.inputs.findIndex((input) => input.name === "text"));
+        }""",
+        WORDS,
+    )
+    assert front.value(WORDS, "text") == PROMPT
+    expect(panel.get_by_role("button", name="dog")).not_to_have_count(0)
+
+
+def test_a_failed_run_of_another_workflow_leaves_the_chips_alone(front: Front):
+    """The node in front has the same number, but not the named words that the run failed on."""
+    panel = parsed(front)
+    before = roles(panel)
+    stored = front.run(f"{NODE}.properties.el_chips")
+    failed = {**stored, "words": [], "choices": {**stored["choices"], "override": "zebra"}}
+    tell = (
+        "([words, title]) => { const { id } = app.graph.nodes.find((node) => node.title === title);"
+        "app.api.dispatchCustomEvent('explainable_latents.chips', { ...words, node: String(id) }); }"
+    )
+    front.run(tell, [failed, WORDS])
+    assert front.run(f"{NODE}.properties.el_chips") == stored
+    assert roles(panel) == before
+    front.set(WORDS, override="zebra")
+    front.run(tell, [failed, WORDS])  # of what the node says now
+    assert front.run(f"{NODE}.properties.el_chips") == failed
 
 
 def test_a_prompt_that_another_node_computes_is_not_guessed_from_what_is_typed_there(front: Front):
