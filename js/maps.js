@@ -1,13 +1,5 @@
 /** Reads the file of maps that nodes/core/maps/packing.py writes: values at a place, and maps as pictures. */
 
-/** The words, those that are there several times with their number: "dog #2". */
-function numbered(words) {
-  return words.map((word, i) => {
-    const same = words.filter((other) => other === word).length;
-    return same > 1 ? `${word} #${words.slice(0, i + 1).filter((other) => other === word).length}` : word;
-  });
-}
-
 const LEVELS = 255; // a map's values are stored as shares of its peak, in 255 steps
 
 export class Maps {
@@ -16,7 +8,7 @@ export class Maps {
     const length = new DataView(buffer).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     [, this.batch, this.height, this.width] = header.shape;
-    this.words = numbered(header.words);
+    this.words = header.words;
     this.frames = header.frames;
     this.index = header.maps;
     this.peaks = header.peaks;

@@ -10,11 +10,11 @@ from .core.attention.looked_for import READINGS
 from .core.attention.output_space import SPACES
 from .core.attention.refine import AUTO
 from .core.maps.saliency import OVER_STEPS
-from .core.words.subjects import LOOKED_FOR
+from .core.words.subjects import LOOKED_FOR, OTHER
 from .host.attention.observer import observe
 from .host.handles import fingerprint, tracked
 from .host.one_call import probe
-from .inputs import look_for_inputs, prompt_input, reading_inputs, refine_inputs, region_input, seed_input, space_input
+from .inputs import later_inputs, look_for_inputs, prompt_input, reading_inputs, refine_inputs, region_input, seed_input
 from .sockets import CATEGORY, Attention, Saliency, Subjects
 
 
@@ -59,7 +59,7 @@ class ELCaptureAttention(io.ComfyNode):
                 prompt_input(),
                 *refine_inputs(),
                 *look_for_inputs(),
-                space_input(),
+                *later_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model to sample with."),
@@ -92,6 +92,7 @@ class ELCaptureAttention(io.ComfyNode):
         look_for: str = "",
         reading: str = READINGS[0],
         space: str = SPACES[0],
+        all_words: bool = False,
     ) -> io.NodeOutput:
         """Install the observer on a clone of the model."""
         observed = model.clone()
@@ -110,6 +111,7 @@ class ELCaptureAttention(io.ComfyNode):
             look_for=look_for,
             reading=reading,
             space=space,
+            all_words=all_words,
         )
         return io.NodeOutput(observed, tracked(capture))
 
@@ -136,10 +138,10 @@ class ELAttentionSaliency(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "role",
-                    options=["all", "subject", "scene", LOOKED_FOR],
+                    options=["all", "subject", "scene", LOOKED_FOR, OTHER],
                     default="all",
-                    tooltip="The words whose maps are made: all of them, the subjects, the scene, or those in look_for "
-                    "of Capture Attention.",
+                    tooltip="The words whose maps are made: all of them, the subjects, the scene, those in look_for of "
+                    "Capture Attention, or the other words (with its all_words).",
                 ),
                 io.Combo.Input(
                     "over_steps",
@@ -201,7 +203,7 @@ class ELProbeAttention(io.ComfyNode):
                 region_input(),
                 *refine_inputs(),
                 *look_for_inputs(),
-                space_input(),
+                *later_inputs(),
             ],
             outputs=[
                 Saliency.Output(display_name="saliency", tooltip="One map per word and latent, each summing to 1.")
@@ -227,10 +229,11 @@ class ELProbeAttention(io.ComfyNode):
         look_for: str = "",
         reading: str = READINGS[0],
         space: str = SPACES[0],
+        all_words: bool = False,
     ) -> io.NodeOutput:
         """Call the model once."""
         how = {"layers": layers, "resize": resize, "share": share, "refine": refine, "refine_layers": refine_layers}
-        how |= {"clip": clip, "look_for": look_for, "reading": reading, "space": space}
+        how |= {"clip": clip, "look_for": look_for, "reading": reading, "space": space, "all_words": all_words}
         return io.NodeOutput(probe(model, positive, latent, subjects, noise_level, seed, region, **how))
 
 

@@ -127,18 +127,28 @@ def look_for_inputs() -> list[io.Input]:
     ]
 
 
-def space_input() -> io.Input:
-    """A second way to read joint attention. Added later, so it comes after a node's earlier inputs."""
-    return io.Combo.Input(
-        "space",
-        options=list(SPACES),
-        default=SPACES[0],
-        optional=True,
-        advanced=True,
-        tooltip="What is read from each layer. attention: how much every place attends to the word. output: how alike "
-        "place and word are in what the attention puts out (ConceptAttention); only for models whose text and picture "
-        "share one attention, such as Flux.1 and Qwen-Image.",
-    )
+def later_inputs() -> list[io.Input]:
+    """A second way to read joint attention, and maps of words without a role. Added later, so they come last."""
+    return [
+        io.Combo.Input(
+            "space",
+            options=list(SPACES),
+            default=SPACES[0],
+            optional=True,
+            advanced=True,
+            tooltip="What is read from each layer. attention: how much every place attends to the word. output: how "
+            "alike place and word are in what the attention puts out (ConceptAttention); only for models whose text "
+            "and picture share one attention, such as Flux.1 and Qwen-Image.",
+        ),
+        io.Boolean.Input(
+            "all_words",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Make maps of all words of the prompt, not only of the subjects and the scene: to see where each "
+            "of them is looked for. Every word costs as much memory as a subject: one map per step and one per layer.",
+        ),
+    ]
 
 
 def plan_inputs() -> list[io.Input]:

@@ -2,8 +2,9 @@
 
 A UNet of full SD 1.5 size with random weights samples one 512x512 latent with classifier-free guidance: without
 capture, with capture of two subjects at every step, with their maps refined once by self-attention, with two words
-more that are not in the prompt, and in the published way, which keeps the raw maps of every layer and step. The
-variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
+more that are not in the prompt, with all words of a prompt of 75, and in the published way, which keeps the raw maps of
+every layer and step. The variants take turns, so that a busy machine slows all of them alike; compared are the runs of
+one turn.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def random_clip():
 def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
     """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
+    from explainable_latents.nodes.core.words.tokens import TokenSpan
     from explainable_latents.nodes.host.attention.observer import observe
 
     dog, beach = (Subject(text, "subject", (0, 1), {"l": (i,)}) for i, text in ((2, "dog"), (5, "beach")))
@@ -149,6 +151,11 @@ def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
 
     def looked(reading: str):
         return captured(clip=random_clip(), look_for="cat, blue sky", reading=reading)
+
+    def every():
+        prompt, patched = "dog " * 75, model.clone()
+        spans = tuple(TokenSpan(i + 1, 4 * i, 4 * i + 3) for i in range(75))
+        return patched, observe(patched, Subjects(prompt, (), "rules", prompt_tokens={"l": spans}), all_words=True)
 
     def raw():
         patched, maps = model.clone(), RawMaps(77)
@@ -161,6 +168,7 @@ def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
         "refined": lambda: captured(refine=1),
         "words not in the prompt": lambda: looked("softmax"),
         "their scores": lambda: looked("scores"),
+        "all words": every,
         "raw maps": raw,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from torch import Tensor
 from ..choices import one_of
 
 OVER_STEPS = ("mean", "last", "each", "sum")
+
+# What a label says beside the word: which of several that are alike it is, and how its map was read.
+_WHICH = re.compile(r"(#\d+)?( \(scores\))?$")
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,18 @@ class Saliency:
     def of_words(self, words: str) -> Saliency:
         """Only the maps of `words`, separated by commas, whatever their step or layer; all maps when it is empty.
 
-        Upper and lower case are the same. Raises ValueError if a word is missing; the error lists the words there are.
+        "dog#2" is the second dog of the prompt, "dog" every dog. Upper and lower case are the same. Raises ValueError
+        if a word is missing; the error lists the words there are.
         """
         wanted = [word.strip().lower() for word in words.split(",") if word.strip()]
-        found = [label.split(", ")[0].lower() for label in self.labels]
-        if missing := [word for word in wanted if word not in found]:
+        names = [label.split(", ")[0].lower() for label in self.labels]
+        plain = [_WHICH.sub("", name) for name in names]
+        found = {word: [each == word for each in (names if word in names else plain)] for word in wanted}
+        if missing := [word for word, hits in found.items() if not any(hits)]:
             there = ", ".join(dict.fromkeys(label.split(", ")[0] for label in self.labels))
             raise ValueError(f"there is no map of {', '.join(map(repr, missing))}; there are maps of: {there}")
-        return self.select(tuple(i for i, word in enumerate(found) if word in wanted)) if wanted else self
+        picked = tuple(i for i in range(len(names)) if any(hits[i] for hits in found.values()))
+        return self.select(picked) if found else self
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Reading order:
     named_words   the words that the user names instead
     tokens        from characters of the prompt to token positions (token_offsets: the same inside one text;
                   context_rows: which rows of the encoded prompt hold them)
+    prompt_words  all words of the prompt, and each with its tokens
     parsing       all of this put together: `parse`
     looked_for    words that maps are wanted of although they need not be in the prompt
     chips         the prompt's words as the browser shows them on the node

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from .chinese_japanese import segment
-from .named_words import NamedWords
-from .parsing import spaced_text
+from .named_words import occurrence
 from .prompt_text import plain_text
-from .scripts import is_unspaced, unspaced_runs
+from .prompt_words import MOST_WORDS, spaced_text, words_in
+from .scripts import is_unspaced
 from .subjects import Subjects
 
 Span = tuple[int, int]  # [start, end)
-MOST_WORDS = 400
-_WORD = re.compile(r"embedding:[^\s,<\[]+|\w+(?:['’-]\w+)*")
 
 
 def chips(subjects: Subjects, found: Subjects, mentioned: Subjects | None = None) -> list[dict[str, Any]]:
@@ -27,7 +23,7 @@ def chips(subjects: Subjects, found: Subjects, mentioned: Subjects | None = None
     """
     plain = plain_text(subjects.prompt)
     text, typed = spaced_text(plain)
-    words = _words(text)
+    words = words_in(text)
     places = [plain.where[at] for at in typed]
     where = {word: (places[word[0]][0], places[word[1] - 1][1]) for word in words}
     roles = {item.span: item.role for item in found.items}
@@ -50,21 +46,6 @@ def chips(subjects: Subjects, found: Subjects, mentioned: Subjects | None = None
     ]
 
 
-def _words(text: str) -> list[Span]:
-    """Return [start, end) of the words; of a script without spaces between words, those that a library finds."""
-    runs = unspaced_runs(text)
-    spaced = text
-    for start, end in runs:
-        spaced = spaced[:start] + " " * (end - start) + spaced[end:]
-    cut = (segment(text) if runs else None) or ()
-    return sorted(
-        [
-            *(match.span() for match in _WORD.finditer(spaced)),
-            *((word.start, word.end) for word in cut if is_unspaced(text[word.start])),
-        ]
-    )
-
-
 def _part_of_word(text: str, places: list[Span], span: Span) -> list[Span]:
     """Return where a phrase is that is less than a word, in a script without spaces; [] in another script."""
     inside = [i for i, (start, end) in enumerate(places) if span[0] <= start and end <= span[1]]
@@ -81,8 +62,5 @@ def _overlap(one: Span, other: Span) -> bool:
 
 
 def _occurrence(text: str, start: int, end: int) -> dict[str, Any]:
-    phrase = " ".join(text[start:end].split())
-    places = NamedWords(phrase, "subject", None).find(text)
-    # "so so" in "so so so" is found once: places do not overlap.
-    nth = next((i for i, place in enumerate(places, 1) if _overlap(place, (start, end))), 1)
-    return {"text": phrase, "nth": nth, "count": len(places)}
+    nth, count = occurrence(text, start, end)
+    return {"text": " ".join(text[start:end].split()), "nth": nth, "count": count}

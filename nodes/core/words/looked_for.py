@@ -12,14 +12,15 @@ from .tokens import TokenSpan
 
 
 def read_looked_for(
-    text: str, subjects: Subjects, tokens: Mapping[str, Sequence[TokenSpan]]
+    text: str, subjects: Subjects, tokens: Mapping[str, Sequence[TokenSpan]], anew: bool = False
 ) -> tuple[tuple[Subject, ...], dict[str, str]]:
     """Return the words or phrases of `text` that stand in the prompt, and those that do not.
 
     text: as typed, separated by commas or line breaks; "dog#2" is only the second dog of the prompt. tokens: of the
     prompt, see `parse`. The first result has an entry for every place in the prompt, but none where a subject stands
-    already: that has its map. The second has, under its label, each text to encode, with its weights. Raises ValueError
-    for a number that the prompt has no such word for, and as `check_prompt` and `plain_text`.
+    already: that has its map. anew: it gets one of another kind, so there is an entry, too. The second has, under its
+    label, each text to encode, with its weights. Raises ValueError for a number that the prompt has no such word for,
+    and as `check_prompt` and `plain_text`.
     """
     check_prompt(text)
     inside: dict[tuple[int, int], Subject] = {}
@@ -36,5 +37,5 @@ def read_looked_for(
             )
         inside |= {item.span: item for item in found}
         absent |= {} if found else {label: typed.strip()}
-    taken = {item.span for item in subjects.items}
+    taken = set() if anew else {item.span for item in subjects.items}
     return tuple(item for span, item in inside.items() if span not in taken), absent

@@ -85,6 +85,14 @@ def one_entry(words: str, role: Role | None, source: str = "override") -> NamedW
     return NamedWords(numbered[1].strip(), role, int(numbered[2]), source=source)
 
 
+def occurrence(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return which occurrence of its words text[start:end] is, counted from 1, and how many there are."""
+    places = NamedWords(" ".join(text[start:end].split()), None, None).find(text)
+    # "so so" in "so so so" is found once: places do not overlap.
+    overlapping = (i for i, place in enumerate(places, 1) if place[0] < end and start < place[1])
+    return next(overlapping, 1), len(places)
+
+
 def _places(words: str, text: str) -> list[tuple[int, int]]:
     """Return [start, end) of every occurrence of words in a text."""
     pattern = r"\s+".join(map(_spelled, words.split()))

@@ -12,6 +12,7 @@ from .english.pipeline import tag_text
 from .english.roles import FoundWord, find_roles, is_tag_list
 from .named_words import NamedWords, read_named_words
 from .prompt_text import PlainText, check_prompt, plain_text
+from .prompt_words import spaced_text, subject_at
 from .scripts import language_of, unspaced_runs
 from .subjects import CONTEXT_ENCODERS, Role, Subject, Subjects, shorten
 from .tokens import PromptTokens, TokenSpan, context_of, positions_in, token_list
@@ -25,7 +26,6 @@ Span = tuple[int, int]  # [start, end)
 
 _EMBEDDING = re.compile(r"\bembedding:[^\s,<\[]+")
 _DECORATION = re.compile(r"[\[\]{}<>\"“”«»*_~`]+|(?<!\w)['‘’]|['‘’](?!\w)")
-_SPACES = re.compile(r"\s+")
 _SHOWN = 400  # characters of a prompt in a message
 
 
@@ -73,7 +73,9 @@ def parse(
             named += [(start, end, entry.role) for start, end in spans]
     covered = {i for start, end in (*unused, *(each[:2] for each in named)) for i in range(start, end)}
     unnamed = [each for each in found if each[2] not in named_roles and covered.isdisjoint(range(*each[:2]))]
-    items = (_subject(plain, *each, tokens) for each in sorted({*named, *unnamed}))
+    items = (
+        subject_at(plain, (text, origin), (start, end), role, tokens) for start, end, role in sorted({*named, *unnamed})
+    )
     words = {key: tuple(sorted({token.position for token in spans})) for key, spans in tokens.items()}
     context = context_of(tokens)
     return Subjects(
@@ -87,14 +89,15 @@ def parse(
         word_rows=context and context.of(words),
         context_length=context and context.length,
         notes=tokens.notes if isinstance(tokens, PromptTokens) else (),
+        prompt_tokens=tokens,
     )
 
 
 def find_words(prompt: str, tokens: Mapping[str, Sequence[TokenSpan]], entry: NamedWords) -> tuple[Subject, ...]:
     """Return every place at which named words stand in a prompt, none if they do not. tokens: see `parse`."""
     plain = plain_text(prompt)
-    places = _places(entry, *spaced_text(plain))
-    return tuple(_subject(plain, start, end, entry.role, tokens) for start, end in places)
+    spaced = spaced_text(plain)
+    return tuple(subject_at(plain, spaced, place, entry.role, tokens) for place in _places(entry, *spaced))
 
 
 def table(subjects: Subjects) -> str:
@@ -140,22 +143,6 @@ def _unread(text: str) -> str:
     if not unspaced_runs(text) or segment(text) is not None:
         return ""
     return language_of(text) or "other"
-
-
-def spaced_text(plain: PlainText) -> tuple[str, list[int]]:
-    """Return the text with a space where a weight ends inside a run of letters, which the host reads as two words.
-
-    The second result is the index in `plain.text` of each of its characters.
-    """
-    origin: list[int] = []
-    characters: list[str] = []
-    for i, character in enumerate(plain.text):
-        if i in plain.borders and character.isalnum() and characters and characters[-1].isalnum():
-            characters.append(" ")
-            origin.append(i)
-        characters.append(character)
-        origin.append(i)
-    return "".join(characters), origin
 
 
 def _places(entry: NamedWords, text: str, origin: Sequence[int]) -> list[Span]:
@@ -237,9 +224,3 @@ def _absent(prompt: str, words: str, fault: str, tokens: Mapping[str, Sequence[T
         f"override: '{words}' {fault}. Take it out of 'override', or empty 'override' to let the parser choose; "
         f"'{words}?' would use it only where it is there. {there}"
     )
-
-
-def _subject(plain: PlainText, start: int, end: int, role: str, tokens: Mapping[str, Sequence[TokenSpan]]) -> Subject:
-    span = plain.span(start, end)
-    positions, context = positions_in(span, tokens), context_of(tokens)
-    return Subject(_SPACES.sub(" ", plain.text[start:end]), role, span, positions, context and context.of(positions))

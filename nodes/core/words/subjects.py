@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-LOOKED_FOR = "looked for"
+from .tokens import TokenSpan
 
-Role = Literal["subject", "scene", "looked for"]
+LOOKED_FOR = "looked for"
+OTHER = "other"
+
+Role = Literal["subject", "scene", "looked for", "other"]
 
 # Encoders whose output is the cross-attention context of a UNet; SDXL joins "l" and "g" along the feature axis.
 CONTEXT_ENCODERS = ("l", "g", "h")
@@ -18,11 +21,12 @@ CONTEXT_ENCODERS = ("l", "g", "h")
 class Subject:
     """One word or phrase of the prompt.
 
-    text: as it stands in the prompt, without weights. role: "subject" or "scene"; or "looked for", if it is no subject
-    of the prompt but maps of it are wanted. span: characters [start, end) of the prompt as typed. tokens: encoder key
-    of the host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its tokens in the sequence that the
-    encoder emits, chunks one after another (chunk * 77 + i for CLIP). rows: the ascending rows of the encoded prompt
-    that hold any of them, see `ContextRows`; None if no encoder was asked.
+    text: as it stands in the prompt, without weights. role: "subject" or "scene"; "looked for" and "other", if it is
+    neither but maps of it are wanted. span: characters [start, end) of the prompt as typed. tokens: encoder key of the
+    host's tokenizer ("l", "g", "h", "t5xxl") -> ascending positions of its tokens in the sequence that the encoder
+    emits, chunks one after another (chunk * 77 + i for CLIP). rows: the ascending rows of the encoded prompt that hold
+    any of them, see `ContextRows`; None if no encoder was asked. number: which of several in the prompt that are alike
+    it is, counted from 1; 0 if there is one.
     """
 
     text: str
@@ -30,6 +34,12 @@ class Subject:
     span: tuple[int, int]
     tokens: Mapping[str, tuple[int, ...]]
     rows: tuple[int, ...] | None = None
+    number: int = 0
+
+    @property
+    def label(self) -> str:
+        """The text; of several that are alike, "dog#2", as `override` names it."""
+        return f"{self.text}#{self.number}" if self.number else self.text
 
     def positions(self) -> tuple[int, ...]:
         """Return the subject's rows in the text that the network reads.
@@ -61,7 +71,7 @@ class Subjects:
     recognise this prompt in a conditioning; None if it cannot. notes: what is wrong with the tokens, for display.
     uninterpreted: syntax of other programs in the prompt, which the text encoder reads as words. absent: named words
     that were left out because the prompt does not have them. unread: the language whose words were not looked for,
-    "Chinese", "Japanese" or "other"; "" if all were.
+    "Chinese", "Japanese" or "other"; "" if all were. prompt_tokens: the prompt's tokens, see `parse`.
     """
 
     prompt: str
@@ -75,11 +85,12 @@ class Subjects:
     word_rows: tuple[int, ...] | None = None
     context_length: int | None = None
     notes: tuple[str, ...] = ()
+    prompt_tokens: Mapping[str, Sequence[TokenSpan]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The text of every subject, in order."""
-        return tuple(item.text for item in self.items)
+        """The label of every subject, in order."""
+        return tuple(item.label for item in self.items)
 
     def with_role(self, role: Literal["all", "subject", "scene"]) -> Subjects:
         """Return the subjects of one role, or all of them.

@@ -55,17 +55,23 @@ def encode_looked_for(clip: Any, subjects: Subjects, text: str, reading: str) ->
             f"look_for is '{text.strip()}', but no CLIP is connected to encode it: connect the CLIP that encodes the "
             "prompt, or empty look_for"
         )
-    inside, absent = read_looked_for(text, subjects, tokenize(clip, subjects.prompt))
+    tokens = tokenize(clip, subjects.prompt)
+    inside, absent = read_looked_for(text, subjects, tokens, anew=reading == SCORES)
     if not inside and not absent:
         return None
     vectors = [_encoded(clip, label, typed) for label, typed in absent.items()]
     return LookedFor(
-        (*(item.text for item in inside), *absent),
+        (*(_label(item, subjects) for item in inside), *absent),
         tuple(item.positions() for item in inside),
         torch.cat(vectors) if vectors else torch.zeros(0, 0),
         tuple(len(each) for each in vectors),
         reading,
     )
+
+
+def _label(word: Subject, subjects: Subjects) -> str:
+    """The label of a word of the prompt; a subject has its map of attention under it already."""
+    return f"{word.label} ({SCORES})" if word.label in subjects.labels else word.label
 
 
 def _encoded(clip: Any, label: str, typed: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -17,7 +18,8 @@ from ...core.attention.probabilities import ALL_TEXT, PROMPT_WORDS, SHARES
 from ...core.attention.refine import AUTO
 from ...core.choices import one_of
 from ...core.maps.saliency import Saliency, over_steps
-from ...core.words.subjects import LOOKED_FOR, Subjects
+from ...core.words.prompt_words import other_words
+from ...core.words.subjects import LOOKED_FOR, OTHER, Subjects
 from ..families.family import family_of, network_of
 from ..families.offers import KEYS
 from ..families.sites import JOINT
@@ -39,7 +41,8 @@ WRAPPER_KEY = OURS + "attention"
 class AttentionCapture:
     """Handle of an observed model (EL_ATTENTION): filled while samplers run, read afterwards.
 
-    subjects: whose attention is captured. It holds sums per subject only, never a whole attention matrix.
+    subjects: whose attention is captured, other words of the prompt last. It holds sums per subject only, never a whole
+    attention matrix.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -81,8 +84,8 @@ class AttentionCapture:
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
         """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 
-        role: all, subject, scene or looked for. how: see `core.maps.saliency.over_steps`. each_layer: one map per layer
-        instead, summed over the steps. Raises ValueError when there is nothing of that kind.
+        role: all, subject, scene, looked for or other. how: see `core.maps.saliency.over_steps`. each_layer: one map
+        per layer instead, summed over the steps. Raises ValueError when there is nothing of that kind.
         """
         run = self.runs.of(samples)
         if not run.saliencies:
@@ -103,6 +106,11 @@ class AttentionCapture:
             raise ValueError(
                 "nothing was looked for: type words into look_for of Capture Attention. A word that is a subject or "
                 "the scene already has its map there"
+            )
+        if not picked and role == OTHER:
+            raise ValueError(
+                "no words without a role were captured: switch on all_words of Capture Attention; or every word of "
+                "the prompt is a subject or the scene"
             )
         if not picked:
             self.subjects.with_role(role)
@@ -125,6 +133,7 @@ def observe(
     look_for: str = "",
     reading: str = SOFTMAX,
     space: str = ATTENTION,
+    all_words: bool = False,
     keep: bool = True,
     add_up: bool = False,
     block: str = TARGET,
@@ -140,8 +149,9 @@ def observe(
     self-attention, from 0 to 8, see `core.attention.refine`; refine_layers: of which layers, see `refine_plan`. clip,
     look_for, reading: further words, which need not be in the prompt, see `encode_looked_for` and
     `core.attention.looked_for`. space: attention, or output for another way to read joint attention, see
-    `core.attention.output_space`. keep: all maps, to be read after a run, or only the last one while it goes on;
-    add_up: then their sums, too. block: whose attention is captured in a twin run, see `twin_blocks`.
+    `core.attention.output_space`. all_words: the prompt's other words, too, see `other_words`. keep: all maps, to be
+    read after a run, or only the last one while it goes on; add_up: then their sums, too. block: whose attention is
+    captured in a twin run, see `twin_blocks`.
 
     Raises ValueError for a model without readable cross-attention, an unknown layer or option, an empty range, or
     subjects without tokens.
@@ -161,8 +171,9 @@ def observe(
             f"space {OUTPUT!r} compares what an attention puts out for words and for places, but words have no output "
             f"in {family.name}: choose {ATTENTION!r}"
         )
-    looked = encode_looked_for(clip, subjects, look_for, reading)
-    tokens = subjects.positions() + (looked.inside if looked else ())
+    seen = replace(subjects, items=(*subjects.items, *other_words(subjects))) if all_words else subjects
+    looked = encode_looked_for(clip, seen, look_for, reading)
+    tokens = seen.positions() + (looked.inside if looked else ())
     if not tokens and not looked:
         raise ValueError("no subject to capture: name one in 'override' of Parse Subjects or Prompt with Words")
     if looked and looked.counts:
@@ -177,7 +188,7 @@ def observe(
     when = start_percent, end_percent
     plan = refine_plan(patcher, refine, refine_layers)
     settings = Settings(named, prompt, selection, *when, resize, plan, looked, space, block)
-    observer = Observer(subjects, family, settings, keep, add_up)
+    observer = Observer(seen, family, settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
         (WrappersMP.PREDICT_NOISE, observer.around_step),

@@ -83,3 +83,26 @@ def test_maps_are_chosen_by_word_whatever_their_step():
     assert given.of_words(" ") is given
     with pytest.raises(ValueError, match="no map of 'cat', 'cow'; there are maps of: dog, Beach"):
         given.of_words("dog, cat, cow")
+
+
+def test_a_word_names_all_that_are_alike_and_a_number_one_of_them():
+    labels = ("dog#1", "Dog#2", "cat", "cat (scores)", "cow (scores)", "dog#1, step 2")
+    given = Saliency(torch.rand(6, 1, 2, 2), labels, 1.0, None, (2, 2))
+    for words, found in {
+        "dog": (0, 1, 5),
+        "DOG#2": (1,),
+        "cat": (2,),
+        "cat (scores)": (3,),
+        "cow, dog#1": (0, 4, 5),
+    }.items():
+        assert given.of_words(words).labels == tuple(labels[i] for i in found), words
+    with pytest.raises(ValueError, match="no map of 'dog#3'; there are maps of: dog#1, Dog#2, cat"):
+        given.of_words("dog#3")
+    with pytest.raises(ValueError, match="no map of 'cow'; there are"):
+        given.select((0,)).of_words("cow")
+
+
+def test_the_error_for_words_that_are_not_there_lists_those_that_are():
+    given = Saliency(torch.rand(2, 1, 2, 2), ("dog", "Beach"), 1.0, None, (2, 2))
+    with pytest.raises(ValueError, match="no map of 'cat', 'cow'; there are maps of: dog, Beach"):
+        given.of_words("dog, cat, cow")

@@ -176,10 +176,68 @@ def test_every_place_in_the_prompt_or_one_of_them(model, toy):
     each = observe(patcher, subjects, clip=toy.clip, look_for="dog")
     second = observe(patcher, subjects, clip=toy.clip, look_for="dog#2")
     sample(patcher, 1)
-    assert each.latest().labels == ("dog", "dog")
-    assert second.latest().labels == ("dog",)
+    assert each.latest().labels == ("dog#1", "dog#2")
+    assert second.latest().labels == ("dog#2",)
     assert torch.equal(second.latest().maps[0], each.latest().maps[1])
     assert not torch.equal(each.latest().maps[0], each.latest().maps[1])
+
+
+def test_a_subject_that_is_looked_for_has_its_scores_beside_its_attention(model, toy):
+    """As if it were no subject; its map of attention is another thing."""
+    patcher = model.clone()
+    alone = observe(patcher, replace(SUBJECTS, items=()), clip=toy.clip, look_for="dog, cat", reading="scores")
+    both = observe(patcher, SUBJECTS, clip=toy.clip, look_for="dog, cat", reading="scores")
+    plain = observe(patcher, SUBJECTS)
+    made = sample(patcher, 1)
+    assert both.latest().labels == ("dog", "beach", "dog (scores)", "cat")
+    assert torch.equal(both.latest().maps[2:], alone.latest().maps)
+    assert torch.equal(both.latest().maps[:2], plain.latest().maps)
+    assert both.saliency(made, "looked for", "mean").labels == ("dog (scores)", "cat")
+
+
+@pytest.mark.parametrize("refine", [0, 1])
+def test_all_words_have_the_maps_that_they_have_as_subjects(model, toy, refine):
+    prompt = "a red dog and a small dog on a beach"
+    subjects = parse(prompt, tokenize(toy.clip, prompt), "dog#2, scene: beach", "rules")
+    named = parse(prompt, tokenize(toy.clip, prompt), "dog, beach, a, red, and, small, on", "rules")
+    patcher, how = model.clone(), {"clip": toy.clip, "look_for": "cat", "refine": refine}
+    every = observe(patcher, subjects, all_words=True, **how)
+    few, all_subjects = observe(patcher, subjects, **how), observe(patcher, named, **how)
+    made = sample(patcher, 2)
+    found = every.saliency(made, "all", "mean")
+    others = ("a#1", "red", "dog#1", "and", "a#2", "small", "on", "a#3")
+    assert found.labels == ("dog#2", "beach", *others, "cat")
+    expected = all_subjects.saliency(made, "all", "mean")
+    assert sorted(expected.labels) == sorted(found.labels)
+    for label, maps in zip(found.labels, found.maps, strict=True):
+        # sums of the same numbers: the columns of a product with more of them may be added up in another order
+        torch.testing.assert_close(maps, expected.maps[expected.labels.index(label)], rtol=1e-5, atol=1e-9)
+    assert few.saliency(made, "all", "mean").labels == ("dog#2", "beach", "cat")
+    assert every.saliency(made, "subject", "mean").labels == ("dog#2",)
+    assert every.saliency(made, "looked for", "mean").labels == ("cat",)
+    other = every.saliency(made, "other", "each")
+    assert other.labels == tuple(f"{word}, step {step}" for step in (0, 1) for word in others)
+    with pytest.raises(ValueError, match="no words without a role were captured: switch on all_words"):
+        few.saliency(made, "other", "mean")
+
+
+@pytest.mark.parametrize(("reading", "found"), [("softmax", ("cat",)), ("scores", ("red (scores)", "cat"))])
+def test_a_word_of_the_prompt_that_is_looked_for_is_not_read_twice_in_one_way(model, toy, reading, found):
+    prompt = "a red dog"
+    subjects = parse(prompt, tokenize(toy.clip, prompt), "dog", "rules")
+    patcher = model.clone()
+    capture = observe(patcher, subjects, clip=toy.clip, look_for="red, cat", reading=reading, all_words=True)
+    sample(patcher, 1)
+    assert capture.latest().labels == ("dog", "a", "red", *found)
+
+
+def test_all_words_without_a_subject_and_of_a_probe(model, toy):
+    prompt = "a dog on a beach"
+    subjects = replace(parse(prompt, tokenize(toy.clip, prompt), "", "rules"), items=())
+    found = probe(model, conditioning(1), {"samples": noise(2, (12, 20))}, subjects, 0.3, 1, all_words=True)
+    assert found.labels == ("a#1", "dog", "on", "a#2", "beach")
+    assert found.maps.shape == (5, 2, 12, 20)
+    torch.testing.assert_close(found.maps.sum((-2, -1)), torch.ones(5, 2))
 
 
 def test_a_lora_on_the_keys_counts(model, toy):
