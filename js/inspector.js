@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import "./chips.js"; // on a node with both, the words stand above the maps
 import { Maps } from "./maps.js";
+import { MaskTuner, TUNER_HEIGHT } from "./mask_tuner.js";
 import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
 import { translated } from "./texts.js";
 
@@ -24,8 +25,9 @@ class Inspector {
     this.node = node;
     this.chosen = { ...DEFAULTS };
     this.heat = document.createElement("canvas");
+    this.tuner = new MaskTuner(this);
     this.build();
-    addPanel(node, "inspector", this.root, () => (this.maps ? HEIGHT : EMPTY_HEIGHT));
+    addPanel(node, "inspector", this.root, () => this.height);
     afterCall(node, "onConfigure", () => this.load());
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
     if (this.opacityInput) afterCall(this.opacityInput, "callback", () => this.maps && this.show(this.givenOpacity()));
@@ -55,8 +57,39 @@ class Inspector {
     this.note = createElement("p", { class: "el-note", role: "status" });
     this.view = createElement("div", { class: "el-view" }, this.canvas, this.list);
     const sliders = [this.frame, this.item, this.opacity].map((slider) => slider.label);
-    this.controls = createElement("div", { class: "el-controls" }, ...sliders, save);
-    this.root = createElement("div", {}, this.view, this.controls, this.note);
+    this.controls = createElement("div", { class: "el-controls" }, ...sliders, save, this.tuner.button);
+    this.root = createElement("div", {}, this.view, this.controls, this.note, this.tuner.root);
+  }
+
+  /** The panel's least height in pixels. */
+  get height() {
+    if (!this.maps) return EMPTY_HEIGHT;
+    return HEIGHT + (this.tuner.isOpen ? TUNER_HEIGHT : 0);
+  }
+
+  /** Make room for what is shown now. */
+  resize() {
+    growToFit(this.node, this.root, this.height, this.maps ? WIDTH : 0);
+  }
+
+  /** What the workflow stores for the inspector. */
+  get stored() {
+    return this.node.properties[KEY];
+  }
+
+  /** Store more with it, as one step that the user can undo. */
+  keep(change) {
+    store(this.node, KEY, change);
+  }
+
+  /** The number of the shown map among those of the run; null if the step or layer lacks the word. */
+  get shownMap() {
+    return this.maps.index[this.chosen.frame][this.maps.words.indexOf(this.chosen.word)];
+  }
+
+  /** The name of the shown step or layer, "" if there is only one. */
+  get shownFrame() {
+    return this.maps.frames[this.chosen.frame];
   }
 
   /** A slider: while it moves the choice is only shown, when it is released the choice is stored. */
@@ -121,9 +154,10 @@ class Inspector {
   /** Show a message in the place of maps. */
   showMessage(message) {
     this.maps = null;
-    this.view.hidden = this.controls.hidden = true;
+    this.view.hidden = this.controls.hidden = this.tuner.root.hidden = true;
     this.note.textContent = message;
-    growToFit(this.node, this.root, EMPTY_HEIGHT);
+    this.tuner.clear();
+    this.resize();
   }
 
   /** Set up words and sliders for new maps, and show them. */
@@ -145,8 +179,11 @@ class Inspector {
     this.opacity.input.max = 100;
     this.opacity.label.hidden = !this.pictures.length;
     this.view.hidden = this.controls.hidden = false;
-    growToFit(this.node, this.root, HEIGHT, WIDTH);
-    this.show({ ...DEFAULTS, ...this.node.properties[KEY], ...this.givenOpacity() });
+    this.tuner.clear();
+    const kept = Object.entries(this.stored).filter(([name]) => name in DEFAULTS);
+    this.show({ ...DEFAULTS, ...Object.fromEntries(kept), ...this.givenOpacity() });
+    this.tuner.restore();
+    this.resize();
   }
 
   /** Change these choices and show the result. A choice that the maps do not offer becomes the nearest that they do. */
@@ -168,6 +205,7 @@ class Inspector {
     this.heat.hidden = !picture; // a layer or step without this word
     if (picture) this.heat.getContext("2d").putImageData(picture, 0, 0);
     this.hover(this.cell);
+    this.tuner.update();
   }
 
   label(slider, value, text) {
@@ -261,7 +299,13 @@ class Inspector {
     context.globalAlpha = picture ? this.chosen.opacity : 1;
     context.imageSmoothingQuality = "high";
     if (!this.heat.hidden) context.drawImage(this.heat, 0, 0, width, height);
+    this.tuner.draw(context);
     if (cell) this.mark(context, cell);
+  }
+
+  /** Draw again what is shown. */
+  redraw() {
+    if (this.maps) this.draw(this.canvas, this.cell);
   }
 
   /** Draw a black and white box, visible on every colour, around a cell. */

@@ -86,6 +86,38 @@ const CHINESE = {
   "all steps": "所有步",
   "picture {n} of {all}": "第 {n} 张，共 {all} 张",
   "opacity {n} %": "不透明度 {n} %",
+  // mask tuner
+  "Tune the mask": "调整遮罩",
+  mask: "遮罩",
+  rule: "规则",
+  threshold: "阈值",
+  smooth: "平滑",
+  window: "窗口",
+  grow: "扩张",
+  refine: "细化",
+  Apply: "应用",
+  Reset: "还原",
+  "the chosen word alone": "仅所选的词",
+  "This rule does not use it.": "此规则不使用它。",
+  "Refining multiplies by self-attention, which is there only while the model runs: set refine on the node that captures, and run.":
+    "细化要乘以自注意力，而自注意力只在模型运行时存在：请在捕获注意力的节点上设置“细化”，再运行。",
+  "This step or layer has no map of the word.": "这一步（层）没有这个词的热图。",
+  "The server no longer has these maps: change a setting of this node and run. Saliency Overlay makes them anew without sampling.":
+    "服务器上已没有这些热图：请改变此节点的某项设置再运行。“显著图叠加”无需采样即可重新得到。",
+  "The server does not say what the mask is.": "服务器没有给出遮罩。",
+  "{n} % inside.": "遮罩内占 {n} %。",
+  "The outline is where the mask is one half.": "轮廓画在遮罩值为一半处。",
+  "{node} is switched off.": "{node} 已停用。",
+  "{node} intersects the masks of several layers.": "{node} 取几层遮罩的交集。",
+  "No mask node reads these maps, so there is nothing to apply to.": "没有遮罩节点使用这些热图，因此无处应用。",
+  "{node} gets {names} from another node; the outline takes what its box shows.":
+    "{node} 的 {names} 来自另一个节点；轮廓按输入框里显示的值画。",
+  "{node} has no Gaussian Smooth before it": "{node} 之前没有“高斯平滑”",
+  "{node} has no Dilate before it": "{node} 之前没有“膨胀”",
+  "{node} gets it from another node": "{node} 的这一项来自另一个节点",
+  "Written to {node}: {names}.": "已写入 {node}：{names}。",
+  "Not written: {name}, as {why}.": "未写入：{name}，因为{why}。",
+  "Not written to {node}: another mask is shown.": "未写入 {node}：现在显示的是另一个遮罩。",
   "column {column}, row {row}: {words} (1 = the map's mean)": "第 {column} 列，第 {row} 行：{words}（1 = 该图的平均值）",
 };
 

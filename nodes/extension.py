@@ -19,7 +19,7 @@ from . import (
     teaching,
     words,
 )
-from .host.ui.live_words import add_route
+from .host.ui import live_outline, live_words
 
 
 class ExplainableLatents(ComfyExtension):
@@ -27,7 +27,8 @@ class ExplainableLatents(ComfyExtension):
 
     async def on_load(self) -> None:
         """Let the server answer the browser."""
-        add_route()
+        live_words.add_route()
+        live_outline.add_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""

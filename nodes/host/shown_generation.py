@@ -65,9 +65,9 @@ def generate_and_show(
     samples = made["samples"]
     mean, colours = capture.saliency(samples, "all", "mean"), COLORMAPS[0]
     sheet = HeatMaps(mean, picture, colours, OPACITY, SCALES[0]).sheet()
-    viewed = inspector(_with_every_step(mean, capture, samples), picture, colours, SCALES[0])
-    image = ExecutionBlocker(_NO_VAE) if picture is None else picture
     saliency = capture.saliency(samples, "all", over_steps)
+    viewed = inspector(_with_every_step(mean, capture, samples), picture, colours, SCALES[0], saliency)
+    image = ExecutionBlocker(_NO_VAE) if picture is None else picture
     return ShownGeneration(made, image, saliency, sheet, {"el_chips": [chips], **viewed})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib
 
+import nodes
 import torch
 from comfy_api.latest import ComfyExtension, io
 
@@ -11,7 +12,10 @@ LABELS = ("dog", "cat", "house", "tree", "beach", "sky", "ball", "<img src=x one
 
 
 class TestSaliency(io.ComfyNode):
-    """For each step and word a round spot that wanders: word w at column w · width / words, row by step."""
+    """For each step and word a round spot that wanders: word w at column w · width / words, row by step.
+
+    The second picture is the first one's mirror image.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,23 +27,24 @@ class TestSaliency(io.ComfyNode):
                 io.Int.Input("words", max=len(LABELS)),
                 io.Int.Input("side"),
                 io.Boolean.Input("same", default=False, optional=True),
+                io.Int.Input("pictures", default=1, max=2, optional=True),
             ],
             outputs=[io.Custom("EL_SALIENCY").Output()],
         )
 
     @classmethod
-    def execute(cls, steps: int, words: int, side: int, same: bool = False) -> io.NodeOutput:
+    def execute(cls, steps: int, words: int, side: int, same: bool = False, pictures: int = 1) -> io.NodeOutput:
         at = torch.arange(side, dtype=torch.float32)
         maps = [
             torch.exp(-((at[:, None] - side * (s + 0.5) / steps) ** 2 + (at - side * (w + 0.5) / words) ** 2) / side)
             for s in range(steps)
             for w in range(words)
         ]
-        names = LABELS[:1] * words if same else LABELS[:words]
+        names = tuple(f"{LABELS[0]}#{w + 1}" for w in range(words)) if same else LABELS[:words]
         labels = names if steps == 1 else tuple(f"{name}, step {s}" for s in range(steps) for name in names)
-        return io.NodeOutput(
-            SimpleNamespace(maps=torch.stack(maps)[:, None], labels=labels, grid=(side, side), spatial_scale=8)
-        )
+        module = nodes.NODE_CLASS_MAPPINGS["ELSaliencyOverlay"].__module__.removesuffix("images") + "core.maps.saliency"
+        batch = torch.stack([torch.stack(maps), torch.stack(maps).flip(-1)][:pictures], 1)
+        return io.NodeOutput(importlib.import_module(module).Saliency(batch, labels, 1.0, None, (side, side)))
 
 
 class TestPrompt(io.ComfyNode):

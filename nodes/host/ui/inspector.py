@@ -6,14 +6,20 @@ from torch import Tensor
 
 from ...core.maps.packing import pack
 from ...core.maps.saliency import Saliency
+from .kept_maps import KEPT
 from .temporary_files import as_pngs, write_temporary
 
 
-def inspector(saliency: Saliency, image: Tensor | None, colors: str, scale: str) -> dict[str, list[dict[str, str]]]:
+def inspector(
+    saliency: Saliency, image: Tensor | None, colors: str, scale: str, output: Saliency | None = None
+) -> dict[str, list[dict[str, str]]]:
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
     image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced. colors, scale:
-    as of `HeatMaps`. Nothing but the inspector reads the file.
+    as of `HeatMaps`. Nothing but the inspector reads the file. The maps themselves are kept under the file's name, for
+    masks that are tuned in the browser. output: the maps that the node puts out, if they are others.
     """
     pictures = [] if image is None else as_pngs(image[: saliency.maps.shape[1]])
-    return {"el_inspector": [write_temporary(pack(saliency, colors, scale == "shared", pictures), ".maps")]}
+    written = write_temporary(pack(saliency, colors, scale == "shared", pictures), ".maps")
+    KEPT.keep(written["file"], saliency, output)
+    return {"el_inspector": [written]}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 from aiohttp import web
 from server import PromptServer
 
 from ..parsed_words import live_words
+from .requests import RequestError, read_object
 
 ROUTE = "/explainable_latents/words"
 FIELDS = ("text", "override", "parser", "words", "which")
@@ -27,10 +27,10 @@ def add_route() -> None:
 
 async def _answer(request: web.Request) -> web.Response:
     try:
-        given = await request.json()
-    except ValueError:
-        return web.json_response({"error": "the request is not JSON"}, status=400)
-    if not isinstance(given, Mapping) or not all(isinstance(given.get(name), str) for name in FIELDS):
-        return web.json_response({"error": f"the request needs the texts {', '.join(FIELDS)}"}, status=400)
+        given = await read_object(request)
+    except RequestError as error:
+        return error.response()
+    if not all(isinstance(given.get(name), str) for name in FIELDS):
+        return RequestError(f"the request needs the texts {', '.join(FIELDS)}").response()
     # in a thread: a spaCy model takes seconds to load, and the server goes on meanwhile
     return web.json_response(await asyncio.to_thread(live_words, *(given[name] for name in FIELDS)))

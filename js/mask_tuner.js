@@ -1,0 +1,310 @@
+/** Sliders under the inspector: threshold, smoothing and growth of a mask, and its outline over the picture at once. */
+
+import { api } from "../../scripts/api.js";
+import { maskNodesOf, requestOfMap, UNSET } from "./mask_nodes.js";
+import { afterCall, asOneStep, createElement } from "./panel.js";
+import { translated } from "./texts.js";
+
+// The server's route that makes the mask: nothing of it is computed here.
+const ROUTE = "/explainable_latents/outline";
+const GONE = 410;
+export const TUNER_HEIGHT = 250;
+const RULES = ["mean", "log-mean", "mean + k·std", "quantile", "otsu", "of maximum", "min-max", "mean × factor"];
+// What `value` may usefully be with a rule, in steps of 0.01; the others do not use it.
+const RANGES = {
+  "log-mean": [-2, 2],
+  "mean + k·std": [-2, 4],
+  quantile: [0, 1],
+  "of maximum": [0, 1],
+  "min-max": [0, 1],
+  "mean × factor": [0, 5],
+};
+// Setting -> its slider's name, range and step
+const SLIDERS = {
+  value: ["threshold", 0, 1, 0.01],
+  smooth_sigma: ["smooth", 0, 16, 0.1],
+  smooth_size: ["window", 1, 63, 2],
+  dilate_iterations: ["grow", 0, 16, 1],
+};
+const THIS_WORD = "word"; // in the place of a mask node
+
+const tuners = new Set(); // those whose node is in a graph
+
+export class MaskTuner {
+  /** inspector: the `Inspector` that shows the maps. */
+  constructor(inspector) {
+    this.inspector = inspector;
+    this.node = inspector.node;
+    this.tuned = {};
+    this.choice = "";
+    this.targets = [];
+    this.build();
+    afterCall(this.node, "onAdded", () => tuners.add(this));
+    afterCall(this.node, "onRemoved", () => tuners.delete(this));
+  }
+
+  build() {
+    const toggle = { type: "button", text: translated("Tune the mask"), on: { click: () => this.toggle() } };
+    this.button = createElement("button", toggle);
+    this.mask = this.select("mask", (key) => this.keep({ mask: key }));
+    this.rule = this.select("rule", (rule) => this.keep({ tuned: this.withRule(rule) }));
+    this.rule.select.append(...RULES.map((rule) => createElement("option", { value: rule, text: rule })));
+    this.sliders = Object.entries(SLIDERS).map(([name, [label, min, max, step]]) => this.slider(name, label, min, max, step));
+    const why = translated("Refining multiplies by self-attention, which is there only while the model runs: set refine on the node that captures, and run.");
+    this.refine = this.slider("refine", "refine", 0, 8, 1);
+    this.refine.input.disabled = true;
+    this.refine.label.title = why;
+    const reason = createElement("span", { class: "el-note", text: why });
+    this.apply = createElement("button", { type: "button", text: translated("Apply"), on: { click: () => this.write() } });
+    this.reset = createElement("button", { type: "button", text: translated("Reset"), on: { click: () => this.keep({ tuned: {} }) } });
+    this.note = createElement("p", { class: "el-note", role: "status", "aria-live": "polite" });
+    const sliders = [...this.sliders, this.refine].map(({ label }) => label);
+    const choices = createElement("div", { class: "el-controls" }, this.mask.label, this.rule.label, ...sliders, reason);
+    this.root = createElement(
+      "div",
+      { class: "el-tuner", role: "group", "aria-label": translated("Tune the mask") },
+      choices,
+      createElement("div", { class: "el-controls" }, this.apply, this.reset),
+      this.note,
+    );
+    this.root.hidden = true;
+  }
+
+  select(name, choose) {
+    const select = createElement("select", { "aria-label": translated(name) });
+    select.addEventListener("change", () => choose(select.value));
+    return { select, label: createElement("label", {}, createElement("span", { text: translated(name) }), select) };
+  }
+
+  slider(name, label, min, max, step) {
+    const text = createElement("span", { text: translated(label) });
+    const input = createElement("input", { type: "range", min, max, step, "aria-label": translated(label) });
+    input.addEventListener("input", () => {
+      this.tuned = { ...this.tuned, [name]: Number(input.value) };
+      this.update();
+    });
+    input.addEventListener("change", () => this.keep({ tuned: this.tuned }));
+    return { name, called: label, text, input, label: createElement("label", {}, text, input) };
+  }
+
+  /** What is stored with the node: { isOpen, tuned, mask }. A workflow file may hold anything. */
+  get stored() {
+    const { isOpen, tuned, mask } = this.inspector.stored?.tuner ?? {};
+    const kept = Object.entries(tuned ?? {}).filter(([name, value]) => name in UNSET && typeof value === typeof UNSET[name]);
+    return { isOpen: isOpen === true, tuned: Object.fromEntries(kept), mask: typeof mask === "string" ? mask : "" };
+  }
+
+  keep(change) {
+    this.inspector.keep({ tuner: { ...this.stored, ...change } });
+    this.restore();
+  }
+
+  /** Show what is stored: after a change of it, and when maps were loaded. */
+  restore() {
+    const { isOpen, tuned, mask } = this.stored;
+    const wasOpen = this.isOpen;
+    Object.assign(this, { isOpen, tuned, choice: mask });
+    this.root.hidden = !isOpen;
+    this.button.setAttribute("aria-expanded", String(isOpen));
+    if (isOpen !== wasOpen) this.inspector.resize();
+    this.said = "";
+    this.update();
+  }
+
+  toggle() {
+    this.keep({ isOpen: !this.stored.isOpen });
+  }
+
+  /** Forget the outline: it belongs to other maps. */
+  clear() {
+    this.outline = null;
+    this.asked = undefined;
+  }
+
+  /** The tuned settings with another rule, and a value that it takes. */
+  withRule(rule) {
+    const [low, high] = RANGES[rule] ?? [-10, 10];
+    const value = this.settings.value;
+    const nearest = Math.max(low, Math.min(high, value));
+    return { ...this.tuned, rule, ...(nearest === value ? {} : { value: nearest }) };
+  }
+
+  /** The mask node whose mask is shown; undefined for the chosen word alone. */
+  get target() {
+    if (this.choice === THIS_WORD) return undefined;
+    return this.usable.find(({ key }) => key === this.choice) ?? this.usable[0];
+  }
+
+  get usable() {
+    return this.targets.filter(({ problem }) => !problem);
+  }
+
+  get settings() {
+    const set = (this.target ?? this.usable[0])?.settings ?? UNSET;
+    return { ...set, ...this.tuned };
+  }
+
+  /** Follow the graph, the sliders and the inspector: show what is set, and ask for the outline of that. */
+  update() {
+    if (!this.isOpen || !this.inspector.maps) {
+      this.clear();
+      return;
+    }
+    this.targets = maskNodesOf(this.node);
+    const { target, settings } = this;
+    const options = [...this.usable.map(({ key, title }) => [key, title]), [THIS_WORD, translated("the chosen word alone")]];
+    const listed = JSON.stringify(options);
+    if (listed !== this.listed) {
+      this.mask.select.replaceChildren(...options.map(([value, text]) => createElement("option", { value, text })));
+      this.listed = listed; // anew only when it changes: the list may be open
+    }
+    this.mask.select.value = target?.key ?? THIS_WORD;
+    this.rule.select.value = settings.rule;
+    this.sliders.forEach((slider) => this.show(slider, settings));
+    this.label(this.refine, 0);
+    this.apply.disabled = !this.usable.length || !Object.keys(this.tuned).length;
+    this.reset.disabled = !Object.keys(this.tuned).length;
+    const { shownMap: map, shownFrame: frame, stored, chosen } = this.inspector;
+    const what = target ? target.request(this.tuned, { map, frame, word: chosen.word }) : requestOfMap(settings, map);
+    const isThere = map !== null || (target && !target.needsMap(this.tuned));
+    const asked = isThere ? JSON.stringify({ maps: stored.file, item: chosen.item, ...what }) : undefined;
+    if (asked === this.asked) return this.say();
+    const [before, now] = [this.asked, asked].map((each) => each && JSON.parse(each));
+    if (before?.maps !== now?.maps || before?.item !== now?.item) this.outline = null;
+    this.asked = asked;
+    if (asked === undefined) this.receive(null);
+    else if (!this.isAsking) this.ask();
+  }
+
+  show(slider, settings) {
+    const { name, input } = slider;
+    const value = settings[name];
+    const isThreshold = name === "value";
+    const range = isThreshold ? RANGES[settings.rule] : SLIDERS[name].slice(1, 3);
+    input.disabled = !range;
+    slider.label.title = range ? "" : translated("This rule does not use it.");
+    [input.min, input.max] = [Math.min(range?.[0] ?? 0, value), Math.max(range?.[1] ?? 1, value)];
+    this.label(slider, value);
+  }
+
+  label({ called, input, text }, value) {
+    input.value = value;
+    const shown = `${translated(called)} ${Number(value.toFixed(2))}`;
+    text.textContent = shown;
+    input.setAttribute("aria-valuetext", shown);
+  }
+
+  /** Ask the server for the outline, one question at a time: while the slider moves, the newest counts. */
+  async ask() {
+    const asked = this.asked;
+    this.isAsking = true;
+    let [status, answer] = [0, {}];
+    try {
+      const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: asked };
+      const response = await api.fetchApi(ROUTE, options);
+      status = response.status;
+      answer = await response.json();
+    } catch (error) {
+      console.warn("explainable-latents: the server does not say what the mask is:", error);
+    }
+    this.isAsking = false;
+    if (asked === this.asked) this.receive(answer, status);
+    else if (this.asked !== undefined) this.ask();
+  }
+
+  receive(answer, status) {
+    this.outline = answer?.lines ? answer : null;
+    this.answer = answer;
+    this.status = status;
+    this.say();
+    this.inspector.redraw();
+  }
+
+  /** Say how large the mask is, or why there is none; and what was written. */
+  say() {
+    const lines = [this.said, this.described(), ...this.remarks()];
+    this.note.textContent = lines.filter(Boolean).join(" ");
+  }
+
+  described() {
+    if (!this.answer) return this.asked === undefined ? translated("This step or layer has no map of the word.") : "";
+    if (this.status === GONE) {
+      return translated("The server no longer has these maps: change a setting of this node and run. Saliency Overlay makes them anew without sampling.");
+    }
+    const { problem, inside, is_soft: isSoft } = this.answer;
+    if (problem) return problem;
+    if (inside === undefined) return translated("The server does not say what the mask is.");
+    const share = translated("{n} % inside.", { n: (100 * inside).toFixed(1) });
+    return isSoft ? `${share} ${translated("The outline is where the mask is one half.")}` : share;
+  }
+
+  /** What the user has to know of the mask nodes. */
+  remarks() {
+    const problems = this.targets.flatMap(({ problem, title }) => (problem ? [translated(problem, { node: title })] : []));
+    if (!this.targets.length) problems.push(translated("No mask node reads these maps, so there is nothing to apply to."));
+    const { target } = this;
+    const linked = target?.linked ?? [];
+    if (linked.length) {
+      const names = { node: target.title, names: linked.join(", ") };
+      problems.push(translated("{node} gets {names} from another node; the outline takes what its box shows.", names));
+    }
+    return problems;
+  }
+
+  /** Write what is tuned into the mask node that is shown, or into all where the word alone is; as one step. */
+  write() {
+    const targets = this.target ? [this.target] : this.usable;
+    const tuned = { ...this.tuned };
+    const said = [];
+    const left = new Set(Object.keys(tuned));
+    asOneStep(() => {
+      for (const each of targets) {
+        const { written, refused } = each.write(tuned);
+        const names = written.map((name) => this.called(name)).join(", ");
+        if (written.length) said.push(translated("Written to {node}: {names}.", { node: each.title, names }));
+        for (const name of written) left.delete(name);
+        for (const [name, reason] of refused) {
+          const why = translated(reason, { node: each.title });
+          said.push(translated("Not written: {name}, as {why}.", { name: this.called(name), why }));
+        }
+      }
+      for (const each of this.usable.filter((one) => !targets.includes(one))) {
+        said.push(translated("Not written to {node}: another mask is shown.", { node: each.title }));
+      }
+      const kept = Object.fromEntries([...left].map((name) => [name, tuned[name]]));
+      this.keep({ tuned: kept });
+    });
+    this.said = said.join(" ");
+    this.say();
+  }
+
+  called(name) {
+    return translated(SLIDERS[name]?.[0] ?? name);
+  }
+
+  /** Draw the outline of the mask, visible on every colour. */
+  draw(context) {
+    if (!this.outline) return;
+    const { lines, size } = this.outline;
+    const [x, y] = [context.canvas.width / size[0], context.canvas.height / size[1]];
+    const { width, clientWidth } = context.canvas;
+    const pixel = clientWidth ? Math.max(1, width / clientWidth) : 1; // of the page, where the canvas is shown smaller
+    context.globalAlpha = 1;
+    context.lineCap = "square";
+    for (const [colour, thickness] of [["#000", 3], ["#fff", 1.5]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = thickness * pixel;
+      context.beginPath();
+      for (let i = 0; i < lines.length; i += 4) {
+        context.moveTo(lines[i] * x, lines[i + 1] * y);
+        context.lineTo(lines[i + 2] * x, lines[i + 3] * y);
+      }
+      context.stroke();
+    }
+  }
+}
+
+// Whatever changes in the graph may be a setting of a mask node, or the way to one.
+api.addEventListener("graphChanged", () => {
+  for (const tuner of tuners) tuner.update();
+});

@@ -1,0 +1,49 @@
+"""The maps that are kept for the browser."""
+
+from __future__ import annotations
+
+import torch
+
+from explainable_latents.nodes.core.maps.saliency import Saliency
+
+
+def maps(side: int) -> Saliency:
+    return Saliency(torch.rand(1, 1, side, side), ("dog",), 1.0, None, (side, side))
+
+
+def test_the_oldest_go_where_they_take_too_much_and_the_last_stay(comfy):
+    from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
+
+    kept, small, large = KeptMaps(3 * 4 * 64), maps(8), maps(100)
+    for name in "abc":
+        kept.keep(name, small)
+    assert torch.equal(kept.get("a").shown.maps, small.maps)
+    kept.keep("d", small)
+    assert [name for name in "abcd" if kept.get(name) is not None] == ["b", "c", "d"]
+    kept.keep("e", large)
+    assert [name for name in "abcde" if kept.get(name) is not None] == ["e"]
+    assert kept.get("f") is None
+
+
+def test_what_a_node_puts_out_counts_where_it_is_not_what_it_shows(comfy):
+    from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
+
+    kept, shown, output = KeptMaps(3 * 4 * 64), maps(8), maps(8)
+    kept.keep("a", maps(8))
+    kept.keep("b", shown, output)
+    assert torch.equal(kept.get("b").output.maps, output.maps)
+    assert torch.equal(kept.get("b").shown.maps, shown.maps)
+    kept.keep("c", maps(8), output)
+    assert [name for name in "abc" if kept.get(name) is not None] == ["c"]
+
+
+def test_overlays_of_two_runs_keep_each_its_own(comfy):
+    from explainable_latents.nodes.host.ui.inspector import inspector
+    from explainable_latents.nodes.host.ui.kept_maps import KEPT
+
+    runs = [maps(5), maps(6)]
+    names = [inspector(each, None, "fire", "shared")["el_inspector"][0]["file"] for each in runs]
+    assert names[0] != names[1]
+    for name, run in zip(names, runs, strict=True):
+        assert torch.equal(KEPT.get(name).shown.maps, run.maps)
+        assert KEPT.get(name).output is KEPT.get(name).shown
