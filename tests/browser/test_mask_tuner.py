@@ -358,6 +358,7 @@ def test_maps_that_the_server_no_longer_has_are_told_with_the_way_to_get_them(fr
 def test_a_workflow_that_holds_anything_breaks_nothing(front: Front, kept: dict):
     graph(front)
     run(front)
+    opened(front)  # the page has heard of the run
     saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
     for node in saved["nodes"]:
         if "el_inspector" in node["properties"]:
