@@ -184,7 +184,7 @@ def test_chips_of_a_linked_prompt(either_front: Front):
 
 def test_what_was_typed_comes_back_when_the_link_goes(either_front: Front):
     front = either_front
-    panel = parsed(front)
+    parsed(front)
     front.add("PrimitiveStringMultiline", "Prompt", (100, 600))
     front.set("Prompt", value="a cat on the beach")
     front.link("Prompt", 0, WORDS, "text")
@@ -200,7 +200,7 @@ def test_what_was_typed_comes_back_when_the_link_goes(either_front: Front):
         WORDS,
     )
     assert front.value(WORDS, "text") == PROMPT
-    expect(panel.get_by_role("button", name="dog")).not_to_have_count(0)
+    expect(front.panel(WORDS).get_by_role("button", name="dog")).not_to_have_count(0)
 
 
 def test_a_failed_run_of_another_workflow_leaves_the_chips_alone(front: Front):
