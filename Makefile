@@ -11,7 +11,8 @@ JOBS ?= 2
 HOST = $(PYTHON) -m tests.tools.comfyui
 RUN = $(HOST) run
 # Files side by side, each whole in one process: what a file's tests share is set up once. Every process has one thread.
-SIDE_BY_SIDE = -n $(JOBS) --dist loadfile
+# They begin in the order of tests/conftest.py: the longest first.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 TEST = $(RUN) -m pytest -q -m "not matrix" $(SIDE_BY_SIDE)
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST))

@@ -26,6 +26,28 @@ from tests.tools.comfyui.pack import alias_pack  # noqa: E402  the line above ma
 alias_pack()
 
 
+# Files whose tests take longest begin first: one that began last would run alone at the end.
+LONGEST = (
+    "evaluate/test_servers.py",
+    "evaluate/test_killed_servers.py",
+    "servers/test_server.py",
+    "servers/test_demo.py",
+    "sampling/test_samplers.py",
+    "autograd/test_gradients.py",
+    "sampling/test_masked_model.py",
+    "host/test_devices.py",
+    "browser/test_frontend.py",
+    "browser/test_inspector.py",
+    "browser/test_chips.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others stay in their order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def toy_checkpoint() -> Path:
     """The trained toy checkpoint; an error says how to get it when it is missing."""

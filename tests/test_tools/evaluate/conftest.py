@@ -11,6 +11,8 @@ import yaml
 from tests.tools.comfyui.server import ComfyServer
 from tests.tools.workflows.graphs import API
 
+from .running import evaluate
+
 FEW_STEPS = {"Sampler.steps": 4}
 BASELINE = {"workflow": "01_baseline", "set": FEW_STEPS}
 AGGREGATED = {"workflow": "02_aggregated_attention", "set": {**FEW_STEPS, "Sampler.manipulate_at": "1, 2"}}
@@ -77,3 +79,15 @@ def describe(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished(server, tmp_path_factory):
+    """A whole evaluation by one server: its description, its folder and what it said."""
+    folder = tmp_path_factory.mktemp("finished")
+    file = folder / "description.yaml"
+    methods = {"baseline": gated(folder, BASELINE), "aggregated attention": gated(folder, AGGREGATED)}
+    file.write_text(yaml.safe_dump(toy_description(methods=methods, real="drawn"), sort_keys=False))
+    done = evaluate(file, "--server", server.url, "--out", folder / "out")
+    assert done.returncode == 0, done.stderr
+    return file, folder / "out", done
