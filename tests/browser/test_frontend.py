@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import Locator, TimeoutError, expect
 
 from tests.tools.browser.front import VISITED, Front
-from tests.tools.browser.templates import NAMES, fill, shipped, shipped_prompt
+from tests.tools.browser.templates import fill
 from tests.tools.comfyui.base import PACK_NAME
 from tests.tools.comfyui.client import ComfyClient
+from tests.tools.workflows.index import TEMPLATES, Template
+from tests.tools.workflows.pages import PAGES, Page
+
+CARD = re.compile("^template-workflow-")
+LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
+MOMENT = 30_000  # milliseconds, only where the test is about to fail
+# The host's words for what is clicked, and ours, by the language of the interface.
+TEMPLATES_BUTTON = re.compile("Templates|模板")
+EXTENSIONS = re.compile("^(Extensions|扩展)$")
+OURS_IN = {"en": PACK_NAME, "zh": "可解释 Latent"}
+# Links that go to the left, or pass under a node, and nodes on each other, as the renderer has placed them.
+BADLY_PLACED = """() => {
+    const nodes = app.graph.nodes;
+    const named = (id) => app.graph.getNodeById(id);
+    const bad = [];
+    for (const link of app.graph.links.values()) {
+        const [source, target] = [named(link.origin_id), named(link.target_id)];
+        const [x0, y0] = source.getOutputPos(link.origin_slot);
+        const [x3, y3] = target.getInputPos(link.target_slot);
+        if (x0 >= x3) bad.push(`${source.title} -> ${target.title} goes to the left`);
+        const reach = 0.25 * Math.hypot(x3 - x0, y3 - y0);
+        for (const node of nodes.filter((each) => each !== source && each !== target)) {
+            const [x, y, width, height] = node.boundingRect;
+            for (let t = 0; t <= 1; t += 0.02) {
+                const [a, b, c, d] = [(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t ** 2, t ** 3];
+                const [u, v] = [a * x0 + b * (x0 + reach) + c * (x3 - reach) + d * x3, (a + b) * y0 + (c + d) * y3];
+                if (u > x + 20 && u < x + width - 20 && v > y && v < y + height) {
+                    bad.push(`${source.title} -> ${target.title} passes under ${node.title}`);
+                    break;
+                }
+            }
+        }
+    }
+    for (const one of nodes) {
+        for (const other of nodes.filter((each) => each.id > one.id)) {
+            const [[x, y, w, h], [u, v, k, m]] = [one.boundingRect, other.boundingRect];
+            if (x < u + k && u < x + w && y < v + m && v < y + h) bad.push(`${one.title} lies on ${other.title}`);
+        }
+    }
+    return bad;
+}"""
 
 
 def our_nodes(client: ComfyClient) -> dict[str, str]:
@@ -28,56 +71,108 @@ def test_each_node_can_be_added_from_the_search(front: Front, client: ComfyClien
     front.shot("search")
 
 
-def open_template(front: Front, name: str) -> None:
-    """Click through the template browser."""
+def browse_templates(front: Front) -> Locator:
+    """Click through the template browser to ours."""
     dialog = front.page.get_by_role("dialog")
-    front.page.get_by_text("Templates", exact=True).first.click()
-    pack = dialog.get_by_text(PACK_NAME, exact=True).first
-    pack.or_(dialog.get_by_text("Extensions", exact=True)).first.wait_for()
+    front.page.get_by_role("button", name=TEMPLATES_BUTTON).first.click()
+    pack = dialog.get_by_text(OURS_IN[front.settings[LOCALE]], exact=True).first
+    extensions = dialog.get_by_text(EXTENSIONS, exact=True)
+    pack.or_(extensions).first.wait_for()
     if not pack.is_visible():
-        dialog.get_by_text("Extensions", exact=True).click()
+        extensions.click()
     pack.click()
+    dialog.get_by_test_id(f"template-workflow-{TEMPLATES[0].file}").wait_for()
+    return dialog
+
+
+def open_template(front: Front, template: Template) -> None:
+    """Click through the template browser to one of ours, and on it."""
+    dialog = browse_templates(front)
     # cards and their pictures are loaded when they come into view
-    dialog.get_by_test_id(re.compile("^template-workflow-")).last.scroll_into_view_if_needed()
-    card = dialog.get_by_test_id(f"template-workflow-{name}")
+    dialog.get_by_test_id(CARD).last.scroll_into_view_if_needed()
+    card = dialog.get_by_test_id(f"template-workflow-{template.file}")
     card.scroll_into_view_if_needed()
     front.wait(
         "name => [...document.querySelectorAll('[role=dialog] img')].some(i => i.alt === name && i.naturalWidth > 0)",
-        name,
+        f"{template.number} {template.title['en']}",
     )
-    if name == NAMES[0]:
-        front.shot("templates")
     card.click()
     dialog.wait_for(state="hidden")
-    front.wait("count => app.graph.nodes.length === count", len(shipped(name)["nodes"]))
+    front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
 
 
 def test_what_the_host_opens_at_a_first_start_is_closed(open_front: Callable[..., Front]):
     front = open_front(settings={VISITED: False})
     assert front.page.get_by_role("dialog").count() == 0
-    open_template(front, NAMES[0])
+    open_template(front, TEMPLATES[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_template_opens_whole_and_runs_from_the_run_button(front: Front, client: ComfyClient, name: str):
-    open_template(front, name)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_templates_have_their_order_titles_and_descriptions(open_front: Callable[..., Front], language: str):
+    front = open_front(settings={LOCALE: language})
+    dialog = browse_templates(front)
+    cards = dialog.get_by_test_id(CARD)
+    cards.last.scroll_into_view_if_needed()
+    expect(cards).to_have_count(len(TEMPLATES))
+    for card, template in zip(cards.all(), TEMPLATES, strict=True):
+        expect(card).to_contain_text(f"{template.number} {template.title[language]}")
+        # the host writes a space for a hyphen in a description
+        expect(card).to_contain_text(template.description[language].replace("-", " "))
+    front.shot(f"templates-{language}")
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Callable[..., Front], javascript: bool):
+    front = open_front(javascript=javascript)
+    dialog = browse_templates(front)
+    dialog.get_by_role("combobox").or_(dialog.get_by_placeholder("Search")).first.fill("attention")
+    concerned = [template for template in TEMPLATES if "Attention" in template.tags]
+    assert len(concerned) == 11
+    other = next(template for template in TEMPLATES if template not in concerned)
+    expect(dialog.get_by_test_id(f"template-workflow-{other.file}")).to_have_count(0)
+    for template in concerned:
+        expect(dialog.get_by_test_id(f"template-workflow-{template.file}")).to_have_count(1)
+    front.errors.clear()  # that our files did not load, where they must not
+
+
+@pytest.mark.parametrize("vue", [True, False], ids=["nodes2", "classic"])
+def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callable[..., Front], vue: bool):
+    """In a window of 1920 × 1080, as the template browser opens them: all of a template is in view."""
+    front = open_front(vue=vue)
+    front.page.set_viewport_size({"width": 1920, "height": 1080})
+    front.wait("app.canvas.canvas.clientWidth > 1800")
+    for template in (each for each in TEMPLATES if isinstance(PAGES[each.graph], Page)):
+        front.run(
+            "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })",
+            [template.page, template.file],
+        )
+        front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
+        with contextlib.suppress(TimeoutError):  # nodes get their sizes a moment after they are there
+            front.page.wait_for_function(f"() => ({BADLY_PLACED})().length === 0", timeout=MOMENT)
+        assert front.run(BADLY_PLACED) == [], template
+        assert front.run("app.canvas.ds.scale") >= TEXT_IS_DRAWN, template
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=str)
+def test_a_template_opens_whole_and_runs_from_the_run_button(front: Front, client: ComfyClient, template: Template):
+    open_template(front, template)
     missing = "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"
     assert front.run(missing) == []
-    assert plain(front.prompt()) == plain(shipped_prompt(name))
+    assert plain(front.prompt()) == plain(template.prompt)
     fill(front, client)
     outputs = front.press_run()
     images = [item for output in outputs.values() for item in output.get("images", [])]
     assert images
     front.run("app.canvas.fitViewToSelectionAnimated?.() ?? null")
-    front.shot(f"ran-{name}")
+    front.shot(f"ran-{template}")
 
 
 def test_without_our_javascript_workflows_are_the_same_and_run(open_front: Callable[..., Front], client: ComfyClient):
     front = open_front(javascript=False)
     assert front.run("app.extensions.filter(e => e.name.startsWith('explainable_latents'))") == []
-    for name in NAMES:
-        front.load(shipped(name))
-        assert plain(front.prompt()) == plain(shipped_prompt(name)), name
+    for template in TEMPLATES:
+        front.load(template.page)
+        assert plain(front.prompt()) == plain(template.prompt), template
     fill(front, client)
     assert front.press_run()
     front.errors.clear()  # that our files did not load

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 from tests.tools.browser.front import SLOW, Front
-from tests.tools.browser.templates import shipped_prompt
+from tests.tools.workflows.index import BY_GRAPH
 
 expect.set_options(timeout=SLOW)
 
@@ -41,7 +41,7 @@ def test_a_published_preset_has_the_values_of_the_shipped_workflow(either_front:
     front = either_front
     add(front, MASK, GRADIENT, SAMPLER, PATCH)
     for preset, (name, classes) in PUBLISHED.items():
-        shipped = {node["class_type"]: node["inputs"] for node in shipped_prompt(name).values()}
+        shipped = {node["class_type"]: node["inputs"] for node in BY_GRAPH[name].prompt.values()}
         for each in classes:
             for other in ("tight", "loose", preset):
                 front.set(each, preset=other)

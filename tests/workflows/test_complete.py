@@ -13,6 +13,7 @@ from PIL import Image
 from tests.tools.comfyui.base import PACK_NAME
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.paths import ROOT
+from tests.tools.workflows.index import TEMPLATES
 from tests.tools.workflows.layout import described_inputs
 
 DOCS = ROOT / "js" / "docs"
@@ -139,3 +140,13 @@ def test_notes_of_the_workflows_have_no_inline_code():
         notes = [n for n in json.loads(path.read_text(encoding="utf-8"))["nodes"] if n["type"] == "MarkdownNote"]
         assert notes, path
         assert not any("`" in note["widgets_values"][0] for note in notes), path
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_guide_and_the_readme_are_an_index_of_the_templates(language):
+    pages = {"en": ["README.md", "js/docs/guide.md"], "zh": ["js/docs/guide/zh.md"]}[language]
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (\d\d\w? [^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+        expected = [(f"{each.number} {each.title[language]}", each.description[language]) for each in TEMPLATES]
+        assert rows == expected, page

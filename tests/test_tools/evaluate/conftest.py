@@ -45,11 +45,13 @@ def gated(folder: Path, method: dict[str, Any]) -> dict[str, Any]:
     graph = json.loads((API / f"{name}.json").read_text())
     (prompt,) = (i for i, node in graph.items() if node["_meta"]["title"] == "Prompt")
     (result,) = (node for node in graph.values() if node["_meta"]["title"] == "Result")
-    inputs = {"image": result["inputs"]["images"], "prompt": [prompt, 0]}
+    graph["text"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": ""}, "_meta": {"title": "Text"}}
+    graph[prompt]["inputs"]["text"] = ["text", 0]
+    inputs = {"image": result["inputs"]["images"], "prompt": ["text", 0]}
     graph["gate"] = {"class_type": "EvaluateGate", "inputs": inputs, "_meta": {"title": "Gate"}}
     result["inputs"]["images"] = ["gate", 0]
     (folder / f"{name}_gated.json").write_text(json.dumps(graph))
-    return {**method, "workflow": f"{name}_gated.json"}
+    return {**method, "workflow": f"{name}_gated.json", "slots": {"prompt": "Text.value"}}
 
 
 def toy_description(**changes: Any) -> dict[str, Any]:

@@ -249,7 +249,7 @@ class TestWorkflows:
                 lambda g: g["2"]["_meta"].update(title="Other"),
                 "has 0 nodes called 'Reference picture' for slot 'picture'",
             ),
-            (lambda g: g["4"]["_meta"].update(title="Prompt"), "has 2 nodes called 'Prompt' for slot 'prompt'"),
+            (lambda g: g["5"]["_meta"].update(title="Prompt"), "has 2 nodes called 'Prompt' for slot 'prompt'"),
             (lambda g: g["7"]["inputs"].pop("seed"), "has no input 'seed' for slot 'seed': model"),
             (lambda g: g["7"]["inputs"].update(seed=["9", 0]), "Sampler.seed in {file} is linked to another node"),
             (lambda g: g["9"]["_meta"].update(title="Other"), "has 0 nodes called 'Result'; its nodes are called"),

@@ -37,15 +37,17 @@ def test_every_output_with_numbers_is_saved_and_only_heat_map_sheets_are_sheets(
         "LoadImage": {"output": ["IMAGE"], "output_name": ["IMAGE"]},
         "VAEEncode": {"output": ["LATENT"], "output_name": ["LATENT"]},
         "ELMaskedLatentReport": {"output": ["EL_SALIENCY"], "output_name": ["saliency"]},
+        "ELPromptWords": {"output": ["CONDITIONING"], "output_name": ["conditioning"]},
     }
     workflow = {
         str(i): {"class_type": kind, "inputs": {"image": "shipped.png"}, "_meta": {"title": kind}}
         for i, kind in enumerate(info)
     }
     workflow["1"]["inputs"]["saliency"] = ["5", 0]
-    workflow["6"] = workflow["5"]
+    workflow["7"] = workflow["5"]
     graph, saved = filled(workflow, info, "other.png", "a prompt")
     assert graph["3"]["inputs"] == {"image": "other.png"}
+    assert graph["6"]["inputs"]["text"] == "a prompt"
     assert saved == {
         "saved 0.0": ("ELProbeAttention: saliency", False),
         "saved 1.0": ("ELSaliencyOverlay: sheet", True),

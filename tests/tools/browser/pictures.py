@@ -11,9 +11,10 @@ from ..comfyui.client import ComfyClient
 from ..comfyui.command import run_main, whole_file
 from ..comfyui.paths import ROOT, TOY_CHECKPOINT
 from ..comfyui.server import ComfyServer
+from ..workflows.index import BY_GRAPH
 from .front import FLAGS, Front
 from .install import install
-from .templates import CASE, shipped
+from .templates import CASE
 
 IMAGES = ROOT / "js" / "docs" / "images"
 MOST_BYTES = 120_000
@@ -36,8 +37,8 @@ def save(name: str, data: bytes) -> None:
 
 def run(front: Front, name: str, image: str, prompt: str) -> None:
     """Open a shipped workflow with checkpoint, picture and prompt filled in, and run it to its end."""
-    graph = shipped(name)
-    values = {"CheckpointLoaderSimple": TOY_CHECKPOINT.name, "LoadImage": image, "PrimitiveStringMultiline": prompt}
+    graph = BY_GRAPH[name].page
+    values = {"CheckpointLoaderSimple": TOY_CHECKPOINT.name, "LoadImage": image, "ELPromptWords": prompt}
     for each in graph["nodes"]:
         if each["type"] in values:
             each["widgets_values"][0] = values[each["type"]]
@@ -63,7 +64,7 @@ def main() -> None:
         front.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         front.page.wait_for_timeout(SETTLED)
         save("workflow", front.page.screenshot())
-        save("chips", node(front, "Words"))
+        save("chips", node(front, "Prompt"))
         run(front, "05_explain_picture", image, f"{CASE.reference.subject} on {CASE.scene}")
         front.panel("Heat maps").locator("canvas").wait_for()
         save("inspector", node(front, "Heat maps"))

@@ -1,22 +1,22 @@
-"""The shipped workflows filled in so that they run on the toy checkpoint in seconds."""
+"""The templates filled in so that they run on the toy checkpoint in seconds."""
 
 from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..comfyui.client import ComfyClient
-from ..comfyui.paths import ROOT, TOY_CHECKPOINT
+from ..comfyui.paths import TOY_CHECKPOINT
 from ..toy_world.cases import keep_the_context
 from .front import Front
 
-NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 CASE = keep_the_context()[0]
 MIDDLE = [[64, 64]]  # a point of the picture
+# Nodes that take a mask, and the pictures that have it: the templates mark one colour of another picture instead.
+MARKED = {"Find what is marked": "Picture A", "Teach what is marked": "Picture that teaches"}
 # Widgets that make a run long, and what they are while the browser is tested.
 SHORT = {"steps": 8, "manipulate_at": "2, 4", "width": 128, "height": 128}
 
@@ -34,6 +34,10 @@ def fill(front: Front, client: ComfyClient) -> None:
         front.set(title, ckpt_name=TOY_CHECKPOINT.name)
     for title in front.titles("LoadImage"):
         front.set(title, image=image)
+    titles = front.run("app.graph.nodes.map(node => node.title)")
+    for title, loader in MARKED.items():
+        if title in titles:
+            front.link(loader, 1, title, "mask")
     for title in front.titles("ELFindPoints"):
         front.set(title, points=json.dumps(MIDDLE))
     front.run(
@@ -46,13 +50,3 @@ def fill(front: Front, client: ComfyClient) -> None:
         }""",
         SHORT,
     )
-
-
-def shipped(name: str) -> dict[str, Any]:
-    """A workflow as it is shipped, in UI format."""
-    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def shipped_prompt(name: str) -> dict[str, Any]:
-    """The same in API format."""
-    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from .problems import Fields, Problems
 SLOTS = {
     "checkpoint": "Checkpoint.ckpt_name",
     "picture": "Reference picture.image",
-    "prompt": "Prompt.value",
+    "prompt": "Prompt.text",
     "seed": "Sampler.seed",
 }
 PICTURES = {"result": "Result", "masks": "Masks"}

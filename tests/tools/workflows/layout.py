@@ -1,7 +1,7 @@
 """Lay out the API graphs as UI workflows: `python -m tests.tools.workflows.layout` (`make workflows`).
 
-`workflows/api/*.json` are written by hand; `workflows/*.json` are made from them, `pages.py` and the node
-descriptions of a running ComfyUI, so that both always hold the same graph.
+`workflows/api/*.json` are written by hand; `workflows/*.json` are made from them, the index in `js/templates.json`,
+`pages.py`, `notes/` and the node descriptions of a running ComfyUI, so that both always hold the same graph.
 """
 
 from __future__ import annotations
@@ -13,18 +13,39 @@ from typing import Any
 from ..comfyui.client import ComfyClient
 from ..comfyui.command import run_main
 from ..comfyui.server import ComfyServer
-from .graphs import ROOT, Workflow
-from .pages import PAGES, Page
+from .graphs import ROOT
+from .index import TEMPLATES, Template
+from .pages import PAGES, ByHand, Page
+from .placing import LARGEST, TITLE_BAR, Box, Wire, place
 
 ANY_OF = "COMFY_MATCHTYPE_V3"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+GROUP_HEAD, GROUP_EDGE = 50, 12  # of a group's frame: above the title bars in it, and around them
+NOTE_GAP = 44
+NOTE_TITLES = "About this template", "关于此模板"
+LINKED_WIDGET = 0.7  # sockets below the last one is that of a widget that is linked
+# The model that the templates name, as the host's own templates name it: missing ones are offered for download.
+MODELS = [
+    {
+        "name": "v1-5-pruned-emaonly-fp16.safetensors",
+        "url": "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+        "v1-5-pruned-emaonly-fp16.safetensors?download=true",
+        "directory": "checkpoints",
+    }
+]
 
 
-def to_ui(workflow: Workflow, page: Page, info: dict[str, Any]) -> dict[str, Any]:
-    """Return the UI format (version 0.4) of `workflow`. `info` is the answer of ComfyUI's `/object_info`."""
-    graph = workflow.graph
+def to_ui(template: Template, page: Page | ByHand, info: dict[str, Any]) -> dict[str, Any]:
+    """Return the UI format (version 0.4) of a template. `info` is the answer of ComfyUI's `/object_info`.
+
+    ValueError when its nodes cannot be placed, or the page is too large for its text to be drawn when it opens.
+    """
+    graph = template.prompt
+    wires = wires_of(graph, info)
+    by_hand = isinstance(page, ByHand)
+    boxes = {title: Box(*box) for title, box in page.boxes.items()} if by_hand else place(page, graph, wires)
     links: list[list[Any]] = []
-    nodes = {node_id: _node(int(node_id), graph[node_id], page, info) for node_id in _in_order(graph)}
+    nodes = {i: _node(int(i), graph[i], boxes[graph[i]["_meta"]["title"]], info) for i in _in_order(graph)}
     for order, (node_id, node) in enumerate(nodes.items()):
         node["order"] = order
         for slot, entry in enumerate(node["inputs"]):
@@ -37,35 +58,98 @@ def to_ui(workflow: Workflow, page: Page, info: dict[str, Any]) -> dict[str, Any
                     _settle(node, kind)
                 links.append([entry["link"], source["id"], output, node["id"], slot, kind])
                 source["outputs"][output]["links"].append(entry["link"])
-    last = max(node["id"] for node in nodes.values()) + 1
-    note = {
-        "id": last,
+    first = max(node["id"] for node in nodes.values()) + 1
+    notes = [_note(first + i, *each) for i, each in enumerate(zip(NOTE_TITLES, template.notes, strict=True))]
+    for note, box in zip(notes, page.notes, strict=True):
+        note |= {"pos": list(box[:2]), "size": list(box[2:])}
+    if not by_hand:
+        _put_below(notes, page, boxes)
+    boxes |= {note["title"]: Box(*note["pos"], *note["size"]) for note in notes}
+    under = [(wire, title) for wire in wires for title in NOTE_TITLES if wire.under(boxes, title)]
+    if under and not by_hand:
+        raise ValueError(f"{template.graph}: wires pass under notes: {under}")
+    everything = [*nodes.values(), *notes]
+    for order, node in enumerate(everything):
+        node["order"] = order
+    width = max(node["pos"][0] + node["size"][0] for node in everything)
+    height = max(node["pos"][1] + node["size"][1] for node in everything) + TITLE_BAR
+    if (width > LARGEST[0] or height > LARGEST[1]) and not by_hand:
+        raise ValueError(f"{template.graph} takes {width} × {height}, more than {LARGEST}: no text would be drawn")
+    return {
+        "last_node_id": first + len(notes) - 1,
+        "last_link_id": len(links),
+        "nodes": everything,
+        "links": links,
+        "groups": [_group(*each) for each in enumerate(page.groups.items(), 1)] if by_hand else _groups(page, boxes),
+        "config": {},
+        "extra": {"ds": {"scale": 0.6, "offset": [120, 160]}},
+        "version": 0.4,
+    }
+
+
+def wires_of(graph: dict[str, Any], info: dict[str, Any]) -> list[Wire]:
+    """The links of a graph, with the sockets that they have on the canvas."""
+    titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
+    found = []
+    for node_id, node in graph.items():
+        sockets = [name for name, kind, _ in described_inputs(info[node["class_type"]]) if kind not in WIDGETS]
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                number = sockets.index(name) if name in sockets else len(sockets) + LINKED_WIDGET
+                found.append(Wire(titles[value[0]], value[1], titles[node_id], number))
+    return found
+
+
+def _note(number: int, title: str, text: str) -> dict[str, Any]:
+    """A note, whose place is given later."""
+    return {
+        "id": number,
         "type": "MarkdownNote",
-        "pos": list(page.note_box[:2]),
-        "size": list(page.note_box[2:]),
+        "pos": [0, 0],
+        "size": [0, 0],
         "flags": {},
-        "order": len(nodes),
+        "order": 0,
         "mode": 0,
         "inputs": [],
         "outputs": [],
-        "title": "About this workflow",
+        "title": title,
         "properties": {},
-        "widgets_values": [_unwrapped(page.note)],
+        "widgets_values": [text],
     }
-    groups = [
-        {"id": i, "title": title, "bounding": list(box), "color": "#3f789e", "font_size": 24, "flags": {}}
-        for i, (title, box) in enumerate(page.groups.items(), 1)
-    ]
-    return {
-        "last_node_id": last,
-        "last_link_id": len(links),
-        "nodes": [*nodes.values(), note],
-        "links": links,
-        "groups": groups,
-        "config": {},
-        "extra": {"ds": {"scale": 0.7, "offset": [80, 80]}},
-        "version": 0.4,
-    }
+
+
+def _put_below(notes: list[dict[str, Any]], page: Page, boxes: dict[str, Box]) -> None:
+    """Put the notes below their columns, as high as their text needs, or as the page allows."""
+    for note, (first, last) in zip(notes, page.notes, strict=True):
+        above = [boxes[title] for column in page.columns[first : last + 1] for title in column.titles]
+        left, top = min(box.x for box in above), max(box.bottom for box in above) + NOTE_GAP + TITLE_BAR
+        width = max(box.x + box.width for box in above) - left
+        (text,) = note["widgets_values"]
+        wide = 13 if text[3] >= "\u4e00" else 6.5  # pixels of a character
+        lines = sum(1.6 + len(paragraph) * wide // (width - 30) for paragraph in text.split("\n\n"))
+        note["pos"] = [left, round(top)]
+        note["size"] = [width, round(min(50 + 12 * lines, LARGEST[1] - TITLE_BAR - top))]
+
+
+def _groups(page: Page, boxes: dict[str, Box]) -> list[dict[str, Any]]:
+    """The frames of groups: columns with the same one, side by side."""
+    members: dict[str, list[Box]] = {}
+    name = ""
+    for column in page.columns:
+        name = column.group or name
+        members.setdefault(name, []).extend(boxes[title] for title in column.titles)
+    found = []
+    for number, (name, inside) in enumerate(members.items(), 1):
+        left, top = min(box.x for box in inside) - GROUP_EDGE, min(box.y for box in inside) - TITLE_BAR - GROUP_HEAD
+        right, bottom = max(box.x + box.width for box in inside), max(box.bottom for box in inside)
+        bounding = left, round(top), right + GROUP_EDGE - left, round(bottom + GROUP_EDGE - top)
+        found.append(_group(number, (name, bounding)))
+    return found
+
+
+def _group(number: int, group: tuple[str, tuple[float, float, float, float]]) -> dict[str, Any]:
+    title, box = group
+    return {"id": number, "title": title, "bounding": list(box), "color": "#3f789e", "font_size": 24, "flags": {}}
 
 
 def _settle(node: dict[str, Any], kind: str) -> None:
@@ -73,11 +157,6 @@ def _settle(node: dict[str, Any], kind: str) -> None:
     for socket in (*node["inputs"], *node["outputs"]):
         if socket["type"] == ANY_OF:
             socket["type"] = kind
-
-
-def _unwrapped(text: str) -> str:
-    """Paragraphs on one line each: the note's own width decides where they break."""
-    return "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in text.split("\n\n"))
 
 
 def _in_order(graph: dict[str, Any]) -> list[str]:
@@ -91,10 +170,8 @@ def _in_order(graph: dict[str, Any]) -> list[str]:
     return done
 
 
-def _node(node_id: int, node: dict[str, Any], page: Page, info: dict[str, Any]) -> dict[str, Any]:
+def _node(node_id: int, node: dict[str, Any], box: Box, info: dict[str, Any]) -> dict[str, Any]:
     described = info[node["class_type"]]
-    title = node["_meta"]["title"]
-    x, y, width, height = page.boxes[title]
     inputs, values = [], []
     for name, kind, options in described_inputs(described):
         value = node["inputs"].get(name)
@@ -119,17 +196,18 @@ def _node(node_id: int, node: dict[str, Any], page: Page, info: dict[str, Any]) 
     return {
         "id": node_id,
         "type": node["class_type"],
-        "pos": [x, y],
-        "size": [width, height],
-        "flags": {},
+        "pos": [box.x, round(box.y)],
+        "size": [box.width, box.height],
+        "flags": {"collapsed": True} if box.folded else {},
         "order": 0,
         "mode": 0,
         "inputs": inputs,
         "outputs": outputs,
-        "title": title,
+        "title": node["_meta"]["title"],
         "properties": {
             "Node name for S&R": node["class_type"],
             "cnr_id": "explainable-latents" if ours else "comfy-core",
+            **({"models": MODELS} if node["class_type"] == "CheckpointLoaderSimple" else {}),
         },
         "widgets_values": values,
     }
@@ -147,9 +225,9 @@ def main() -> None:
     """Write every page's UI workflow."""
     with ComfyServer() as server, ComfyClient(server) as client:
         info = client.object_info()
-    for name, page in PAGES.items():
-        made = json.dumps(to_ui(Workflow.shipped(name), page, info), indent=2, ensure_ascii=False)
-        (ROOT / "workflows" / f"{name}.json").write_text(made + "\n", encoding="utf-8")
+    for template in TEMPLATES:
+        made = json.dumps(to_ui(template, PAGES[template.graph], info), indent=2, ensure_ascii=False)
+        (ROOT / "workflows" / f"{template.file}.json").write_text(made + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

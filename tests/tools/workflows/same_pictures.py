@@ -1,7 +1,8 @@
 """Run the workflows of an older version on that version and on this one: `make same-pictures`.
 
 Every latent, mask, picture and saliency map that a node of the older version's shipped workflows gives is made twice,
-side by side on this machine (stored ones would depend on the processor), and compared bit for bit.
+side by side on this machine (stored ones would depend on the processor), and compared bit for bit. Then the same is
+done with today's workflow of that name, where there is one: outputs of the nodes that are in both are compared.
 
 One thing may differ: the sheets that heat maps are laid out on, with their legends. Version 0.2.0 puts the maps of a
 step into a row of their own and thins out steps where there are too many. The maps themselves are compared.
@@ -26,7 +27,7 @@ from ..comfyui.command import run_main
 from ..comfyui.paths import ROOT, toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..toy_world.cases import keep_the_context, keep_the_subject
-from .graphs import Workflow
+from .graphs import API, Workflow
 
 OLD = "ec2a0fd"  # 0.1.0
 KINDS = ("LATENT", "MASK", "IMAGE", "EL_SALIENCY")
@@ -66,6 +67,7 @@ def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, 
             "CheckpointLoaderSimple": {"ckpt_name": toy_checkpoint().name},
             "LoadImage": {"image": picture},
             "PrimitiveStringMultiline": {"value": prompt},
+            "ELPromptWords": {"text": prompt},
         }
         node["inputs"] |= values.get(node["class_type"], {})
     used = {tuple(value) for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)}
@@ -82,6 +84,20 @@ def filled(graph: Graph, info: dict, picture: str, prompt: str) -> tuple[Graph, 
                 nodes[key] = {"class_type": "SaveLatent", "inputs": {"samples": source, "filename_prefix": "same"}}
                 saved[key] = f"{node['_meta']['title']}: {name}", (node["class_type"], name) in SHEETS
     return nodes, saved
+
+
+def with_settings(graph: Graph, old: Graph, info: dict) -> Graph:
+    """Today's workflow, with inputs that its nodes did not have in the old one at their defaults."""
+    nodes = Workflow(graph).graph
+    before = {(node["class_type"], node["_meta"]["title"]): node["inputs"] for node in old.values()}
+    for node in nodes.values():
+        had = before.get((node["class_type"], node["_meta"]["title"]), node["inputs"])
+        inputs = info[node["class_type"]]["input"]
+        described = {**inputs.get("required", {}), **inputs.get("optional", {})}
+        for name, value in node["inputs"].items():
+            if name not in had and not isinstance(value, list):
+                node["inputs"][name] = described[name][1]["default"]
+    return nodes
 
 
 def difference(old: File, new: File) -> float:
@@ -109,22 +125,31 @@ def main() -> int:
         old_pack = stack.enter_context(checkout(args.old))
         servers = [stack.enter_context(ComfyServer(pack=p, custom_nodes=[EXACT_NUMBERS])) for p in (old_pack, ROOT)]
         clients = [stack.enter_context(ComfyClient(server)) for server in servers]
-        info = clients[0].object_info()
-        print(f"| workflow of {args.old} | output | old and new |\n|---|---|---|")
+        infos = [client.object_info() for client in clients]
+        print(f"| workflow of {args.old} | output | old and new | today's workflow |\n|---|---|---|---|")
         for path in sorted((old_pack / "workflows" / "api").glob("*.json")):
             case = CASES[path.stem == "03_scene_based"]
             picture = Image.fromarray(case.picture().image)
             shipped = json.loads(path.read_text(encoding="utf-8"))
-            graph, saved = filled(shipped, info, "reference.png", case.prompt)
+            graph, saved = filled(shipped, infos[0], "reference.png", case.prompt)
             results = []
             for client in clients:
                 client.upload_image(picture, "reference.png")
                 results.append(client.run(graph))
+            today, kept = {}, {}
+            if (file := API / path.name).is_file():
+                twin = with_settings(json.loads(file.read_text(encoding="utf-8")), shipped, infos[1])
+                graph, kept = filled(twin, infos[1], "reference.png", case.prompt)
+                today = clients[1].run(graph).files
             for key, (title, sheet) in saved.items():
-                worst = difference(*(result.files[key][0] for result in results))
-                count += 1
-                different += worst != 0 and not sheet
-                print(f"| {path.stem} | {title} | {verdict(worst, sheet)} |", flush=True)
+                old, new = (result.files[key][0] for result in results)
+                worst = [difference(old, new)]
+                if kept.get(key, ("",))[0] == title:
+                    worst.append(difference(old, today[key][0]))
+                count += len(worst)
+                different += sum(each != 0 and not sheet for each in worst)
+                told = [verdict(each, sheet) for each in worst]
+                print(f"| {path.stem} | {title} | {' | '.join([*told, 'not in it'][:2])} |", flush=True)
     print(f"\n{count} outputs, {different} of them differ")
     return int(different > 0)
 

@@ -15,10 +15,11 @@ from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .graphs import ROOT, Workflow
+from .index import BY_GRAPH
 from .pipelines import fill_edit, fill_picture, run_case, sampler_settings
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE = 256
+SIDE, QUALITY = 256, 75
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
@@ -27,7 +28,9 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "03_scene_based": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
     "04_abs_grad_sam": (("What the words act on", -1), ("Masks", -1), ("Result", 0)),
     "05_explain_picture": tuple(("What the words attend to", which) for which in range(3)),
-    "06_mask_on_the_fly": (("Draft", 0), ("Mask", 0), ("Result A", 0)),
+    "06a_latent_noise_mask": (("Mask", 0), ("Result", 0)),
+    "06b_conditioning_mask": (("Mask", 0), ("Result", 0)),
+    "06c_mask_from_image": (("Mask", 0), ("Result", 0)),
     "07_segment_picture": (("Regions", 0), ("Masks", 0), ("Masks", 1)),
     "10_refined_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
 }
@@ -48,12 +51,13 @@ STRENGTH = 0.7  # the same for all on the sheet; the paper's own for Abs-Grad-SA
 
 
 def strip(pictures: list[Image.Image]) -> Image.Image:
-    """The pictures side by side, two on a row, enlarged without smoothing."""
-    rows = (len(pictures) + 1) // 2
-    page = Image.new("RGB", (2 * SIDE, rows * SIDE), "white")
+    """The pictures enlarged without smoothing, two on a row; of three the last is as high as the others together."""
+    rows, three = (len(pictures) + 1) // 2, len(pictures) == 3
+    page = Image.new("RGB", ((3 if three else 2) * SIDE, rows * SIDE))
     for i, picture in enumerate(pictures):
-        enlarged = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
-        page.paste(enlarged, (i % 2 * SIDE, i // 2 * SIDE))
+        column, row, size = (1, 0, 2) if three and i == 2 else (0, i, 1) if three else (i % 2, i // 2, 1)
+        enlarged = picture.convert("RGB").resize((size * SIDE, size * SIDE), Image.Resampling.NEAREST)
+        page.paste(enlarged, (column * SIDE, row * SIDE))
     return page
 
 
@@ -77,11 +81,10 @@ def found_elsewhere(client: ComfyClient) -> Image.Image:
     """The workflow that looks in another picture: both pictures with their points, below them the mask it found."""
     workflow = Workflow.shipped(FIND)
     result = client.run(fill_cars(client, workflow).graph)
-    page = strip([Image.fromarray(CARS[0].image)] * 2 + [Image.fromarray(CARS[1].image)])
+    (mask,) = result.images(workflow.node("Mask in picture B"))
+    page = strip([Image.fromarray(picture.image) for picture in (*CARS, CARS[1])] + [mask])
     sheet = result.images(workflow.node("Both pictures"))[0].convert("RGB").resize((2 * SIDE, SIDE))
-    mask = result.images(workflow.node("Mask in picture B"))[0].convert("RGB").resize((SIDE, SIDE))
     page.paste(sheet, (0, 0))
-    page.paste(mask, (SIDE, SIDE))
     return page
 
 
@@ -103,7 +106,7 @@ def shown(client: ComfyClient) -> Image.Image:
     maps = ImageOps.contain(maps, (2 * SIDE, 2 * SIDE))
     picture = result.images(workflow.node("Result"))[0].convert("RGB")
     picture = picture.resize((2 * SIDE - maps.height,) * 2, Image.Resampling.NEAREST)
-    page = Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    page = Image.new("RGB", (2 * SIDE, 2 * SIDE))
     page.paste(picture, ((page.width - picture.width) // 2, 0))
     page.paste(maps, (0, picture.height))
     return page
@@ -129,15 +132,20 @@ def side_by_side(client: ComfyClient) -> Image.Image:
     return contact_sheet(("reference", *PIPELINES), rows)
 
 
+def save(picture: Image.Image, name: str) -> None:
+    """Save a template's gallery picture beside its file."""
+    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=QUALITY, optimize=True)
+
+
 def main() -> None:
-    """Write `workflows/<name>.jpg` for every shipped workflow, and the sheet of all pipelines."""
+    """Write the gallery picture of every template, and the sheet of all pipelines."""
     with ComfyServer() as server, ComfyClient(server) as client:
         for name in SHOWN:
-            thumbnail(client, name).save(ROOT / "workflows" / f"{name}.jpg", quality=90)
-        found_elsewhere(client).save(ROOT / "workflows" / f"{FIND}.jpg", quality=90)
-        taught(client).save(ROOT / "workflows" / f"{TEACH}.jpg", quality=90)
-        shown(client).save(ROOT / "workflows" / f"{SHOW}.jpg", quality=75)
-        edited(client).save(ROOT / "workflows" / f"{EDIT}.jpg", quality=60)
+            save(thumbnail(client, name), name)
+        save(found_elsewhere(client), FIND)
+        save(taught(client), TEACH)
+        save(shown(client), SHOW)
+        save(edited(client), EDIT)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 

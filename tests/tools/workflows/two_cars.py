@@ -37,11 +37,20 @@ def upload_cars(client: ComfyClient) -> list[str]:
 def fill_teaching(client: ComfyClient, workflow: Workflow) -> Workflow:
     """Put the toy checkpoint, a car that teaches and a car to find into the workflow that teaches."""
     a, b = upload_cars(client)
-    return fill_picture(workflow, "", "Picture that teaches", a).fill("Picture to search", image=b)
+    filled = fill_picture(workflow, "", "Picture that teaches", a).fill("Picture to search", image=b)
+    return _marked(filled, "Teach what is marked", "Picture that teaches")
 
 
 def fill_cars(client: ComfyClient, workflow: Workflow) -> Workflow:
     """Put the cars, the toy checkpoint and the first car's points into the workflow that looks in another picture."""
     a, b = upload_cars(client)
     filled = fill_picture(workflow, "", "Picture A", a).fill("Picture B", image=b)
-    return filled.fill("Find the points", points=json.dumps(named_points(CARS[0])))
+    filled = filled.fill("Find the points", points=json.dumps(named_points(CARS[0])))
+    return _marked(filled, "Find what is marked", "Picture A")
+
+
+def _marked(workflow: Workflow, user: str, loader: str) -> Workflow:
+    """The mask that is marked in the picture itself, in place of everything of one colour."""
+    filled = workflow.fill(user, mask=[workflow.node(loader), 1])
+    del filled.graph[filled.node("Mark by colour")]
+    return filled
