@@ -1,10 +1,11 @@
 /** Under a sampler that runs: the mask of each manipulated step and the heat map it was made from, as soon as they are there. */
 
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 import { addPanel, createElement, growToFit, nodeAt } from "./panel.js";
 import { translated } from "./texts.js";
 
-// The server's message: { node, run, step, steps, inside, mask, heat }; mask and heat are pictures as data URLs.
+// The server's message: { node, run, workflow, step, steps, inside, mask, heat }; mask and heat are data URLs.
 const STEP = "explainable_latents.step";
 const HEIGHT = 156;
 const WIDTH = 260;
@@ -46,7 +47,9 @@ class Strip {
   }
 }
 
-api.addEventListener(STEP, ({ detail: { node: executionId, ...shown } }) => {
+api.addEventListener(STEP, ({ detail: { node: executionId, workflow, ...shown } }) => {
+  // The same number may be that of a node in another workflow, which is in front now.
+  if (workflow && workflow !== (app.rootGraph ?? app.graph).id) return;
   const node = nodeAt(executionId);
   if (!node || node.isSubgraphNode?.()) return;
   if (!strips.has(node)) strips.set(node, new Strip(node));

@@ -141,7 +141,8 @@ class StepsBar {
 
   key(i, event) {
     const { item, end } = this.ticks[i];
-    if (event.key === "Delete" || event.key === "Backspace") {
+    const isRemoved = event.key === "Delete" || event.key === "Backspace";
+    if (isRemoved) {
       this.items = this.items.filter((each) => each !== item);
     } else if (event.key === "Home" || event.key === "End") {
       this.set(i, event.key === "Home" ? 0 : this.most(item));
@@ -152,6 +153,8 @@ class StepsBar {
     }
     event.preventDefault();
     this.write();
+    // Without the focus the next key would go to the graph, where Delete removes the node.
+    if (isRemoved) (this.buttons[Math.min(i, this.buttons.length - 1)] ?? this.adding).focus();
   }
 
   /** Add a share in the middle of the widest gap between the ticks. */
@@ -167,7 +170,7 @@ class StepsBar {
   /** Write the ticks into the input, as one step that the user can undo. */
   write() {
     const text = writeSteps(this.items);
-    if (text === this.input.value) return;
+    if (text === writeSteps(readSteps(String(this.input.value)) ?? [])) return; // however it is spelled there
     asOneStep(() => {
       this.input.value = text;
       this.input.callback?.(text, app.canvas, this.node);

@@ -52,8 +52,16 @@ LINKS = (
 LISTEN = """async () => {
     const { api } = await import("/scripts/api.js");
     window.heard = [];
-    api.addEventListener("explainable_latents.step", ({ detail }) => window.heard.push(["step", detail.step]));
+    api.addEventListener("explainable_latents.step", ({ detail }) => {
+        window.heard.push(["step", detail.step, detail.workflow === app.graph.id]);
+    });
     api.addEventListener("progress", ({ detail }) => window.heard.push(["progress", detail.value]));
+}"""
+TELL_OF_ANOTHER_WORKFLOW = """() => {
+    const node = String(app.graph.nodes.find((each) => each.title === "Ours").id);
+    const mask = "data:image/gif;base64,R0lGODlhAQABAAAAACw=";
+    const shown = { node, run: "another", workflow: "another", step: 0, steps: 1, inside: 0, mask, heat: null };
+    app.api.dispatchCustomEvent("explainable_latents.step", shown);
 }"""
 
 
@@ -82,13 +90,16 @@ def test_masks_stand_under_both_samplers_while_they_run(either_front: Front, cli
     size = "all => all.map((each) => [each.naturalWidth, each.naturalHeight])"
     assert masks["Ours"].locator("img").evaluate_all(size) == [[16, 16]] * 4
     heard = front.run("window.heard")
-    first = heard.index(["step", 1])
+    first = heard.index(["step", 1, True])
     assert ["progress", 3] in heard[first:]  # the sampler went on after the first mask was shown
     front.look_at("Ours", 0.7)
     front.shot(f"live-masks-{'nodes2' if front.vue else 'classic'}")
     front.set("Ours", manipulate_at="4")
     front.press_run()
     expect(masks["Ours"]).to_have_count(1)  # those of the run before are gone
+    expect(masks["Ours"].first).to_contain_text("4 · ")
+    front.run(TELL_OF_ANOTHER_WORKFLOW)  # whose node has the same number
+    expect(masks["Ours"]).to_have_count(1)
     expect(masks["Ours"].first).to_contain_text("4 · ")
     saved = front.run("JSON.stringify(app.graph.serialize())")
     assert "data:image" not in saved

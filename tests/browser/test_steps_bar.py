@@ -48,6 +48,23 @@ def test_ticks_are_dragged_moved_added_and_removed(either_front: Front):
     assert front.value(NODE, "manipulate_at") == "<b>5</b>"
 
 
+def test_a_removed_tick_hands_its_focus_on_and_a_click_leaves_the_text_as_it_is(either_front: Front):
+    front = either_front
+    front.clear()
+    front.add("ELMaskedLatentKSampler", NODE, (200, 60))
+    ticks = front.panel(NODE, "steps bar").get_by_role("slider")
+    front.set(NODE, manipulate_at="5,18, 28")
+    expect(ticks).to_have_count(3)
+    ticks.nth(1).click()
+    assert front.value(NODE, "manipulate_at") == "5,18, 28"
+    front.run("app.canvas.selectItems(app.graph.nodes)")
+    ticks.nth(1).focus()
+    for left in ("5, 28", "5", "", ""):
+        front.page.keyboard.press("Delete")
+        assert front.value(NODE, "manipulate_at") == left
+    assert front.run("app.graph.nodes.length") == 1
+
+
 def test_where_the_number_of_steps_is_not_known_only_shares_have_a_place(front: Front):
     front.clear()
     front.add("ELMaskedLatentModel", NODE, (200, 60))

@@ -32,11 +32,25 @@ def browser_listens() -> bool:
 
 
 def send_from_running_node(event: str, content: Mapping[str, Any]) -> None:
-    """Send a message to the browser that queued the run, with the ids of the running node and of the run, if any."""
+    """Send a message to the browser that queued the run, with the ids of the running node, the run and its workflow.
+
+    The browser may show another workflow by now, where the node's number is that of another node. A run that was
+    queued without its workflow has None for it.
+    """
     context, server = _running()
     if context is not None and server is not None:
-        ids = {"node": context.node_id, "run": context.prompt_id}
+        workflow = _workflow(server, context.prompt_id)
+        ids = {"node": context.node_id, "run": context.prompt_id, "workflow": workflow}
         server.send_sync(event, {**content, **ids}, server.client_id)
+
+
+def _workflow(server: PromptServer, run: str) -> str | None:
+    """The id of the workflow that a run was queued from, as the browser sent it with the run."""
+    running, _ = server.prompt_queue.get_current_queue_volatile()
+    found = next((extra for _, prompt_id, _, extra, *_ in running if prompt_id == run), None)
+    for name in ("extra_pnginfo", "workflow", "id"):  # whoever queues a run may send anything
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _running() -> tuple[ExecutionContext | None, PromptServer | None]:

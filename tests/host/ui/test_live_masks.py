@@ -25,13 +25,16 @@ def sent(comfy):
     running.client_id = BROWSER
     running.sockets[BROWSER] = object()
 
-    def messages():
+    def taken():
         loop.run_until_complete(asyncio.sleep(0))  # messages come from any thread by way of the loop
-        queued = [running.messages.get_nowait() for _ in range(running.messages.qsize())]
+        return [running.messages.get_nowait() for _ in range(running.messages.qsize())]
+
+    def messages():
+        queued = taken()
         assert {client for _, _, client in queued} <= {BROWSER}
         return [(event, data) for event, data, _ in queued]
 
-    messages.server = running
+    messages.server, messages.drop = running, taken
     with CurrentNodeContext("a run", "7:3"):
         yield messages
     del server.PromptServer.instance
@@ -80,6 +83,28 @@ def test_a_map_that_is_the_same_everywhere_has_one_colour(sent):
     show_step(0, 1, torch.ones(1, 4, 4), torch.full((1, 1, 4, 4), 0.25))
     ((_, data),) = sent()
     assert len(np.unique(pixels(data["heat"]).reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "workflow"),
+    [
+        ({"extra_pnginfo": {"workflow": {"id": "a workflow"}}}, "a workflow"),
+        ({"extra_pnginfo": {"workflow": "anything"}}, None),
+        ({}, None),
+    ],
+)
+def test_the_browser_is_told_which_workflow_the_masks_are_of(sent, extra, workflow):
+    from explainable_latents.nodes.host.ui.live_masks import show_step
+
+    queue = sent.server.prompt_queue
+    queue.put((0, "another run", {}, {"extra_pnginfo": {"workflow": {"id": "another workflow"}}}, []))
+    queue.put((1, "a run", {}, extra, []))
+    for _ in range(2):
+        queue.get()
+    sent.drop()  # every browser hears of the queue
+    show_step(0, 1, torch.ones(1, 4, 4), None)
+    ((_, data),) = sent()
+    assert data["workflow"] == workflow
 
 
 @pytest.mark.parametrize("client", [None, "a program that has gone"])
