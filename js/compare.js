@@ -14,6 +14,12 @@ const [EMPTY_HEIGHT, HEIGHT, WIDTH] = [54, 340, 300];
 const DEFAULTS = { pair: "reference result", at: 50, item: 0 };
 const [MARGIN, LETTERS] = [6, 13]; // of the names on the picture, in pixels of the page
 
+/** Whether it is what a run stores: a workflow file may hold anything. */
+function isWhole({ files, figures }) {
+  const lists = [files.reference, files.result, figures?.result, ...Object.values(files), ...Object.values(figures ?? {})];
+  return lists.every((each) => Array.isArray(each) && each.length);
+}
+
 const clamped = (value, most) => Math.max(0, Math.min(most, Math.round(value) || 0));
 
 class Comparison {
@@ -71,6 +77,7 @@ class Comparison {
   async load() {
     const { files } = this.stored ?? {};
     if (!files) return;
+    if (!isWhole(this.stored)) return this.showMessage("The pictures of the last run are gone: run again.");
     const isOld = () => this.stored?.files !== files; // a newer run has ended meanwhile
     try {
       const names = NAMES.filter((name) => files[name]);

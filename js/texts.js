@@ -88,7 +88,6 @@ const CHINESE = {
   "opacity {n} %": "不透明度 {n} %",
   // mask tuner
   "Tune the mask": "调整遮罩",
-  mask: "遮罩",
   rule: "规则",
   threshold: "阈值",
   smooth: "平滑",

@@ -103,3 +103,19 @@ def test_lost_pictures_are_told(front: Front, client: ComfyClient):
     node["properties"]["el_compare"]["files"]["result"] = [{"file": "gone.png", "type": "temp"}]
     front.load(saved)
     expect(front.panel(NODE, "compare").get_by_role("status")).to_contain_text("are gone: run again")
+
+
+def test_a_workflow_that_holds_anything_breaks_nothing(front: Front, client: ComfyClient):
+    graph(front, client, "reference", "result")
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    (node,) = [node for node in saved["nodes"] if node["type"] == "ELCompareImages"]
+    whole = node["properties"]["el_compare"]
+    lacking = ({"figures": None}, {"figures": {"result": "<b>1</b>"}}, {"files": "x"}, {"files": {"result": []}})
+    for change in lacking:
+        node["properties"]["el_compare"] = {**whole, **change}
+        front.load(saved)
+        expect(front.panel(NODE, "compare").get_by_role("status")).to_contain_text("are gone: run again")
+    node["properties"]["el_compare"] = {**whole, "at": "x", "item": -3, "pair": 5}
+    front.load(saved)
+    expect(front.panel(NODE, "compare").get_by_label("Divider")).to_have_value("0")
+    assert colour(front.panel(NODE, "compare"), 0.25) == "result"
