@@ -106,7 +106,7 @@ def prompts(draw) -> tuple[str, list[tuple[int, int]]]:
     return text, spans
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(case=prompts())
 def test_decoding_the_rows_of_a_word_gives_it_back(encoder, case):
     (prompt, spans), clip = case, encoder.clip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from explainable_latents.nodes.core.words.parsing import parse
@@ -46,7 +46,6 @@ def test_without_an_encoder_there_are_none_and_of_a_long_prompt_the_first():
     assert words[-1].label == f"very#{MOST_WORDS}"
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab ,(:1.)\n", max_size=30))
 def test_a_label_with_a_number_names_that_very_word(prompt: str):
     try:
