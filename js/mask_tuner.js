@@ -8,6 +8,7 @@ import { translated } from "./texts.js";
 // The server's route that makes the mask: nothing of it is computed here.
 const ROUTE = "/explainable_latents/outline";
 const GONE = 410;
+const TOO_LARGE = 413;
 export const TUNER_HEIGHT = 250;
 const RULES = ["mean", "log-mean", "mean + k·std", "quantile", "otsu", "of maximum", "min-max", "mean × factor"];
 // What `value` may usefully be with a rule, in steps of 0.01; the others do not use it.
@@ -230,6 +231,9 @@ export class MaskTuner {
     if (!this.answer) return this.asked === undefined ? translated("This step or layer has no map of the word.") : "";
     if (this.status === GONE) {
       return translated("The server no longer has these maps: change a setting of this node and run. Saliency Overlay makes them anew without sampling.");
+    }
+    if (this.status === TOO_LARGE) {
+      return translated("These maps take more than 256 MB, too much to be tuned here: show fewer steps, words or pictures.");
     }
     const { problem, inside, is_soft: isSoft } = this.answer;
     if (problem) return problem;

@@ -103,6 +103,8 @@ const CHINESE = {
   "This step or layer has no map of the word.": "这一步（层）没有这个词的热图。",
   "The server no longer has these maps: change a setting of this node and run. Saliency Overlay makes them anew without sampling.":
     "服务器上已没有这些热图：请改变此节点的某项设置再运行。“显著图叠加”无需采样即可重新得到。",
+  "These maps take more than 256 MB, too much to be tuned here: show fewer steps, words or pictures.":
+    "这些热图超过 256 MB，太大，无法在这里调整：请少显示一些步、词或图。",
   "The server does not say what the mask is.": "服务器没有给出遮罩。",
   "{n} % inside.": "遮罩内占 {n} %。",
   "The outline is where the mask is one half.": "轮廓画在遮罩值为一半处。",

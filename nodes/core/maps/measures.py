@@ -43,17 +43,17 @@ class Comparison:
         return "\n".join([*numbered, f"mean: {_line(self.mean_psnr, self.mean_ssim)}"])
 
 
-def compare(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Comparison:
+def compare(image: Tensor, reference: Tensor, mask: Tensor | None = None, *, name: str = "image") -> Comparison:
     """PSNR and SSIM of `image` [B,H,W,C] against `reference` [B,H,W,C], values in [0,1], any floating dtype.
 
     mask: [B,H,W]; only places where it is above 0.5 count. A batch of one is compared with each picture of the other;
-    an alpha channel is ignored. Raises ValueError when sizes, channels or batches do not match, a value is not finite
-    or the mask is empty.
+    an alpha channel is ignored. name: what errors call `image`. Raises ValueError when sizes, channels or batches do
+    not match, a value is not finite or the mask is empty.
     """
-    image, reference = (_pixels(name, x) for name, x in (("image", image), ("reference", reference)))
+    image, reference = (_pixels(called, x) for called, x in ((name, image), ("reference", reference)))
     if image.shape[1] != reference.shape[1]:
-        raise ValueError(f"image has {image.shape[1]} channels, reference {reference.shape[1]}: give both the same")
-    shapes = {"image": image.shape, "reference": reference.shape}
+        raise ValueError(f"{name} has {image.shape[1]} channels, reference {reference.shape[1]}: give both the same")
+    shapes = {name: image.shape, "reference": reference.shape}
     region = None
     if mask is not None:
         if mask.ndim != 3:
@@ -61,7 +61,7 @@ def compare(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Com
         region = mask.to(image.device) > 0.5
         shapes["mask"] = region.shape
     _check_sizes(shapes)
-    batch = _common_batch({name: shape[0] for name, shape in shapes.items()})
+    batch = _common_batch({called: shape[0] for called, shape in shapes.items()})
     image, reference = (x.expand(batch, -1, -1, -1) for x in (image, reference.to(image.device)))
     if region is not None:
         region = region.expand(batch, -1, -1)

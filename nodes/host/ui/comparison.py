@@ -21,7 +21,7 @@ def compare_and_show(
     only a part, the kept one, was measured. Raises ValueError as `compare` does.
     """
     found = compare(image, reference, mask)
-    third = None if plain is None else compare(plain, reference, mask)
+    third = None if plain is None else compare(plain, reference, mask, name="plain")
     text = found.text() if third is None else f"{found.text()}\nplain: {third.text()}"
     pictures = {"reference": reference, "result": image, **({} if plain is None else {"plain": plain})}
     figures = {"result": found.lines(), **({} if third is None else {"plain": third.lines()})}

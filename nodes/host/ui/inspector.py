@@ -7,6 +7,7 @@ from torch import Tensor
 from ...core.maps.packing import pack
 from ...core.maps.saliency import Saliency
 from .kept_maps import KEPT
+from .running_node import browser_listens
 from .temporary_files import as_pngs, write_temporary
 
 
@@ -16,10 +17,11 @@ def inspector(
     """Write the maps for the inspector and return the part of a node's `ui` that names the file.
 
     image: IMAGE [N,H,W,3] under the maps, repeated over the batch, or None; large pictures are reduced. colors, scale:
-    as of `HeatMaps`. Nothing but the inspector reads the file. The maps themselves are kept under the file's name, for
-    masks that are tuned in the browser. output: the maps that the node puts out, if they are others.
+    as of `HeatMaps`. Nothing but the inspector reads the file. Where a browser listens, the maps themselves are kept
+    under the file's name, for masks that are tuned there. output: the maps that the node puts out, if they are others.
     """
     pictures = [] if image is None else as_pngs(image[: saliency.maps.shape[1]])
     written = write_temporary(pack(saliency, colors, scale == "shared", pictures), ".maps")
-    KEPT.keep(written["file"], saliency, output)
+    if browser_listens():
+        KEPT.keep(written["file"], saliency, output)
     return {"el_inspector": [written]}

@@ -39,7 +39,8 @@ def add_route() -> None:
     A request is a JSON object: `maps`, the name of the maps' file; `item`, which picture of the batch; `shaping`, the
     settings of `Shaping` by name. It may also have `of_output`, whether the maps are meant that the node puts out
     instead of those that it shows, and `filters`, `words`, `frame`, `number` and `channels` of `Tuning`. The answer is
-    that of `tuned_outline`. Status 400 says what is wrong with a request, status 410 that the maps are gone.
+    that of `tuned_outline`. Status 400 says what is wrong with a request, status 410 that the maps are gone, status 413
+    that they were too large to be kept.
     """
     server = getattr(PromptServer, "instance", None)
     if server is not None:
@@ -54,6 +55,8 @@ async def _answer(request: web.Request) -> web.Response:
     except RequestError as error:
         return error.response()
     kept = KEPT.get(name)
+    if KEPT.is_too_large(name):
+        return web.json_response({"error": "these maps are too large to be kept"}, status=413)
     if kept is None:
         return web.json_response({"error": "these maps are no longer there"}, status=410)
     saliency = kept.output if of_output else kept.shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from explainable_latents.nodes.core.maps.saliency import Saliency
@@ -11,7 +12,7 @@ def maps(side: int) -> Saliency:
     return Saliency(torch.rand(1, 1, side, side), ("dog",), 1.0, None, (side, side))
 
 
-def test_the_oldest_go_where_they_take_too_much_and_the_last_stay(comfy):
+def test_the_oldest_go_where_they_take_too_much_and_too_large_ones_are_not_kept(comfy):
     from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
 
     kept, small, large = KeptMaps(3 * 4 * 64), maps(8), maps(100)
@@ -21,8 +22,21 @@ def test_the_oldest_go_where_they_take_too_much_and_the_last_stay(comfy):
     kept.keep("d", small)
     assert [name for name in "abcd" if kept.get(name) is not None] == ["b", "c", "d"]
     kept.keep("e", large)
-    assert [name for name in "abcde" if kept.get(name) is not None] == ["e"]
+    assert [name for name in "abcde" if kept.get(name) is not None] == ["b", "c", "d"]
+    assert [name for name in "abcdef" if kept.is_too_large(name)] == ["e"]
     assert kept.get("f") is None
+
+
+def test_of_a_view_only_its_own_values_are_kept_and_later_changes_do_not_reach_them(comfy):
+    from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
+
+    kept, whole = KeptMaps(4 * 64), torch.rand(100, 1, 8, 8)
+    view = maps(8).with_maps(whole[3:4])
+    kept.keep("a", view)
+    expected = view.maps.clone()
+    whole.zero_()
+    assert torch.equal(kept.get("a").shown.maps, expected)
+    assert kept.get("a").shown.maps.untyped_storage().nbytes() == 4 * 64
 
 
 def test_what_a_node_puts_out_counts_where_it_is_not_what_it_shows(comfy):
@@ -37,7 +51,7 @@ def test_what_a_node_puts_out_counts_where_it_is_not_what_it_shows(comfy):
     assert [name for name in "abc" if kept.get(name) is not None] == ["c"]
 
 
-def test_overlays_of_two_runs_keep_each_its_own(comfy):
+def test_overlays_of_two_runs_keep_each_its_own(sent):
     from explainable_latents.nodes.host.ui.inspector import inspector
     from explainable_latents.nodes.host.ui.kept_maps import KEPT
 
@@ -47,3 +61,13 @@ def test_overlays_of_two_runs_keep_each_its_own(comfy):
     for name, run in zip(names, runs, strict=True):
         assert torch.equal(KEPT.get(name).shown.maps, run.maps)
         assert KEPT.get(name).output is KEPT.get(name).shown
+
+
+@pytest.mark.parametrize("client", [None, "a program that has gone"])
+def test_without_a_browser_nothing_is_kept(sent, client):
+    from explainable_latents.nodes.host.ui.inspector import inspector
+    from explainable_latents.nodes.host.ui.kept_maps import KEPT
+
+    sent.server.client_id = client
+    file = inspector(maps(5), None, "fire", "shared")["el_inspector"][0]["file"]
+    assert KEPT.get(file) is None
