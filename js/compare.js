@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addPanel, afterCall, createElement, growToFit, store } from "./panel.js";
+import { isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { files: { name: [{ file, type }] }, figures: { name: [text] }, kept_part }, and
@@ -68,7 +69,7 @@ class Comparison {
   }
 
   receive(shown) {
-    if (!shown) return;
+    if (!shown || !isOfWorkflowInFront()) return;
     store(this.node, KEY, { ...this.chosen, ...shown });
     this.load();
   }

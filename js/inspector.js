@@ -6,6 +6,7 @@ import "./chips.js"; // on a node with both, the words stand above the maps
 import { Maps } from "./maps.js";
 import { MaskTuner, TUNER_HEIGHT } from "./mask_tuner.js";
 import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
+import { isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { file, type }, and of its saved properties, where the user's choices are added.
@@ -123,7 +124,7 @@ class Inspector {
 
   /** Store and load the maps file of a run that has just ended. */
   receive(written) {
-    if (!written) return;
+    if (!written || !isOfWorkflowInFront()) return;
     store(this.node, KEY, { ...this.chosen, file: written.file, type: written.type });
     this.load();
   }

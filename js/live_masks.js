@@ -1,8 +1,8 @@
 /** Under a sampler that runs: the mask of each manipulated step and the heat map it was made from, as soon as they are there. */
 
 import { api } from "../../scripts/api.js";
-import { app } from "../../scripts/app.js";
 import { addPanel, createElement, growToFit, nodeAt } from "./panel.js";
+import { isInFront, isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The server's message: { node, run, workflow, step, steps, inside, mask, heat }; mask and heat are data URLs.
@@ -48,8 +48,7 @@ class Strip {
 }
 
 api.addEventListener(STEP, ({ detail: { node: executionId, workflow, ...shown } }) => {
-  // The same number may be that of a node in another workflow, which is in front now.
-  if (workflow && workflow !== (app.rootGraph ?? app.graph).id) return;
+  if (!isInFront(workflow)) return;
   const node = nodeAt(executionId);
   if (!node || node.isSubgraphNode?.()) return;
   if (!strips.has(node)) strips.set(node, new Strip(node));
@@ -57,4 +56,6 @@ api.addEventListener(STEP, ({ detail: { node: executionId, workflow, ...shown } 
 });
 
 // A node that is run again has no masks of that run yet.
-api.addEventListener("executing", ({ detail: executionId }) => strips.get(nodeAt(executionId))?.clear());
+api.addEventListener("executing", ({ detail: executionId }) => {
+  if (isOfWorkflowInFront()) strips.get(nodeAt(executionId))?.clear();
+});

@@ -1,6 +1,7 @@
 /** Sliders under the inspector: threshold, smoothing and growth of a mask, and its outline over the picture at once. */
 
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 import { maskNodesOf, requestOfMap, UNSET } from "./mask_nodes.js";
 import { afterCall, asOneStep, createElement } from "./panel.js";
 import { translated } from "./texts.js";
@@ -30,6 +31,9 @@ const SLIDERS = {
 const THIS_WORD = "word"; // in the place of a mask node
 
 const tuners = new Set(); // those whose node is in a graph
+
+/** A setting as a number: a workflow file may hold anything in a widget. */
+const numberOf = (value) => Number(value) || 0;
 
 export class MaskTuner {
   /** inspector: the `Inspector` that shows the maps. */
@@ -125,7 +129,7 @@ export class MaskTuner {
   /** The tuned settings with another rule, and a value that it takes. */
   withRule(rule) {
     const [low, high] = RANGES[rule] ?? [-10, 10];
-    const value = this.settings.value;
+    const value = numberOf(this.settings.value);
     const nearest = Math.max(low, Math.min(high, value));
     return { ...this.tuned, rule, ...(nearest === value ? {} : { value: nearest }) };
   }
@@ -179,7 +183,7 @@ export class MaskTuner {
 
   show(slider, settings) {
     const { name, input } = slider;
-    const value = settings[name];
+    const value = numberOf(settings[name]);
     const isThreshold = name === "value";
     const range = isThreshold ? RANGES[settings.rule] : SLIDERS[name].slice(1, 3);
     input.disabled = !range;
@@ -310,5 +314,11 @@ export class MaskTuner {
 
 // Whatever changes in the graph may be a setting of a mask node, or the way to one.
 api.addEventListener("graphChanged", () => {
-  for (const tuner of tuners) tuner.update();
+  const root = app.rootGraph ?? app.graph;
+  for (const tuner of tuners) {
+    // A workflow that is closed tells only the nodes outside its subgraphs that they are removed.
+    const { graph } = tuner.node;
+    if (graph === root || root.subgraphs?.get(graph?.id) === graph) tuner.update();
+    else tuners.delete(tuner);
+  }
 });

@@ -114,11 +114,14 @@ class Presets {
     this.show();
   }
 
+  isLinked(input) {
+    return this.node.inputs?.some((each) => each.name === input && each.link != null);
+  }
+
   /** Whether the node's inputs have the values of a preset; an input that another node gives has no value here. */
   isShown(name) {
     return Object.entries(this.presets[name]).every(([input, value]) => {
-      const isLinked = this.node.inputs?.some((each) => each.name === input && each.link != null);
-      return !isLinked && this.node.widgets.find((widget) => widget.name === input)?.value === value;
+      return !this.isLinked(input) && this.node.widgets.find((widget) => widget.name === input)?.value === value;
     });
   }
 
@@ -132,17 +135,26 @@ class Presets {
   }
 
   choose(name) {
-    this.isChoosing = true;
     asOneStep(() => {
-      if (name !== NONE) this.node.properties[KEY] = name;
-      for (const [input, value] of Object.entries(this.presets[name] ?? {})) {
-        const widget = this.node.widgets.find((each) => each.name === input);
-        widget.value = value;
-        widget.callback?.(value, app.canvas, this.node);
+      this.isChoosing = true;
+      try {
+        this.write(name);
+      } finally {
+        this.isChoosing = false;
+        this.show();
       }
-      this.isChoosing = false;
-      this.show();
     });
+  }
+
+  /** Write the values of a preset, but for the inputs that another node gives. */
+  write(name) {
+    if (name !== NONE) this.node.properties[KEY] = name;
+    for (const [input, value] of Object.entries(this.presets[name] ?? {})) {
+      if (this.isLinked(input)) continue;
+      const widget = this.node.widgets.find((each) => each.name === input);
+      widget.value = value;
+      widget.callback?.(value, app.canvas, this.node);
+    }
   }
 }
 

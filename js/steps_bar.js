@@ -88,7 +88,7 @@ class StepsBar {
     if (items === null) return translated("The steps cannot be read.");
     const hidden = items.some((item) => !item.isShare) && this.total === undefined;
     if (hidden) return translated(UNPLACED);
-    return translated(count ? "Drag, or arrow keys, with Shift further; Delete removes." : "No step: the latent is never replaced.");
+    return translated(count ? "Drag, or arrow keys, with Shift further; Delete removes a step, or a range as a whole." : "No step: the latent is never replaced.");
   }
 
   button(i) {
@@ -115,8 +115,9 @@ class StepsBar {
     const [value, most, button] = [item.ends[end], this.most(item), this.buttons[i]];
     button.style.left = `${(100 * Math.min(value, most)) / most}%`;
     button.toggleAttribute("data-range", item.ends.length > 1);
+    // Some schedulers make a step more or less than the sampler is asked for.
     const step = this.total === undefined ? "" : Math.floor((value * this.total) / 100);
-    const shared = step === "" ? "{value} %" : "{value} %, step {step} of {all}";
+    const shared = step === "" ? "{value} %" : "{value} %, about step {step} of {all}";
     const text = translated(item.isShare ? shared : "step {value} of {all}", { value, step, all: this.total });
     button.setAttribute("aria-valuemax", most);
     button.setAttribute("aria-valuenow", value);

@@ -64,10 +64,11 @@ const CHINESE = {
   "The steps cannot be read.": "无法读取这些步。",
   "Step numbers have no place here, as the sampler says how many steps there are; shares (15%) have.":
     "步数由采样器决定，因此步号在这里没有位置；百分比（15%）有。",
-  "Drag, or arrow keys, with Shift further; Delete removes.": "拖动，或用方向键（按住 Shift 更远）；Delete 删除。",
+  "Drag, or arrow keys, with Shift further; Delete removes a step, or a range as a whole.":
+    "拖动，或用方向键（按住 Shift 更远）；Delete 删除一步，或整个范围。",
   "No step: the latent is never replaced.": "没有步：Latent 从不替换。",
   "{value} %": "{value} %",
-  "{value} %, step {step} of {all}": "{value} %，第 {step} 步，共 {all} 步",
+  "{value} %, about step {step} of {all}": "{value} %，约第 {step} 步，共 {all} 步",
   "step {value} of {all}": "第 {value} 步，共 {all} 步",
   // guide
   "Guide: Explainable Latents": "指南：可解释 Latent",

@@ -29,7 +29,9 @@ def graph(front: Front, client: ComfyClient, *names: str) -> Locator:
         front.set(name, image=image)
         front.link(name, 0, NODE, inputs[name])
     front.press_run()
-    return front.panel(NODE, "compare")
+    panel = front.panel(NODE, "compare")
+    expect(panel.locator("canvas")).to_be_visible()  # the pictures are there
+    return panel
 
 
 def colour(panel: Locator, x: float, y: float = 0.5) -> str:

@@ -52,10 +52,12 @@ LINKS = (
 LISTEN = """async () => {
     const { api } = await import("/scripts/api.js");
     window.heard = [];
+    window.listening = new AbortController(); // the page is shared
+    const { signal } = window.listening;
     api.addEventListener("explainable_latents.step", ({ detail }) => {
         window.heard.push(["step", detail.step, detail.workflow === app.graph.id]);
-    });
-    api.addEventListener("progress", ({ detail }) => window.heard.push(["progress", detail.value]));
+    }, { signal });
+    api.addEventListener("progress", ({ detail }) => window.heard.push(["progress", detail.value]), { signal });
 }"""
 TELL_OF_ANOTHER_WORKFLOW = """() => {
     const node = String(app.graph.nodes.find((each) => each.title === "Ours").id);
@@ -89,7 +91,7 @@ def test_masks_stand_under_both_samplers_while_they_run(either_front: Front, cli
     expect(masks["Stock"].locator("img")).to_have_count(2)  # the mask and the heat map
     size = "all => all.map((each) => [each.naturalWidth, each.naturalHeight])"
     assert masks["Ours"].locator("img").evaluate_all(size) == [[16, 16]] * 4
-    heard = front.run("window.heard")
+    heard = front.run("window.listening.abort(), window.heard")
     first = heard.index(["step", 1, True])
     assert ["progress", 3] in heard[first:]  # the sampler went on after the first mask was shown
     front.look_at("Ours", 0.7)

@@ -370,3 +370,65 @@ def test_a_workflow_that_holds_anything_breaks_nothing(front: Front, kept: dict)
         tuner(panel).get_by_role("button", name="Reset").click()
         expect(said(panel)).to_contain_text("% inside")
     assert panel.locator("b, i").count() == 0
+
+
+def test_a_mask_node_whose_box_holds_no_number_breaks_nothing(front: Front):
+    graph(front)
+    run(front)
+    panel = opened(front)
+    open_tuner(front, panel)
+    front.set("Mask", value="<b>")
+    steady(front)
+    expect(said(panel)).to_contain_text("The server does not say what the mask is.")
+    expect(tuner(panel).get_by_label("threshold")).to_have_attribute("aria-valuetext", "threshold 0")
+    front.set("Mask", value=0.25)
+    steady(front)
+    expect(said(panel)).to_contain_text("% inside")
+
+
+def test_maps_of_a_workflow_behind_stay_out_of_the_one_in_front(front: Front):
+    graph(front)
+    run(front)
+    opened(front)
+    stored = f"app.graph.nodes.find(node => node.title === '{HEAT}').properties.el_inspector.file"
+    before = front.run(stored)
+    front.set(HEAT, opacity=0.35)
+    front.run(
+        """async () => {
+            const { workflow, output } = await app.graphToPrompt();
+            const ended = { once: true };
+            const done = new Promise((resolve) => app.api.addEventListener("execution_success", resolve, ended));
+            await app.api.queuePrompt(0, { output, workflow: { ...workflow, id: "another with the same numbers" } });
+            await done;
+        }"""
+    )
+    assert front.run(stored) == before
+    run(front)  # nothing is computed: the server has the maps of the other workflow's run
+    front.wait(f"file => {stored} !== file", before)
+
+
+def test_an_inspector_in_a_closed_workflow_follows_no_graph_any_more(front: Front):
+    graph(front)
+    run(front)
+    panel = opened(front)
+    open_tuner(front, panel)
+    front.run(
+        f"""() => {{
+            app.canvas.deselectAll();
+            app.canvas.selectItems(app.graph.nodes.filter((node) => ["Mask", "{HEAT}"].includes(node.title)));
+        }}"""
+    )
+    with front.page.expect_response(OUTLINE):
+        command(front, "Comfy.Graph.ConvertToSubgraph")
+    count = f"""() => {{
+        const inner = app.graph.nodes.find((node) => node.subgraph).subgraph;
+        const node = inner.nodes.find((each) => each.title === "{HEAT}");
+        const {{ inputs }} = node;
+        window.reads = 0;
+        Object.defineProperty(node, "inputs", {{ get: () => (window.reads++, inputs) }});
+    }}"""
+    told = "() => { window.reads = 0; app.api.dispatchCustomEvent('graphChanged'); return window.reads; }"
+    front.run(count)
+    assert front.run(told) > 0
+    front.clear()
+    assert front.run(told) == 0

@@ -119,3 +119,26 @@ def test_presets_have_chinese_names_where_the_interface_is_chinese(open_front):
     front.set(SAMPLER, preset="Devaney 实验 2")
     assert values(front, SAMPLER)["outside"] == "cached reference"
     front.shot("presets-zh")
+
+
+def test_a_preset_leaves_linked_inputs_alone_and_a_callback_that_fails_leaves_the_name_right(front: Front):
+    add(front, SAMPLER)
+    front.add("PrimitiveInt", "Number", (700, 80))
+    front.link("Number", 0, SAMPLER, "steps")
+    front.set(SAMPLER, preset=PAPER)
+    assert (front.value(SAMPLER, "steps"), front.value(SAMPLER, "denoise")) == (35, 0.9)
+    assert front.value(SAMPLER, "preset") == "own values"
+    add(front, PATCH)
+    fails = """async (preset) => {
+        const find = (name) => app.graph.nodes[0].widgets.find((widget) => widget.name === name);
+        const { callback } = find("outside");
+        find("outside").callback = () => { throw new Error("another pack's"); };
+        let error;
+        try { find("preset").callback(preset); } catch (each) { error = each.message; }
+        find("outside").callback = callback;
+        return error;
+    }"""
+    assert front.run(fails, ONE) == "another pack's"
+    front.set(PATCH, preset="loose")
+    front.set(PATCH, manipulate_at="1")
+    assert front.value(PATCH, "preset") == "own values"

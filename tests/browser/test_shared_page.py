@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.test_chips import WORDS, parsed, run_with_mistake
@@ -62,3 +64,8 @@ def test_nothing_is_left_of_what_was_done_before(either_front: Front):
     assert front.errors == []
     parsed(front, "a dog")
     assert front.value(WORDS, "override") == ""
+
+
+def test_a_setting_that_no_page_would_put_back_is_refused(open_front: Callable[..., Front]):
+    with pytest.raises(ValueError, match=r"Comfy\.Nobody: the server keeps settings"):
+        open_front(settings={"Comfy.Nobody": True})

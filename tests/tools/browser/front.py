@@ -68,7 +68,10 @@ FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # i
 
 
 class Front:
-    """A fresh page of the front end; `vue` chooses Nodes 2.0 instead of the classic renderer."""
+    """A fresh page of the front end; `vue` chooses Nodes 2.0 instead of the classic renderer.
+
+    settings: others than those in SETTINGS, by the same names; ValueError for any other, which no page would put back.
+    """
 
     def __init__(
         self,
@@ -79,6 +82,10 @@ class Front:
         javascript: bool = True,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        if unknown := sorted(set(settings or {}) - set(SETTINGS)):
+            raise ValueError(
+                f"{', '.join(unknown)}: the server keeps settings, so each needs its usual value in SETTINGS"
+            )
         self.server = server
         self.vue = vue
         self.errors: list[str] = []
