@@ -65,6 +65,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "MiniTrainDIT",
         (("block", "blocks"),),
         ("patch_temporal", "patch_spatial", "patch_spatial"),
+        labelled_late=True,
         keys=((), ("cross_attn.k_proj", "cross_attn.k_norm")),
         **_ACROSS,
     ),
@@ -74,6 +75,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "Anima",
         (("block", "blocks"),),
         ("patch_temporal", "patch_spatial", "patch_spatial"),
+        labelled_late=True,
         **_ACROSS,
     ),
     Layout(

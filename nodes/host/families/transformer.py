@@ -77,7 +77,7 @@ class TransformerSites:
         self._call = call
         self._grid = layout.grid(call.network, call.latent)
         self._blocks = layout.names(call.network)
-        # How many attentions each block has computed; and how many blocks have, where they are counted.
+        # How many attentions each block has computed; and how many all have, where they are counted.
         self._calls: dict[tuple[str, int], int] = defaultdict(int)
         self._counted = 0
         # The text's length behind other nodes' patches, None without any.
@@ -101,7 +101,8 @@ class TransformerSites:
 
     def take(self, options: dict, shape: Shape) -> tuple[Site, Inputs] | None:
         """See `SiteFinder`."""
-        found = self._labelled(options) if self._layout.labelled else self._next(shape)
+        counted = not self._layout.labelled or (self._layout.labelled_late and "block_index" not in options)
+        found = self._next(shape) if counted else self._labelled(options)
         if found is None:
             return None
         block, kind = found
@@ -121,7 +122,6 @@ class TransformerSites:
         rows, (height, width) = self._call.latent[0], self._call.latent[-2:]
         inputs = Inputs((rows, *expected), None, None, (rows, height, width), self._changed_by, self._called_by)
         patch = self._layout.patch_of(self._call.network)[1:]
-        counted = not self._layout.labelled
         return Site(block, None, kind, (h, w), shape.heads, queries, keys, picture, t, patch, counted), inputs
 
     def forget(self) -> None:
@@ -154,12 +154,20 @@ class TransformerSites:
         return (block, self._layout.calls[number]) if number < len(self._layout.calls) else None
 
     def _next(self, shape: Shape) -> tuple[tuple[str, int], str] | None:
-        """The next block, if the attention has the length of a block's."""
-        least = self._layout.front + self._text_length + prod(self._grid)
-        if shape.queries != shape.keys or shape.keys < least or self._counted == len(self._blocks):
+        """The next block and its next attention in running order, if this one has the length of that."""
+        number, turn = divmod(self._counted, len(self._layout.calls))
+        if number == len(self._blocks) or not self._fits(self._layout.calls[turn], shape):
             return None
         self._counted += 1
-        return self._blocks[self._counted - 1], JOINT
+        return self._blocks[number], self._layout.calls[turn]
+
+    def _fits(self, kind: str, shape: Shape) -> bool:
+        """Whether the attention may be one of this kind: patches may give a block's SELF and CROSS other keys."""
+        count, text = prod(self._grid), self._call.text
+        if kind == JOINT:
+            return shape.queries == shape.keys >= self._layout.front + self._text_length + count
+        of_the_other_kind = shape.keys == (text if kind == SELF else count)
+        return shape.queries == count and (count == text or not of_the_other_kind)
 
     def _measure(self, entering: dict) -> dict:
         """The last patch behind the network's input layers."""

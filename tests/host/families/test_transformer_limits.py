@@ -157,6 +157,38 @@ def test_blocks_that_are_counted_are_refused_when_one_is_skipped(models):
         capture.saliency(made, "all", "mean")
 
 
+class Unannounced(dict):
+    """Transformer options that keep quiet about the block, as those of Predict2 in ComfyUI 0.24 and older."""
+
+    def __setitem__(self, key, value):
+        if key != "block_index":
+            super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize(("tokens", "skipped"), [(20, False), (48, False), (20, True)])
+def test_two_attentions_of_a_block_are_counted_in_turn_where_it_is_not_announced(models, tokens, skipped):
+    """On every ComfyUI, and with as many words as places."""
+    from comfy.patcher_extension import WrappersMP
+
+    model, positive = models["Predict2"].clone(), prompt("Predict2", tokens=tokens)
+
+    def quiet(executor, *args, **kwargs):
+        return executor(*args, **kwargs | {"transformer_options": Unannounced(kwargs["transformer_options"])})
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", quiet)
+    blocks = model.model.diffusion_model.blocks
+    if skipped:
+        model.add_object_patch("diffusion_model.blocks.0.forward", lambda x, *args, **kwargs: x)
+    run, plain = captured("Predict2", model, positive), captured("Predict2", models["Predict2"], positive)
+    if skipped:
+        assert not run.saliencies
+        assert "1 of 2 layers ran, and this model's layers are known by their order alone" in run.notes[-1]
+        return
+    assert len(blocks) == len(run.layers) == 2
+    assert run.notes == []
+    assert all(torch.equal(run.layers[layer], maps) for layer, maps in plain.layers.items())
+
+
 @pytest.mark.parametrize("name", ["Wan", "Predict2"])
 def test_as_many_words_as_places_are_not_mistaken_for_the_picture(models, name):
     positive, start = prompt(name, tokens=48), noise(name)
