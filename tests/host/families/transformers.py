@@ -422,13 +422,21 @@ def known() -> dict[str, Small]:
 _MADE = ("inv_freq", "freqs", "_range", ".seq")
 
 
+def _of_this_host(config: dict) -> dict:
+    """The config without what this ComfyUI's Radiance does not have yet."""
+    from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
+
+    new = {"use_sequential_txt_ids"} - ChromaRadianceParams.__dataclass_fields__.keys()
+    return {key: value for key, value in config.items() if key not in new}
+
+
 def small(name: str) -> Any:
     """A ModelPatcher of the network with random weights."""
     import comfy.model_patcher
     import comfy.supported_models
 
     each = SMALL[name]
-    described = dict(each.config)
+    described = _of_this_host(each.config)
     config = getattr(comfy.supported_models, each.supported)({**described, "dtype": torch.float32})
     config.unet_config |= {**described, "dtype": torch.float32}
     config.manual_cast_dtype = None
@@ -452,7 +460,8 @@ def prompt(name: str, seed: int = 1, tokens: int | None = None, **extra: Any) ->
     """A random CONDITIONING of the network's kind; of seed 1 as long as a positive one, else as a negative one."""
     each, generator = SMALL[name], torch.Generator().manual_seed(seed)
     length = tokens or each.text[0 if seed == 1 else 1]
-    given: dict[str, Any] = dict(extra)
+    # what a CLIP gives has it always, and older hosts ask for it
+    given: dict[str, Any] = {"pooled_output": None, **extra}
     if each.pooled:
         given["pooled_output"] = torch.randn(1, each.pooled, generator=generator)
     if name == "Anima":
