@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,19 +18,26 @@ from .model_call import REFINED
 class CapturedRun(SamplerRun):
     """The aggregated map of every model call of a run, and each layer's sum over the calls.
 
-    layers: (layer name, or REFINED, (h_n, w_n)) -> [S,B,h_n,w_n]. last: the map of the sampler's most recent model
-    call; None if that call showed no attention or was not captured. notes: the warnings while it ran. capturing:
-    whether the sampler's next model call is captured.
+    layers: (layer name, or REFINED, (h_n, w_n)) -> [S,B,h_n,w_n]. grids: the same -> (h, w) of the layer's own places,
+    which are fewer where they were spread over a latent that is no multiple of them. last: the map of the sampler's
+    most recent model call; None if that call showed no attention or was not captured. notes: the warnings while it ran.
+    capturing: whether the sampler's next model call is captured.
     """
 
     saliencies: list[Saliency] = field(default_factory=list)
     layers: dict[tuple[str, tuple[int, int]], Tensor] = field(default_factory=dict)
+    grids: dict[tuple[str, tuple[int, int]], tuple[int, int]] = field(default_factory=dict)
     last: Saliency | None = None
     notes: list[str] = field(default_factory=list)
     capturing: bool = True
 
-    def see(self, saliency: Saliency | None, layers: dict[str, Tensor]) -> None:
-        """Add one model call of the sampler. saliency: None if the subjects' prompt was not active in it."""
+    def see(
+        self, saliency: Saliency | None, layers: Mapping[str, Tensor], grids: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Add one model call of the sampler.
+
+        saliency: None if the subjects' prompt was not active in it. grids: of layers; that of their maps for others.
+        """
         self.last = saliency
         if saliency is None:
             return
@@ -38,6 +45,7 @@ class CapturedRun(SamplerRun):
         for name, maps in layers.items():
             key = (name, tuple(maps.shape[-2:]))
             self.layers[key] = self.layers[key] + maps if key in self.layers else maps
+            self.grids[key] = grids.get(name, key[1])
 
     def content(self) -> list[Tensor]:
         """See `SamplerRun`."""
@@ -57,7 +65,8 @@ class CapturedRun(SamplerRun):
         last = self.saliencies[-1].select(words)
         layers = {key: maps for key, maps in self.layers.items() if key[0] != REFINED}
         maps = [normalise(resize(layer, last.grid), scores)[list(words)] for layer in layers.values()]
-        labels = tuple(f"{label}, {name} ({h}x{w})" for name, (h, w) in layers for label in last.labels)
+        places = [(name, *self.grids[name, size]) for name, size in layers]
+        labels = tuple(f"{label}, {name} ({h}x{w})" for name, h, w in places for label in last.labels)
         return replace(last, maps=torch.cat(maps), labels=labels, step=None)
 
     def total(self, mode: str, scores: int = 0) -> Saliency:

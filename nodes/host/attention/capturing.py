@@ -121,16 +121,16 @@ class Observer:
             out = executor(x, timestep, model_options, *args, **kwargs)
         finally:
             self._call = outer
-        found, layers = None, {}
+        found, layers, grids = None, {}, {}
         if call is not None and call.maps:
-            layers = call.layers()
+            layers, grids = call.layers(), call.grids if call.whole else {}
             maps = of_all_layers(layers.items(), call.grid, self.resize, self.scores)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
             found = Saliency(maps, self.labels, call.sigma, call.step, call.grid, scale)
         if beside:
             self._answer = found
         elif self._adds:
-            run.see(found, layers)
+            run.see(found, layers, grids)
         else:
             run.last = found
         return out
@@ -178,6 +178,7 @@ class Observer:
                 added(maps, maps[0].shape[-2:] if recorder.patch else row.size, self.resize) for row, *maps in by_row
             ]
             found[REFINED] = refinement.refined(sums, self.labels, self._warn)
+        call.grids |= recorder.grids
         for name, each in found.items():
             placed = [(on_latent(maps, recorder.patch, row.size), row) for maps, row in each]
             call.maps.setdefault(name, []).extend(placed)

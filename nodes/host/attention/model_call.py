@@ -37,7 +37,7 @@ class ModelCall:
 
     index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened. device: of
     the sampler's state. maps: per layer those of each conditioning, on the device where the network ran: the host may
-    have copies of it on several; under REFINED the layers' refined sum, if that was asked for.
+    have copies of it on several; under REFINED the layers' refined sum, if that was asked for. grids: of the layers.
     """
 
     positives: Positives
@@ -49,14 +49,19 @@ class ModelCall:
     index: int | None = None
     evaluated: bool = False
     maps: dict[str, list[tuple[Tensor, PromptRows]]] = field(default_factory=dict)
+    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no layer's frame is shared by several conditionings."""
+        return all(len(each) == 1 and each[0][1].is_whole(self.grid) for each in self.maps.values())
 
     def layers(self) -> dict[str, Tensor]:
         """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
 
         On `device`.
         """
-        whole = all(len(each) == 1 and each[0][1].is_whole(self.grid) for each in self.maps.values())
-        if whole:
+        if self.whole:
             return {name: each[0][0].to(self.device) for name, each in self.maps.items()}
         return {
             name: compose([self._placed(maps, row) for maps, row in each], self.grid)

@@ -198,6 +198,15 @@ def test_the_prompts_rows_and_keys_are_found_and_the_picture_is_unchanged(name, 
     assert (found - other).abs().max() * math.prod(start.shape[-2:]) < 1e-4
 
 
+def test_a_layers_own_map_is_labelled_with_its_grid_on_an_odd_latent(models):
+    observed = models["Flux.1"].clone()
+    capture = observe(observed, SUBJECTS, layers="double")
+    made = sample("Flux.1", observed, cfg=1.0, start=noise("Flux.1", grid=(13, 9)))
+    each = capture.saliency(made, "subject", "mean", each_layer=True)
+    assert each.labels == ("dog, double.0 (7x5)", "dog, double.1 (7x5)")
+    assert each.maps.shape == (2, 1, 13, 9)
+
+
 def test_shares_of_the_prompts_words_and_the_usual_layers(name, model):
     start, positive, observed = noise(name), prompt(name), model.clone()
     capture = observe(observed, SUBJECTS, share=PROMPT_WORDS)
