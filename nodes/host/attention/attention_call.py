@@ -85,7 +85,7 @@ class AttentionCall:
         return rows, self.q.shape[-2], self.k.shape[-2]
 
     def unexpected(self, count: int) -> str:
-        """What is wrong with its numbers of rows, queries and keys, with the node that changed them; empty if nothing.
+        """What is wrong with its numbers of rows, queries and keys, with their cause; empty if nothing.
 
         count: of the network's rows.
         """
@@ -95,7 +95,7 @@ class AttentionCall:
         expected = f"{count, queries}" if queries == keys else f"{count, queries} and {count, keys}"
         return (
             f"{len(self.q), self.q.shape[-2]} rows and queries and {len(self.k), self.k.shape[-2]} rows and keys where "
-            f"{expected} were expected, changed by {self.inputs.changed_by}"
+            f"{expected} were expected, {self.inputs.cause}"
         )
 
     def of_picture(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -89,8 +89,8 @@ class Recorder(Processor):
             self._refuse(
                 name,
                 f"there are {(len(call.q), call.q.shape[-2])} rows and queries and {(len(call.k), call.k.shape[-2])} "
-                f"rows and keys where {rows} rows of {of_picture} and {keys} keys were expected, changed by "
-                f"{changed_by}",
+                f"rows and keys where {rows} rows of {of_picture} and {keys} keys were expected, "
+                f"{call.inputs.cause}",
             )
             return
         seen = self._reading(call, out)

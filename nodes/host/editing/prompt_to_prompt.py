@@ -154,7 +154,7 @@ class ReplacedAttention(EditingProcessor):
             return f"it is computed by {inputs.changed_by}"
         if tuple(call.q.shape[:2]) != expected or call.k.shape[0] != expected[0]:
             found = tuple(call.q.shape[:2])
-            return f"it has {found} rows and queries where {expected} were expected, changed by {inputs.changed_by}"
+            return f"it has {found} rows and queries where {expected} were expected, {inputs.cause}"
         keys = self._call.length if call.site.kind == CROSS else h * w
         own = inputs.before is None or inputs.before[1] is inputs.after[1]
         if call.k.shape[1] != keys or not own:

@@ -25,11 +25,11 @@ class Layout:
     attributes, one each; none where it is one pixel. order: see `Order`. front: keys before the text. padded: attribute
     of the number of which the lengths of text and picture are made multiples, None in it for 1. calls: the kinds of a
     block's attentions in running order. labelled: whether the network announces its blocks; else they are counted.
-    labelled_late: whether it does so only in newer ComfyUIs. pads_in_front: see `Family`. later: whether the later half of the first part is read unless the user chooses, else
-    all layers. keys: attributes of the layers that make a text's keys: those of the network, then those of a block.
-    without: attributes of parts that put further tokens in front of the text; only networks where they are None have
-    this layout. hidden: where the network does not announce its attention, see `rebound`: a block's attention module
-    and the name of the function that it calls.
+    labelled_late: whether it does so only in newer ComfyUIs. pads_in_front: see `Family`. later: whether the later half
+    of the first part is read unless the user chooses, else all layers. keys: attributes of the layers that make a
+    text's keys: those of the network, then those of a block. without: attributes of parts that put further tokens in
+    front of the text; only networks where they are None have this layout. hidden: where the network does not announce
+    its attention, see `rebound`: a block's attention module and the name of the function that it calls.
     """
 
     family: str

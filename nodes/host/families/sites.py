@@ -64,7 +64,8 @@ class Inputs:
     input, the context [R,T,d], as the model gives them; None where no other node has a patch there, and for all but
     CROSS. after: both as the other nodes' patches left them, perhaps of other shapes; None in networks that have no
     such patches. latent: rows, height and width of what the network was given. changed_by, called_by: the names of what
-    other nodes put there and around the network, for messages.
+    other nodes put there and around the network, for messages. own_tokens: whether only the model itself may have put
+    further tokens there.
     """
 
     expected: tuple[int, int, int]
@@ -73,6 +74,14 @@ class Inputs:
     latent: tuple[int, int, int]
     changed_by: str
     called_by: str
+    own_tokens: bool = False
+
+    @property
+    def cause(self) -> str:
+        """Why there are other numbers of rows, queries and keys than expected, for messages."""
+        if self.own_tokens:
+            return "reference pictures or further tokens of the model itself stand there: leave them out"
+        return f"changed by {self.changed_by}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...core.attention.heads import joined
 from ...core.attention.probabilities import ALL_TEXT, ALL_TOKENS
-from ..patch_names import other_names
+from ..patch_names import of_other_nodes, other_names
 from .layout import Layout
 from .offers import KEYS
 from .rebound import Rebound
@@ -84,6 +84,7 @@ class TransformerSites:
         self._text: int | None = None
         self._rebound: Rebound | None = None
         self._changed_by = self._called_by = ""
+        self._own_tokens = False
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
         """See `SiteFinder`."""
@@ -91,7 +92,8 @@ class TransformerSites:
         replaced = options.get("patches_replace", {}).get("dit", {})
         at_entry = [each for each in patches.get("post_input", []) if each != self._measure]
         within = chain.from_iterable(patches.get(name, []) for name in ("attn1_patch", "attn2_patch", "double_block"))
-        self._changed_by = other_names([*at_entry, *within, *replaced.values()])
+        others = of_other_nodes([*at_entry, *within, *replaced.values()])
+        self._changed_by, self._own_tokens = other_names(others), not others
         self._called_by = other_names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
         if self._layout.hidden and self._rebound is None:
             self._rebound = Rebound(self._hidden(*self._layout.hidden), self._layout.hidden[1], listener.beside)
@@ -120,7 +122,8 @@ class TransformerSites:
         else:
             queries, keys, expected = slice(0, count), slice(0, count), (count, count)
         rows, (height, width) = self._call.latent[0], self._call.latent[-2:]
-        inputs = Inputs((rows, *expected), None, None, (rows, height, width), self._changed_by, self._called_by)
+        size, by = (rows, height, width), (self._changed_by, self._called_by, self._own_tokens)
+        inputs = Inputs((rows, *expected), None, None, size, *by)
         patch = self._layout.patch_of(self._call.network)[1:]
         return Site(block, None, kind, (h, w), shape.heads, queries, keys, picture, t, patch, counted), inputs
 

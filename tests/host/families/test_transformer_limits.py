@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from explainable_latents.nodes.host.families.layouts import LAYOUTS, REFUSED
 from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.families.test_transformers import SUBJECTS, Look, attended, with_processors
-from tests.host.families.transformers import noise, prompt, sample, small
+from tests.host.families.transformers import SMALL, noise, prompt, sample, small
 from tests.host.toy_sampling import KEEP, REFERENCE, masked_run
 
 
@@ -110,6 +111,26 @@ def test_tokens_that_another_node_puts_before_the_text_are_refused_by_name(model
     assert capture.latest() is None
     with pytest.raises(ValueError, match=r"joint-attention is not captured: .*were expected, changed by .*styled of"):
         capture.saliency(made, "all", "mean")
+
+
+@pytest.mark.parametrize("name", ["OmniGen 2", "Wan"])
+def test_tokens_that_the_model_itself_adds_are_not_blamed_on_another_node(comfy, name):
+    """References of OmniGen 2, which stand between text and picture, and Wan 2.1 I2V's attention to a picture."""
+    from comfy.clip_vision import Output
+
+    if name == "Wan":
+        seen = Output()
+        seen["penultimate_hidden_states"] = torch.randn(1, 257, 1280, generator=torch.Generator().manual_seed(5))
+        to_video = replace(SMALL["Wan"], supported="WAN21_I2V")
+        to_video = replace(to_video, config=to_video.config | {"model_type": "i2v", "in_dim": 36})
+        observed, positive = small(to_video), prompt(name, clip_vision_output=seen)
+    else:
+        observed, positive = small(name), prompt(name, reference_latents=[reference(name)])
+    capture = observe(observed, SUBJECTS, layers="all")
+    made = sample(name, observed, cfg=1.0, positive=positive)
+    with pytest.raises(ValueError, match="were expected, reference pictures or further tokens of the model") as error:
+        capture.saliency(made, "all", "mean")
+    assert "another node" not in str(error.value)
 
 
 def passes_on(args, extra):

@@ -430,12 +430,12 @@ def _of_this_host(config: dict) -> dict:
     return {key: value for key, value in config.items() if key not in new}
 
 
-def small(name: str) -> Any:
-    """A ModelPatcher of the network with random weights."""
+def small(name: str | Small) -> Any:
+    """A ModelPatcher of the network, one of `SMALL` or another, with random weights."""
     import comfy.model_patcher
     import comfy.supported_models
 
-    each = SMALL[name]
+    each = SMALL[name] if isinstance(name, str) else name
     described = _of_this_host(each.config)
     config = getattr(comfy.supported_models, each.supported)({**described, "dtype": torch.float32})
     config.unet_config |= {**described, "dtype": torch.float32}
