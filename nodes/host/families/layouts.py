@@ -190,6 +190,8 @@ LAYOUTS: tuple[Layout, ...] = (
 # What is known and cannot be read, by the name of the network's class, and why.
 _WAN = "this kind of Wan gives its attention further tokens (poses, sound, reference frames). Load Wan T2V"
 REFUSED: dict[str, str] = {
+    # Networks of this class that have no layout.
+    "HunyuanVideo": "HunyuanVideo 1.5 puts tokens of pictures in front of the text. Load HunyuanImage 2.1",
     "HunYuanDiT": "ComfyUI does not show other programs what this network attends to",
     "HiDreamImageTransformer2DModel": "two text encoders read each word, and ComfyUI gives one of them wrong tokens",
     "HiDreamO1Transformer": "it keeps the text's keys from one step to the next, where they cannot be read",

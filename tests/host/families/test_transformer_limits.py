@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from explainable_latents.nodes.core.attention.aggregate import normalise
+from explainable_latents.nodes.core.attention.heads import joined
 from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from explainable_latents.nodes.core.maps.masks import Shaping
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
@@ -78,10 +79,6 @@ def test_a_mask_of_keys_counts(models):
     mask = torch.cat([torch.ones(1, 7), torch.zeros(1, 13)], dim=1).long()
     name, positive = "Qwen-Image", prompt("Qwen-Image", attention_mask=mask)
     plain, masked = (captured(name, models[name], each, share=ALL_TEXT) for each in (prompt(name), positive))
-    for maps, other in zip(masked.layers.values(), kernel_maps(name, models[name], positive, noise(name)), strict=True):
-        assert maps[1].max() <= 2.0  # 2 heads
-        # token 7 of the second subject is hidden; the kernel gives shares of text and picture together
-        assert other.shape == (2, 68)
     first = next(iter(masked.layers.values()))
     assert (first - next(iter(plain.layers.values()))).abs().max() > 1e-3
     whole = captured(name, models[name], positive, share=ALL_TOKENS)
@@ -262,16 +259,28 @@ def test_maps_of_several_frames_are_not_refined(models):
 
 
 def test_half_precision_is_read_in_float32(comfy):
-    """Of a network in bfloat16 the same maps as of one with the same weights in float32, to that precision."""
-    exact, rounded = small("Qwen-Image"), small("Qwen-Image")
-    network = rounded.model.diffusion_model.to(torch.bfloat16)
+    """The maps of a network in bfloat16 are those of its own queries and keys, to float32's precision.
+
+    In bfloat16 the softmax would be off by up to 2^-9 of a probability, four hundred times as much as is allowed here.
+    """
+    model, look = small("Qwen-Image"), Look()
+    network = model.model.diffusion_model.to(torch.bfloat16)
     network.dtype = torch.bfloat16
-    exact.model.diffusion_model.load_state_dict({key: each.float() for key, each in network.state_dict().items()})
     positive = prompt("Qwen-Image")
-    maps = [captured("Qwen-Image", model, positive).saliencies[0].maps for model in (exact, rounded)]
-    assert maps[1].dtype == torch.float32
-    assert not torch.equal(*maps)
-    assert (maps[0] - maps[1]).abs().max() * math.prod(maps[0].shape[-2:]) < 0.15
+    run = captured("Qwen-Image", model, positive)
+    sample("Qwen-Image", with_processors(model, lambda rows: [look]), cfg=1.0, positive=positive)
+    calls = {call.site.name: call for call, _ in look.seen}
+    assert len(calls) == len(run.layers) == 2
+    for (layer, grid), maps in run.layers.items():
+        q, k, _ = calls[layer].of_picture([0])
+        assert q.dtype == torch.bfloat16
+        assert maps.dtype == torch.float32
+        heads = calls[layer].site.heads
+        q, k = (joined(each, heads).double().unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k))
+        p = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)[0, ..., calls[layer].site.keys]
+        for own, tokens in zip(maps[:, 0], SUBJECTS.positions(), strict=True):
+            other = p[..., list(tokens)].sum((-1, 0)).unflatten(-1, grid)
+            assert ((own - other).abs() / other).max() < 5e-6
 
 
 # What is refused, in words.
@@ -315,7 +324,15 @@ def test_networks_that_are_refused_by_name_are_those_of_the_host(comfy):
                if line.startswith("class ")}  # fmt: skip
     missing = {name for name in REFUSED if name not in classes}
     assert len(missing) < len(REFUSED) / 2  # an older host has not all of them
-    assert not {layout.network for layout in LAYOUTS} & set(REFUSED)
+    assert not {layout.network for layout in LAYOUTS if not layout.without} & set(REFUSED)
+
+
+def test_hunyuan_video_of_another_kind_has_a_sentence_of_its_own(comfy):
+    """The list of what can be read has the name of its class."""
+    first = SMALL["HunyuanImage 2.1"]
+    with pytest.raises(ValueError, match=r"cannot be read: HunyuanVideo 1\.5 puts tokens .* in front of the text"):
+        family_of(small(replace(first, config=first.config | {"use_cond_type_embedding": True})))
+    assert "HunyuanVideo" in family_of(small(first)).name
 
 
 @pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image", "Wan"])
