@@ -188,11 +188,11 @@ def test_calls_on_tiles_are_left_out_and_named(model, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": "output.9"}, "'output.9'; choose all, last, .* among: input.1.0, input.3.0, middle.0.0"),
+        ({"layers": "output.9"}, "'output.9'; choose auto, all, last, .* among: input.1.0, input.3.0, middle.0.0"),
         ({"layers": "all,"}, "no cross-attention layer is called ''"),
         ({"start_percent": 0.5, "end_percent": 0.5}, "start_percent 0.5 and end_percent 0.5"),
         ({"resize": "cubic"}, "resize 'cubic' is not one of: nearest, bilinear"),
-        ({"share": "all"}, "share 'all' is not one of: all tokens, prompt words"),
+        ({"share": "all"}, "share 'all' is not one of: auto, all tokens, prompt words, all text"),
         ({"positive": [[None, {}]]}, "holds no text"),
     ],
 )
@@ -219,34 +219,11 @@ def test_subjects_of_another_prompt(model):
         observe(model.clone(), Subjects("dog", (Subject("dog", "subject", (0, 3), {"t5xxl": (1,)}),), "rules"))
 
 
-def test_a_model_without_readable_attention_is_named(comfy):
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    config = {
-        "image_model": "flux",
-        "in_channels": 16,
-        "out_channels": 16,
-        "vec_in_dim": 8,
-        "context_in_dim": 8,
-        "hidden_size": 32,
-        "mlp_ratio": 2.0,
-        "num_heads": 2,
-        "depth": 1,
-        "depth_single_blocks": 1,
-        "axes_dim": [4, 6, 6],
-        "txt_ids_dims": [],
-        "theta": 10000,
-        "patch_size": 2,
-        "qkv_bias": True,
-        "guidance_embed": False,
-        "dtype": torch.float32,
-    }
-    model = comfy.supported_models.Flux(config).get_model({}, "", device="cpu")
-    patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
-    with pytest.raises(
-        ValueError, match=r"the model Flux \(Flux\) cannot be read: supported are SD 1.x, SD 2.x and SDXL"
-    ):
+def test_a_model_without_readable_attention_is_named(model):
+    patcher = model.clone()
+    patcher.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
+    supported = "supported are SD 1.x, SD 2.x and SDXL .*, Qwen-Image, .*, PixArt"
+    with pytest.raises(ValueError, match=rf"the model \w+ \(Linear\) cannot be read: {supported}"):
         observe(patcher, SUBJECTS)
 
 
