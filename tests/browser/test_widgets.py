@@ -71,7 +71,7 @@ def test_the_guide_opens_in_the_app(open_front: Callable[..., Front], language: 
     guide = front.page.locator("dialog.el-guide")
     expect(guide.get_by_role("heading", level=1)).to_have_text(title)
     front.wait("[...document.querySelectorAll('dialog.el-guide img')].every((image) => image.naturalWidth > 0)")
-    assert guide.locator("table").count() == 2
+    assert guide.locator("table").count() == 3
     front.shot(f"guide-{language}")
     guide.get_by_role("button", name=close).click()
     expect(guide).to_have_count(0)
