@@ -63,6 +63,7 @@ function putPanelsInPlace() {
     const panel = node?.widgets?.find(isThis)?.element;
     if (panel && panel !== shown) shown.replaceWith(panel);
   }
+  app.canvas.setDirty(true, true); // the classic renderer places a panel only when it draws while the panel is there
 }
 
 /** The same once the page has followed a change of the graph, which it does before the next frame. */
