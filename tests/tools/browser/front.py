@@ -240,13 +240,14 @@ class Front:
         return done["outputs"]
 
     def look_at(self, title: str, scale: float = 1.0) -> None:
-        """Scroll the canvas so that the node stands at its upper left."""
+        """Scroll the canvas so that the node stands at its upper left, and return when that has been drawn."""
         self.run(
-            f"""([title, scale]) => {{
+            f"""async ([title, scale]) => {{
                 const [x, y] = ({FIND})(title).pos;
                 app.canvas.ds.scale = scale;
                 app.canvas.ds.offset = [160 / scale - x, 140 / scale - y];
                 app.canvas.setDirty(true, true);
+                for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
             }}""",
             [title, scale],
         )
