@@ -44,9 +44,10 @@ def tuned_masks(saliency: Saliency, tuning: Tuning) -> Tensor:
     Raises ValueError as `gaussian_smooth`, `dilate`, `Saliency.of_words` and `saliency_masks` do, and for a frame or a
     map that is not there.
     """
+    chosen = _chosen(saliency, tuning)  # a filter treats every map by itself
     for name, first, second in tuning.filters:
-        saliency = apply_filter(saliency, lambda maps, use=(name, first, second): _filtered(maps, *use))
-    return saliency_masks(_chosen(saliency, tuning), tuning.shaping, tuning.channels)
+        chosen = apply_filter(chosen, lambda maps, use=(name, first, second): _filtered(maps, *use))
+    return saliency_masks(chosen, tuning.shaping, tuning.channels)
 
 
 def _filtered(maps: Tensor, name: str, first: float, second: int) -> Tensor:
