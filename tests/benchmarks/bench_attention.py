@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
-import re
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,9 +19,9 @@ from torch import Tensor
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
+from .turns import MIB, Variants, costs_in_turns
 
-MOST_TIME, MOST_MEMORY = 0.05, 64 * 2**20
-MIB = 2**20
+MOST_TIME, MOST_MEMORY = 0.05, 64 * MIB
 
 
 class RawMaps:
@@ -43,40 +38,6 @@ class RawMaps:
             scores = split[0] @ split[1].transpose(-1, -2) * split[0].shape[-1] ** -0.5
             self.maps.append(torch.softmax(scores.float(), dim=-1))
         return attention(q, k, v, heads, *args, **kwargs)
-
-
-class Meter:
-    """Time and most additional memory of a block, on the CPU or a CUDA device.
-
-    seconds: on the CPU those this process computed, which other programs' load does not change; else those that passed.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-
-    def __enter__(self) -> Meter:
-        gc.collect()
-        if self._cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated()
-        else:
-            # 5 makes Linux forget the largest resident size seen so far
-            Path("/proc/self/clear_refs").write_text("5")
-            self._before = _status("VmRSS")
-        self._clock = time.perf_counter if self._cuda else time.process_time
-        self._start = self._clock()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._cuda:
-            torch.cuda.synchronize()
-        self.seconds = self._clock() - self._start
-        self.memory = (torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")) - self._before
-
-
-def _status(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def full_size_model(
@@ -137,8 +98,8 @@ def random_clip():
     return clip
 
 
-def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
-    """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
+def variants(model) -> Variants:
+    """The ways to capture, and "none"."""
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
     from explainable_latents.nodes.core.words.tokens import TokenSpan
     from explainable_latents.nodes.host.attention.observer import observe
@@ -199,40 +160,11 @@ def main() -> int:
     load_comfyui(device="--cpu" if args.device == "cpu" else "")
     torch.set_num_threads(args.threads)
     model = full_size_model(device, torch.float32 if args.device == "cpu" else torch.float16)
-    kinds = variants(model)
     print(f"SD 1.5 size, 512x512, {args.steps} steps with guidance, {device}, {args.threads} threads", flush=True)
-    expected = run(model, args.steps)
-    seconds, memory = ({name: [] for name in kinds} for _ in range(2))
-    for turn in range(args.turns):
-        # alternate the order: the first of a turn is not always the same
-        for name in list(kinds)[:: 1 if turn % 2 else -1]:
-            patched, held = kinds[name]()
-            with Meter(device) as meter:
-                result = run(patched, args.steps)
-            if not torch.equal(result, expected):
-                print(f"FAILED: with {name} the latent differs")
-                return 1
-            seconds[name].append(meter.seconds)
-            memory[name].append(meter.memory)
-            print(f"  turn {turn + 1}: {name}: {meter.seconds:.2f} s, {meter.memory / MIB:.0f} MiB", flush=True)
-            del patched, held
-    print("| variant | time | time against none, same turn (median) | most memory (median) | against none |")
-    print("|---|---|---|---|---|")
-    more = {}
-    for name in kinds:
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["none"], strict=True)) - 1
-        extra = statistics.median(memory[name]) - statistics.median(memory["none"])
-        more[name] = ratio, extra
-        middle, most = statistics.median(seconds[name]), statistics.median(memory[name]) / MIB
-        print(f"| {name} | {middle:.2f} s | {ratio:+.1%} | {most:.0f} MiB | {extra / MIB:+.0f} MiB |")
-    failed = 0
-    for name in ("capture", "refined"):
-        ratio, extra = more[name]
-        good = ratio <= MOST_TIME and extra <= MOST_MEMORY
-        failed += not good
-        verdict = "ok" if good else "FAILED"
-        print(f"{name}: {ratio:+.1%} time (at most +5 %), {extra / MIB:+.0f} MiB (at most +64): {verdict}")
-    return int(failed > 0)
+    costs = costs_in_turns(variants(model), functools.partial(run, steps=args.steps), args.turns, device)
+    verdicts = [costs[name].verdict(name, MOST_TIME, MOST_MEMORY) for name in ("capture", "refined")]
+    print(*(line for _, line in verdicts), sep="\n")
+    return int(not all(good for good, _ in verdicts))
 
 
 if __name__ == "__main__":

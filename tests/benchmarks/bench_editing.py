@@ -18,8 +18,9 @@ import torch
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from .bench_attention import MIB, Meter, full_size_model
+from .bench_attention import full_size_model
 from .bench_masked_latent import runner
+from .turns import MIB, Meter
 
 MOST_TIME, MOST_GROWTH = 2.1, 16 * MIB
 TWIN, SWAPPED, MIXED = "twin without editor", "words exchanged", "words exchanged and added"

@@ -18,7 +18,8 @@ import torch
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from .bench_attention import Meter, full_size_model
+from .bench_attention import full_size_model
+from .turns import Meter
 
 STEPS, MANIPULATED = 50, 3
 MOST_TIME = {"aggregated attention": 1.05, "Abs-Grad-SAM": 1.10}

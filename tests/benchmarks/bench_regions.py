@@ -19,7 +19,8 @@ import torch
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from .bench_attention import MIB, Meter, full_size_model
+from .bench_attention import full_size_model
+from .turns import MIB, Meter
 
 SIDE, PICTURE = 64, (512, 512)
 MOST_SECONDS = 5.0

@@ -12,8 +12,7 @@ blocks instead of 19 and 38, of which the default reads as large a share.
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch import Tensor
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from .bench_attention import MIB, Meter
+from .turns import MIB, Variants, costs_in_turns
 
 MOST_TIME, MOST_MEMORY = 0.10, 128 * MIB
 SIDE, TEXT, WIDTH, POOLED = 128, 512, 4096, 768
@@ -62,8 +61,8 @@ def random_flux(device: torch.device, dtype: torch.dtype, heads: int, double: in
     return comfy.model_patcher.ModelPatcher(model, device, device)
 
 
-def variants(model) -> dict[str, Callable[[], tuple[object, object]]]:
-    """Name -> a function that gives a freshly patched model and whatever holds what was captured."""
+def variants(model) -> Variants:
+    """The ways to capture, and "none"."""
     from explainable_latents.nodes.core.words.subjects import Subject, Subjects
     from explainable_latents.nodes.host.attention.observer import observe
 
@@ -120,32 +119,11 @@ def main() -> int:
     kinds = {name: make for name, make in variants(model).items() if wanted is None or name in wanted}
     tokens = (args.side // 2) ** 2
     print(f"Flux.1, {heads} heads, {blocks} blocks, {tokens} + {TEXT} tokens, {args.steps} steps, {device}", flush=True)
-    expected = run(model, args.steps, args.side)
-    seconds, memory = ({name: [] for name in kinds} for _ in range(2))
-    for turn in range(args.turns):
-        # alternate the order: the first of a turn is not always the same
-        for name in list(kinds)[:: 1 if turn % 2 else -1]:
-            patched, held = kinds[name]()
-            with Meter(device) as meter:
-                result = run(patched, args.steps, args.side)
-            if not torch.equal(result, expected):
-                print(f"FAILED: with {name} the latent differs")
-                return 1
-            seconds[name].append(meter.seconds)
-            memory[name].append(meter.memory)
-            print(f"  turn {turn + 1}: {name}: {meter.seconds:.2f} s, {meter.memory / MIB:.0f} MiB", flush=True)
-            del patched, held
-    print("| variant | time | time against none, same turn (median) | most memory against none (median) |")
-    print("|---|---|---|---|")
-    more = {}
-    for name in kinds:
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["none"], strict=True)) - 1
-        more[name] = ratio, statistics.median(memory[name]) - statistics.median(memory["none"])
-        print(f"| {name} | {statistics.median(seconds[name]):.2f} s | {ratio:+.1%} | {more[name][1] / MIB:+.0f} MiB |")
-    ratio, extra = more.get("capture", (0.0, 0.0))
-    good = ratio <= MOST_TIME and extra <= MOST_MEMORY
-    verdict = "ok" if good else "FAILED"
-    print(f"capture: {ratio:+.1%} time (at most +10 %), {extra / MIB:+.0f} MiB (at most +128): {verdict}")
+    costs = costs_in_turns(kinds, partial(run, steps=args.steps, side=args.side), args.turns, device)
+    if "capture" not in costs:
+        return 0
+    good, line = costs["capture"].verdict("capture", MOST_TIME, MOST_MEMORY)
+    print(line)
     return int(not good)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ...benchmarks.bench_attention import Meter, full_size_model, run, variants
+from ...benchmarks.bench_attention import full_size_model, run, variants
 from ...benchmarks.bench_masked_latent import MANIPULATED, maskings, runner
+from ...benchmarks.turns import Meter
 from .checks import PRECISIONS
 from .rows import Row, Settings
 
