@@ -22,7 +22,6 @@ from ...core.words.prompt_words import other_words
 from ...core.words.subjects import LOOKED_FOR, OTHER, Subjects
 from ..families.family import family_of, network_of
 from ..families.offers import KEYS
-from ..families.sites import JOINT
 from ..same_prompt import require_same_prompt
 from .capturing import Observer, Settings
 from .layer_choice import LayerSelection, select_layers
@@ -166,7 +165,7 @@ def observe(
     one_of("space", space, SPACES)
     family, network = family_of(patcher), network_of(patcher)
     share = family.share if share == AUTO else share
-    if space == OUTPUT and family.text_kind != JOINT:
+    if space == OUTPUT and not family.words_have_output:
         raise ValueError(
             f"space {OUTPUT!r} compares what an attention puts out for words and for places, but words have no output "
             f"in {family.name}: choose {ATTENTION!r}"

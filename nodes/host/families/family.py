@@ -17,7 +17,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..compiled import as_written
-from .layouts import LAYOUTS, REFUSED
+from .layouts import LAYOUTS
+from .refused import REFUSED
 from .sites import Inputs, NetworkCall, Shape, Site
 from .transformer import Transformer
 from .unet import UNet
@@ -58,14 +59,16 @@ class Family(Protocol):
 
     name: what messages call its models. offers: those of `offers.FEATURES` that it has; the methods for the others
     are missing. text_kind, picture_kind: the sites where the picture attends to words and to itself, JOINT for both
-    where they are the same. pads_in_front: whether the host fills up short texts at their beginning. share: what
-    attention to a word is a share of unless the user chooses, see `core.attention.probabilities`.
+    where they are the same. words_have_output: whether the attention computes something for words too. pads_in_front:
+    whether the host fills up short texts at their beginning. share: what attention to a word is a share of unless the
+    user chooses, see `core.attention.probabilities`.
     """
 
     name: str
     offers: frozenset[str]
     text_kind: str
     picture_kind: str
+    words_have_output: bool
     pads_in_front: bool
     share: str
 

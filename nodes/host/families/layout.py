@@ -11,8 +11,8 @@ from torch import nn
 from .sites import JOINT
 
 # Where text and picture stand in a joint attention; reference pictures come at the "...". "text" alone: keys of a
-# cross-attention.
-Order = Literal["text picture", "text picture ...", "text ... picture", "picture ... text", "text"]
+# cross-attention, with another encoder's at the "...".
+Order = Literal["text picture", "text picture ...", "text ... picture", "picture ... text", "text", "text ..."]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class Layout:
     block's attentions in running order. labelled: whether the network announces its blocks; else they are counted.
     labelled_late: whether it does so only in newer ComfyUIs. pads_in_front: see `Family`. later: whether the later half
     of the first part is read unless the user chooses, else all layers. keys: attributes of the layers that make a
-    text's keys: those of the network, then those of a block. without: attributes of parts that put further tokens in
-    front of the text; only networks where they are None have this layout. hidden: where the network does not announce
-    its attention, see `rebound`: a block's attention module and the name of the function that it calls.
+    text's keys: those of the network, then those of a block. without, having: attributes that are None, or are not, in
+    the networks of this layout: of parts that bring further tokens. hidden: where the network does not announce its
+    attention, see `rebound`: a block's attention module and the name of the function that it calls.
+    asking: how many tokens at the text's end ask the joint attention that is announced, None for all; those before
+    have only keys there.
     """
 
     family: str
@@ -47,16 +49,20 @@ class Layout:
     later: bool = True
     keys: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     without: tuple[str, ...] = ()
+    having: tuple[str, ...] = ()
     hidden: tuple[str, str] | None = None
+    asking: int | None = None
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network is of exactly this class: subclasses have layouts of their own."""
         known = (type(network).__module__, type(network).__name__) == (self.module, self.network)
-        return known and all(getattr(network, name) is None for name in self.without)
+        if not known or any(getattr(network, name) is not None for name in self.without):
+            return False
+        return all(getattr(network, name) is not None for name in self.having)
 
     def names(self, network: nn.Module) -> tuple[tuple[str, int], ...]:
         """(part, number) of every block, in running order."""
-        return tuple((part, i) for part, each in self.blocks for i in range(len(getattr(network, each))))
+        return tuple((part, i) for part, each in self.blocks for i in range(len(network.get_submodule(each))))
 
     def grid(self, network: nn.Module, latent: tuple[int, ...]) -> tuple[int, int, int]:
         """(t, h, w) of the picture's tokens for a latent [R,C,h,w] or [R,C,t,h,w]; a last one may reach beyond it."""
@@ -76,14 +82,15 @@ class Layout:
         """See `padded`."""
         return (getattr(network, self.padded) if self.padded else None) or 1
 
-    def places(self, network: nn.Module, latent: tuple[int, ...], text: int, length: int) -> Places:
-        """Where text and picture are in a joint attention of `length` positions, and how long it should at least be.
+    def places(self, network: nn.Module, latent: tuple[int, ...], text: int, queries: int) -> Places:
+        """Where text and picture are in a joint attention of so many queries, and how many there should at least be.
 
         text: tokens of the context.
         """
         count, unit = prod(self.grid(network, latent)), self.multiple(network)
         words, picture = (-(-n // unit) * unit for n in (text, count))
-        least = self.front + words + picture
+        silent = 0 if self.asking is None else words - self.asking
+        least, length = self.front + words + picture, queries + silent
         exact = "..." not in self.order
         of_words, of_picture = self.front, self.front + words
         if self.order == "text ... picture":
@@ -91,13 +98,19 @@ class Layout:
         elif self.order == "picture ... text":
             of_words, of_picture = length - words, 0
         expected = least if exact or length < least else length
-        return Places(slice(of_words, of_words + text), slice(of_picture, of_picture + count), expected)
+        return Places(slice(of_words, of_words + text), slice(of_picture, of_picture + count), expected, silent)
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the text's and the picture's positions are among `length`."""
+    """Where the text's and the picture's keys are among `length`. silent: how many of the first have no query."""
 
     text: slice
     picture: slice
     length: int
+    silent: int = 0
+
+    @property
+    def queries(self) -> slice:
+        """Where the picture's queries are."""
+        return slice(self.picture.start - self.silent, self.picture.stop - self.silent)

@@ -6,10 +6,11 @@ How each lays out text and picture was read from the host's code and seen in tes
 from __future__ import annotations
 
 from .layout import Layout
-from .sites import CROSS, SELF
+from .sites import CROSS, OTHER, SELF
 
 _DOUBLE, _SINGLE = ("double", "double_blocks"), ("single", "single_blocks")
 _ACROSS = {"order": "text", "calls": (SELF, CROSS), "later": False}
+_WAN_KEYS = (("text_embedding",), ("cross_attn.k", "cross_attn.norm_k"))
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
@@ -84,8 +85,21 @@ LAYOUTS: tuple[Layout, ...] = (
         "WanModel",
         (("double", "blocks"),),
         ("patch_size",),
-        keys=(("text_embedding",), ("cross_attn.k", "cross_attn.norm_k")),
+        keys=_WAN_KEYS,
+        without=("img_emb",),
         **_ACROSS,
+    ),
+    Layout(
+        "Wan 2.1 (picture to video)",
+        "comfy.ldm.wan.model",
+        "WanModel",
+        (("double", "blocks"),),
+        ("patch_size",),
+        "text",
+        calls=(SELF, OTHER, CROSS),
+        keys=_WAN_KEYS,
+        having=("img_emb",),
+        later=False,
     ),
     Layout(
         "AuraFlow",
@@ -185,34 +199,42 @@ LAYOUTS: tuple[Layout, ...] = (
         later=False,
         hidden=("cross_attn", "optimized_attention"),
     ),
-)
-
-# What is known and cannot be read, by the name of the network's class, and why.
-_WAN = "this kind of Wan gives its attention further tokens (poses, sound, reference frames). Load Wan T2V"
-REFUSED: dict[str, str] = {
-    # Networks of this class that have no layout.
-    "HunyuanVideo": "HunyuanVideo 1.5 puts tokens of pictures in front of the text. Load HunyuanImage 2.1",
-    "HunYuanDiT": "ComfyUI does not show other programs what this network attends to",
-    "HiDreamImageTransformer2DModel": "two text encoders read each word, and ComfyUI gives one of them wrong tokens",
-    "HiDreamO1Transformer": "it keeps the text's keys from one step to the next, where they cannot be read",
-    "LTXVModel": "it cuts its attention to a video's frames into parts, without saying which",
-    "StageC": "the words of Stable Cascade do not reach it as the conditioning that samplers know",
-    "PixDiT_T2I": "it cuts the text at its beginning, so the words' places are not known",
-    "LTXAVModel": "it makes picture and sound together, and which tokens are the picture's is not known",
-    "MiniMaxH3Model": "it packs picture, video and sound into one sequence, and where each is, is not known",
-    "PidNet": "it enlarges a picture and looks at text only where it is noise",
-    **dict.fromkeys(
-        (
-            "VaceWanModel",
-            "CameraWanModel",
-            "WanModel_S2V",
-            "HumoWanModel",
-            "AnimateWanModel",
-            "SCAILWanModel",
-            "SCAIL2WanModel",
-            "CausalWanModel",
-            "WanDancerModel",
-        ),
-        _WAN,
+    Layout(
+        "HunyuanDiT",
+        "comfy.ldm.hydit.models",
+        "HunYuanDiT",
+        (("cross", "blocks"),),
+        ("patch_size",),
+        "text ...",
+        calls=(CROSS,),
+        later=False,
+        hidden=("attn2", "optimized_attention"),
     ),
-}
+    Layout(
+        "HiDream-O1",
+        "comfy.ldm.hidream_o1.model",
+        "HiDreamO1Transformer",
+        (("double", "language_model.layers"),),
+        ("patch_size",),
+        "text picture",
+        asking=1,
+    ),
+    Layout(
+        "PixelDiT",
+        "comfy.ldm.pixeldit.model",
+        "PixDiT_T2I",
+        (("joint", "patch_blocks"),),
+        ("patch_size",),
+        "text picture",
+        labelled=False,
+    ),
+    Layout(
+        "LTX-Video",
+        "comfy.ldm.lightricks.model",
+        "LTXVModel",
+        (("block", "transformer_blocks"),),
+        (),
+        labelled=False,
+        **_ACROSS,
+    ),
+)

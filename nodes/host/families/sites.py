@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 CROSS, SELF, JOINT = "cross", "self", "joint"
+# An attention of the same blocks that is none of these, to a picture that is shown to the network: it is no site.
+OTHER = "other"
 
 
 @dataclass(frozen=True)

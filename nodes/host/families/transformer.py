@@ -18,7 +18,7 @@ from ..patch_names import of_other_nodes, other_names
 from .layout import Layout
 from .offers import KEYS
 from .rebound import Rebound
-from .sites import CROSS, JOINT, SELF, Inputs, NetworkCall, Shape, Site, site_name
+from .sites import CROSS, JOINT, OTHER, SELF, Inputs, NetworkCall, Shape, Site, site_name
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -33,6 +33,7 @@ class Transformer:
         self.offers = frozenset([KEYS] if layout.keys else [])
         across = CROSS in layout.calls
         self.text_kind, self.picture_kind = (CROSS, SELF) if across else (JOINT, JOINT)
+        self.words_have_output = not across and layout.asking is None
         self.pads_in_front = layout.pads_in_front
         self.share = ALL_TOKENS if across else ALL_TEXT
 
@@ -61,7 +62,7 @@ class Transformer:
         ((_, blocks),), (before, within) = self.layout.blocks, self.layout.keys
         return {
             name: partial(_through, [*map(network.get_submodule, before), *map(block.get_submodule, within)])
-            for name, block in zip(self.site_names(network, CROSS), getattr(network, blocks), strict=True)
+            for name, block in zip(self.site_names(network, CROSS), network.get_submodule(blocks), strict=True)
         }
 
 
@@ -105,7 +106,7 @@ class TransformerSites:
         """See `SiteFinder`."""
         counted = not self._layout.labelled or (self._layout.labelled_late and "block_index" not in options)
         found = self._next(shape) if counted else self._labelled(options)
-        if found is None:
+        if found is None or found[1] == OTHER:
             return None
         block, kind = found
         t, h, w = self._grid
@@ -113,12 +114,14 @@ class TransformerSites:
         picture: slice | None = slice(0, count)
         if kind == JOINT:
             places = self._layout.places(self._call.network, self._call.latent, text, shape.queries)
-            queries = picture = places.picture
-            keys, expected = places.text, (places.length, places.length)
+            queries, keys, picture = places.queries, places.text, places.picture
+            expected = places.length - places.silent, places.length
             if self._text is not None and self._text != self._text_length:
                 expected = (0, 0)  # another node put tokens beside the text, nobody knows where
         elif kind == CROSS:
-            queries, keys, expected, picture = slice(0, count), slice(0, text), (count, text), None
+            behind = "..." in self._layout.order and shape.keys > text
+            queries, keys, picture = slice(0, count), slice(0, text), None
+            expected = count, shape.keys if behind else text
         else:
             queries, keys, expected = slice(0, count), slice(0, count), (count, count)
         rows, (height, width) = self._call.latent[0], self._call.latent[-2:]
@@ -143,7 +146,7 @@ class TransformerSites:
         """The attention module of each block, with options as of a network that announces it."""
         lists = dict(self._layout.blocks)
         for part, number in self._blocks:
-            block = getattr(self._call.network, lists[part])[number]
+            block = self._call.network.get_submodule(lists[part])[number]
             yield block.get_submodule(path), {"block_type": part, "block_index": number}
 
     def _labelled(self, options: dict) -> tuple[tuple[str, int], str] | None:

@@ -29,7 +29,7 @@ class UNet:
     name = "SD 1.x, SD 2.x and SDXL (a UNet with cross-attention layers)"
     offers = frozenset(FEATURES)
     text_kind, picture_kind = CROSS, SELF
-    pads_in_front = False
+    words_have_output = pads_in_front = False
     share = ALL_TOKENS
 
     def site_names(self, network: nn.Module, kind: str) -> tuple[str, ...]:

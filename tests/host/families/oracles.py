@@ -44,6 +44,7 @@ def attending(name: str, model: Any, tokens: int, places: int) -> Iterator[dict[
 
             def keep(module: Any, args: Any, out: Any, place: str = place) -> None:
                 got.setdefault(place, []).append(out)
+                got.setdefault(f"{place} is given", []).append(args)
 
             handles.append(module.register_forward_hook(keep))
     try:
@@ -169,22 +170,28 @@ def _one_hot(
     across = order == "text"
     length = tokens if across else tokens + places
     text, picture = (places, 0) if order == "picture, text" else (0, 0 if across else tokens)
+    queries = places if across else length
+    if order == "end of text, picture":  # the rest of the text has keys only
+        queries, at = places + 1, slice(1, places + 1)
+    else:
+        at = slice(picture, picture + places)
     options = model.model_options["transformer_options"]
 
     def override(
         attention: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int = 0, *args: Any, **how: Any
     ) -> Tensor:
         by_head = how.get("skip_reshape", False)
-        if (q.shape[-2], k.shape[-2]) == (places if across else length, length) and len(found) < len(names):
+        if (q.shape[-2], k.shape[-2]) == (queries, length) and len(found) < len(names):
             d, parts = v.shape[-1] if by_head else v.shape[-1] // heads, []
             for first in range(0, length, d):
                 values = torch.zeros_like(v) if by_head else torch.zeros_like(v).unflatten(-1, (-1, d)).transpose(1, 2)
                 some = torch.arange(min(d, length - first))
                 values[:, :, first + some, some] = 1.0
                 values = values if by_head else values.transpose(1, 2).flatten(2)
-                out = attention(q, k, values, heads, *args, **how).unflatten(-1, (heads, -1)).transpose(1, 2)
+                out = attention(q, k, values, heads, *args, **how)
+                out = out if out.ndim == 4 else out.unflatten(-1, (heads, -1)).transpose(1, 2)
                 parts.append(out[..., : len(some)])
-            p = torch.cat(parts, dim=-1).double()[:, :, picture : picture + places]
+            p = torch.cat(parts, dim=-1).double()[:, :, at]
             of_picture = None if across else p[..., picture : picture + places]
             found[names[len(found)]] = Attended(p[..., text : text + tokens], of_picture)
         return attention(q, k, v, heads, *args, **how)
@@ -207,6 +214,8 @@ _KERNEL: dict[str, tuple[tuple[str, ...], str]] = {
     "JoyImage": (("double.0", "double.1"), "picture, text"),
     "Lens": (("double.0", "double.1"), "picture, text"),
     "HunyuanImage 2.1": (("double.0", "single.0"), "text, picture"),
+    "HiDream-O1": (("double.0", "double.1"), "end of text, picture"),
+    "PixelDiT": (("joint.0", "joint.1"), "text, picture"),
 }
 
 
@@ -235,9 +244,33 @@ def _pixart(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, A
     return found
 
 
+def _hunyuan_dit(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    """Its rotary positions (cosines and sines [N,d]) turn queries alone. Behind the text stand 256 keys of another."""
+    found = {}
+    for i in range(len(network.blocks)):
+        at = f"blocks.{i}.attn2"
+        q, k = (got[f"{at}.{n}_norm"][0].double().transpose(1, 2) for n in "qk")
+        cosines, sines = (each.double() for each in got[f"{at} is given"][0][2])
+        first, second = q.unflatten(-1, (-1, 2)).unbind(-1)
+        q = q * cosines + torch.stack([-second, first], dim=-1).flatten(-2) * sines
+        assert k.shape[2] == tokens + 256
+        found[f"cross.{i}"] = Attended(_softmax(q, k)[..., :tokens], None)
+    return found
+
+
+def _ltxv(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
+    found = {}
+    for i in range(len(network.transformer_blocks)):
+        q, k = (got[f"transformer_blocks.{i}.attn2.{n}_norm"][0] for n in "qk")
+        q, k = (each.unflatten(-1, (network.num_attention_heads, -1)).transpose(1, 2) for each in (q, k))
+        found[f"block.{i}"] = Attended(_softmax(q, k), None)
+    return found
+
+
 # The last names of the modules whose outputs count, and what makes attention of them.
 _FLUX_LIKE = (("norm", "pe_embedder"), _flux)
 _BY_HEAD = (("q_norm", "k_norm"), _across("blocks", "block", "{}_norm", by_channel=False))
+_BY_CHANNEL = (("norm_q", "norm_k"), _across("blocks", "double", "norm_{}", by_channel=True))
 _ORACLES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, Attended]]]] = {
     "Qwen-Image": (("norm_q", "norm_k", "norm_added_q", "norm_added_k", "pe_embedder"), _qwen),
     "Flux.1": _FLUX_LIKE,
@@ -250,8 +283,11 @@ _ORACLES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, Attended]]]] 
     "Krea 2": (("qknorm", "pe_embedder"), _krea),
     "Predict2": _BY_HEAD,
     "Anima": _BY_HEAD,
-    "Wan": (("norm_q", "norm_k"), _across("blocks", "double", "norm_{}", by_channel=True)),
+    "Wan": _BY_CHANNEL,
+    "Wan I2V": _BY_CHANNEL,
     "AuraFlow": (("q_norm1", "k_norm1", "q_norm2", "k_norm2"), _aura),
     "Ernie-Image": (("to_q", "to_k", "pos_embed"), _ernie),
     "PixArt": (("q_linear", "kv_linear"), _pixart),
+    "HunyuanDiT": (("q_norm", "k_norm", "attn2"), _hunyuan_dit),
+    "LTX-Video": (("q_norm", "k_norm"), _ltxv),
 }

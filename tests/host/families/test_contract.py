@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from explainable_latents.nodes.core.attention.aggregate import normalise
 from explainable_latents.nodes.host.attention.attention_call import Processor
 from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.attention.override import processing
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
-from explainable_latents.nodes.host.families.sites import CROSS, SELF, NetworkCall
+from explainable_latents.nodes.host.families.sites import CROSS, SELF
 from explainable_latents.nodes.host.families.transformer import Transformer
 from tests.host.families.networks import NETWORKS, reading
+from tests.host.families.processors import Look, with_processors
 from tests.host.unets import SUBJECTS, conditioning, noise, sample
 
 GRID = (10, 12)
@@ -37,26 +37,6 @@ def network(request, comfy):
 @pytest.fixture(scope="module")
 def model(network):
     return network.build()
-
-
-def with_processors(model, make):
-    """A clone whose model calls have the processors that `make(rows)` gives at their attention.
-
-    rows: those of the network's batch, per picture.
-    """
-    from comfy.patcher_extension import WrappersMP
-
-    model, family = model.clone(), family_of(model)
-
-    def wrapper(executor, x, t, c_concat, c_crossattn, control, transformer_options, **conds):
-        count = len(x) // len(transformer_options["cond_or_uncond"])
-        rows = [list(range(i, len(x), count)) for i in range(count)]
-        called = NetworkCall(executor.class_obj.diffusion_model, x.shape, c_crossattn.shape[1])
-        with processing(transformer_options, family, make(rows), called) as options:
-            return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", wrapper)
-    return model
 
 
 def attention(q, k, v, heads, mask=None, change=0.0):
@@ -180,18 +160,6 @@ def test_areas_lie_at_their_places(network, model):
 # What stands at the sites.
 
 
-class Look(Processor):
-    """Notes every call at sites of these kinds with what came out."""
-
-    kinds = (CROSS, SELF)
-
-    def __init__(self):
-        self.seen = []
-
-    def see(self, call, out):
-        self.seen.append((call, out))
-
-
 class Edit(Processor):
     """Gives rows what `change(q, k, v)` says, as `with_rows` takes it."""
 
@@ -244,7 +212,7 @@ def test_every_site_is_seen_in_running_order_with_what_it_computes(network, mode
     watched = with_processors(model, lambda rows: [look])
     assert torch.equal(sample(watched, 1, start=noise(1, GRID)), sample(model, 1, start=noise(1, GRID)))
     family = family_of(model)
-    for kind in look.kinds:
+    for kind in (CROSS, SELF):
         calls = [(call, out) for call, out in look.seen if call.site.kind == kind]
         names = [call.site.name for call, _ in calls]
         assert tuple(names) == family.site_names(model.model.diffusion_model, kind)

@@ -15,10 +15,12 @@ from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
-from explainable_latents.nodes.host.families.layouts import LAYOUTS, REFUSED
+from explainable_latents.nodes.host.families.layouts import LAYOUTS
 from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
+from explainable_latents.nodes.host.families.refused import REFUSED
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
-from tests.host.families.test_transformers import SUBJECTS, Look, attended, with_processors
+from tests.host.families.processors import Look, with_processors
+from tests.host.families.test_transformers import SUBJECTS, attended
 from tests.host.families.transformers import SMALL, noise, prompt, sample, small
 from tests.host.toy_sampling import KEEP, REFERENCE, masked_run
 
@@ -109,19 +111,12 @@ def test_tokens_that_another_node_puts_before_the_text_are_refused_by_name(model
         capture.saliency(made, "all", "mean")
 
 
-@pytest.mark.parametrize("name", ["OmniGen 2", "Wan"])
+@pytest.mark.parametrize("name", ["OmniGen 2", "HiDream-O1"])
 def test_tokens_that_the_model_itself_adds_are_not_blamed_on_another_node(comfy, name):
-    """References of OmniGen 2, which stand between text and picture, and Wan 2.1 I2V's attention to a picture."""
-    from comfy.clip_vision import Output
-
-    if name == "Wan":
-        seen = Output()
-        seen["penultimate_hidden_states"] = torch.randn(1, 257, 1280, generator=torch.Generator().manual_seed(5))
-        to_video = replace(SMALL["Wan"], supported="WAN21_I2V")
-        to_video = replace(to_video, config=to_video.config | {"model_type": "i2v", "in_dim": 36})
-        observed, positive = small(to_video), prompt(name, clip_vision_output=seen)
-    else:
-        observed, positive = small(name), prompt(name, reference_latents=[reference(name)])
+    """References stand between text and picture, or within the text."""
+    seen = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(5))
+    observed = small(name)
+    positive = prompt(name, reference_latents=[seen if name == "HiDream-O1" else reference(name)])
     capture = observe(observed, SUBJECTS, layers="all")
     made = sample(name, observed, cfg=1.0, positive=positive)
     with pytest.raises(ValueError, match="were expected, reference pictures or further tokens of the model") as error:

@@ -367,6 +367,46 @@ _PIXART = {
     "pe_interpolation": 1,
     "caption_channels": 96,
 }
+_HUNYUAN_DIT = {
+    "image_model": "hydit",
+    "hidden_size": 64,
+    "num_heads": 2,
+    "depth": 4,
+    "text_states_dim": 96,
+    "text_states_dim_t5": 64,
+}
+_HIDREAM_O1 = {
+    "image_model": "hidream_o1",
+    "text_config_overrides": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "rope_dims": [6, 5, 5],
+    },
+    "vision_config_overrides": {"hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "depth": 1},
+}
+_PIXELDIT = {
+    "image_model": "pixeldit_t2i",
+    "num_groups": 2,
+    "hidden_size": 64,
+    "pixel_hidden_size": 8,
+    "pixel_attn_hidden_size": 32,
+    "pixel_num_groups": 2,
+    "patch_depth": 2,
+    "pixel_depth": 1,
+    "txt_embed_dim": 96,
+}
+_LTXV = {
+    "image_model": "ltxv",
+    "cross_attention_dim": 64,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "caption_channels": 96,
+    "num_layers": 2,
+}
 
 
 def _small_adapter(network: Any) -> None:
@@ -396,6 +436,7 @@ SMALL = {
     "Predict2": Small("CosmosT2IPredict2", _PREDICT2, VIDEO, 96),
     "Anima": Small("Anima", _PREDICT2 | {"image_model": "anima"}, VIDEO, 48, change=_small_adapter),
     "Wan": Small("WAN21_T2V", _WAN, VIDEO, 96),
+    "Wan I2V": Small("WAN21_I2V", _WAN | {"model_type": "i2v", "in_dim": 36}, VIDEO, 96),
     "AuraFlow": Small("AuraFlow", _AURA, (4, 16, 12), 96),
     "Chroma Radiance": Small("ChromaRadiance", _RADIANCE, (3, 128, 96), 96),
     "Kandinsky 5": Small("Kandinsky5Image", _KANDINSKY, PICTURE, 96, pooled=64),
@@ -408,6 +449,10 @@ SMALL = {
     "HunyuanImage 2.1": Small("HunyuanImage21", _HUNYUAN, (64, 8, 6), 96),
     "Ernie-Image": Small("ErnieImage", _ERNIE, PACKED, 96),
     "PixArt": Small("PixArtSigma", _PIXART, (4, 40, 36), 96),  # it fails on smaller ones
+    "HunyuanDiT": Small("HunyuanDiT", _HUNYUAN_DIT, (4, 16, 12), 96, (77, 107)),
+    "HiDream-O1": Small("HiDreamO1", _HIDREAM_O1, (3, 256, 192), 1),
+    "PixelDiT": Small("PixelDiTT2I", _PIXELDIT, (3, 128, 96), 96, (300, 300)),
+    "LTX-Video": Small("LTXV", _LTXV, (128, 1, 8, 6), 96),
 }
 
 
@@ -467,9 +512,28 @@ def prompt(name: str, seed: int = 1, tokens: int | None = None, **extra: Any) ->
     if name == "Anima":
         count = min(length, 12)
         given |= {"t5xxl_ids": torch.arange(5, 5 + count, dtype=torch.int), "t5xxl_weights": torch.ones(count)}
-    if name in ("Lumina 2", "OmniGen 2", "Boogu"):
+    if name == "HunyuanDiT":
+        given |= {"attention_mask": torch.ones(1, length), "attention_mask_mt5xl": torch.ones(1, 256)}
+        given["conditioning_mt5xl"] = torch.randn(1, 256, 64, generator=generator)
+    if name == "Wan I2V":
+        given["clip_vision_output"] = _seen_picture(generator)
+    if name == "HiDream-O1":
+        # the text itself: the network encodes it. Its last token is the one of the time.
+        ids = torch.randint(1000, 150000, (1, length), generator=generator)
+        ids[:, -1] = 151673
+        return [[ids.unsqueeze(-1).float(), given | {"text_input_ids": ids}]]
+    if name in ("Lumina 2", "OmniGen 2", "Boogu", "LTX-Video"):
         given["attention_mask"] = torch.ones(1, length, dtype=torch.long)
     return [[torch.randn(1, length, each.width, generator=generator), given]]
+
+
+def _seen_picture(generator: torch.Generator) -> Any:
+    """What the host's vision encoder makes of a picture, at random."""
+    from comfy.clip_vision import Output
+
+    seen = Output()
+    seen["penultimate_hidden_states"] = torch.randn(1, 257, 1280, generator=generator)
+    return seen
 
 
 def noise(name: str, batch: int = 1, grid: tuple[int, int] | None = None, seed: int = 0) -> Tensor:
