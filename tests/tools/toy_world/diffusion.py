@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ def schedule(step: int, steps: int, warmup: int = 200) -> float:
     """Linear warm-up, then a cosine down to one hundredth of the peak learning rate."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(steps - warmup, 1)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def reporter(name: str, steps: int, first: int = 0) -> Iterator[None]:
