@@ -65,7 +65,7 @@ def segment_pictures(
         )
     patcher = without_ours(model)
     capture = None if subjects is None else observe(patcher, subjects, positive=region)
-    look = PlaceProbe(patcher).look
+    probe = PlaceProbe(patcher)
     scale = patcher.get_model_object("latent_format").spacial_downscale_ratio
     numbers = latent.get("batch_index") or range(len(samples))
     bar, found = progress_bar(), []
@@ -77,7 +77,7 @@ def segment_pictures(
 
         parts = [_part(bar, 2 * i + half, 2 * len(samples)) for half in (0, 1)]
         size = tuple(side * scale for side in samples.shape[-2:])
-        found.append(_segment_one(look, call, size, how, capture, parts))
+        found.append(_segment_one(probe, call, size, scale, how, capture, parts))
     return found
 
 
@@ -95,16 +95,18 @@ def _of_each_picture(conditioning: list) -> str:
 
 
 def _segment_one(
-    look: Callable[..., tuple[Tensor, tuple[int, int]]],
+    probe: PlaceProbe,
     call: Callable[[], None],
     size: tuple[int, int],
+    scale: int,
     how: Segmenting,
     capture: AttentionCapture | None,
     parts: list[Progress],
 ) -> Regions:
-    """The regions of the picture that `call` shows to the model."""
-    attention, grid = look(call, parts[0])
-    labels = segment(attention, grid, size, how.threshold, how.anchors, how.k_means, parts[1])
+    """The regions of the picture of this `size` in pixels, `scale` to one of the latent, that `call` shows."""
+    attention, grid = probe.look(call, parts[0])
+    covered = probe.covered and tuple(side * scale for side in probe.covered)
+    labels = segment(attention, grid, size, how.threshold, how.anchors, how.k_means, parts[1], covered)
     regions = regions_of(labels.to(intermediate_device()))
     if capture is None:
         return regions

@@ -72,7 +72,6 @@ def tokenize(clip: Any, prompt: str) -> PromptTokens:
             "the connected CLIP is empty: the checkpoint has no text encoder. Load one with Load CLIP and connect that"
         )
     check_prompt(prompt)
-    plain_text(prompt)  # refuses what the host would take minutes for
     check_readable(clip)
     batches, encoders = _listen(clip, prompt)
     templates: dict[str, tuple[str, str] | None] = dict.fromkeys(batches, ("", ""))
@@ -143,6 +142,7 @@ def _recorded(encoder: _Encoder) -> Any:
 
     def tokenize_with_weights(text: str, *args: Any, **kwargs: Any) -> Any:
         off = kwargs.get("disable_weights", getattr(encoder.tokenizer, "disable_weights", False))
+        plain_text(text, not off)  # refuses what the host would take minutes for
         heard = _Heard(text, not off)
         encoder.heard.append(heard)
         twin.tokenizer = _RecordedTokenizer(encoder.tokenizer.tokenizer, heard.calls)

@@ -43,6 +43,15 @@ def test_parentheses_are_text_where_the_host_gives_no_weights(z_image):
     assert rows(z_image, "((((dog", "dog") == (4,)
 
 
+def test_parentheses_that_are_text_may_be_nested_as_deep_as_one_likes(z_image):
+    """Where they are weights the host would take minutes."""
+    deep = "(" * 60 + " dog " + ")" * 60
+    (row,) = rows(z_image, deep, "dog")
+    assert 3 < row < 63  # behind the template; several parentheses make a token
+    with pytest.raises(ValueError, match="nested deeper than 50"):
+        tokenize(host_clip("Flux"), deep)
+
+
 def test_a_prompt_that_brings_the_templates_own_marker_gets_no_template(qwen_image):
     marked = "<|im_start|>a dog"
     assert rows(qwen_image, marked, "dog") == (2,)

@@ -35,12 +35,14 @@ def segment(
     anchors: int,
     k_means: bool,
     progress: Progress,
+    covered: tuple[int, int] | None = None,
 ) -> Tensor:
     """The region of every pixel: int64 [H,W], numbers from 0, of which some may have no pixel.
 
     attention: what every place attends to, float32 [h*w,h*w] of rows that sum to 1, on `grid` (h, w). size: (H, W).
     threshold: of D; the larger, the fewer regions. anchors: along the longer side. k_means: see there. progress: it may
-    raise to cancel. Raises ValueError for a negative threshold or no anchor.
+    raise to cancel. covered: (H, W) of what the places cover, where the last ones reach beyond the picture. Raises
+    ValueError for a negative threshold or no anchor.
     """
     if not threshold >= 0:
         raise ValueError(f"threshold {threshold} is negative; 0.9 to 1.1 are usual, 0 joins nothing")
@@ -50,7 +52,8 @@ def segment(
         found = merge(found, threshold)
     if k_means:
         found = means(attention, found, lambda done, total: progress(total + done, 2 * total))
-    labels = largest(found, grid, size)
+    height, width = size
+    labels = largest(found, grid, covered or size)[:height, :width].contiguous()
     progress(1, 1)
     return labels
 

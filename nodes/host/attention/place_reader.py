@@ -30,6 +30,8 @@ class PlaceReader(Processor):
     """Adds up the self-attention of these rows at every site that it is asked about.
 
     count: rows of the network's batch. rows: of one picture. progress: called after each site, it may raise to cancel.
+    covered: (h, w) of the latent's pixels that the places cover, the last of which may lie beyond it; None where the
+    network only rounds.
     """
 
     kinds = (SELF, JOINT)
@@ -42,6 +44,7 @@ class PlaceReader(Processor):
         self._progress = progress
         self._seen: set[str] = set()
         self._unreadable = ""
+        self.covered: tuple[int, int] | None = None
 
     def wants(self, site: Site) -> bool:
         """See `Processor`. Leaves out the first attention of a block where that looks at the text as well."""
@@ -57,6 +60,7 @@ class PlaceReader(Processor):
             self._unreadable = f"layer {site.name} has {site.frames} frames, and only one picture can be read,"
         if not self._unreadable:
             q, k, mask = call.within_picture(self._rows)
+            self.covered = site.patch and tuple(n * p for n, p in zip(site.grid, site.patch, strict=True))
             self._maps.add(q, k, site.heads, site.grid, mask=mask, scale=call.scale)
         self._progress(len(self._seen), len(self._names))
 
@@ -72,7 +76,8 @@ class PlaceReader(Processor):
 class PlaceProbe:
     """Reads the self-attention of the model calls that are made through `look`; else it does nothing.
 
-    patcher: changed in place, pass a clone. Raises ValueError as `family_of` does.
+    patcher: changed in place, pass a clone. covered: see `PlaceReader`, of the last picture. Raises ValueError as
+    `family_of` does.
     """
 
     def __init__(self, patcher: ModelPatcher) -> None:
@@ -84,6 +89,7 @@ class PlaceProbe:
         self._notes: list[str] = []
         self._warned: set[str] = set()
         self._read = False
+        self.covered: tuple[int, int] | None = None
         for kind, wrapper in (
             (WrappersMP.PREDICT_NOISE, self._around_step),
             (WrappersMP.CALC_COND_BATCH, self._around_batch),
@@ -157,7 +163,7 @@ class PlaceProbe:
                 f"the picture cannot be cut into regions: self-attention of {reason}. Connect the model without that "
                 "node"
             )
-        self._read = True
+        self._read, self.covered = True, reader.covered
         return out
 
     def _warn(self, message: str) -> None:

@@ -1,4 +1,7 @@
-"""The networks of ComfyUI that are known and whose attention cannot be read, and why."""
+"""The networks of ComfyUI that are known and whose attention cannot be read, and why.
+
+The sentences follow the model's name in the error of `family.family_of`.
+"""
 
 from __future__ import annotations
 

@@ -11,13 +11,18 @@ from explainable_latents.nodes.core.attention.aggregate import normalise
 from explainable_latents.nodes.core.attention.heads import joined
 from explainable_latents.nodes.core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from explainable_latents.nodes.core.maps.masks import Shaping
+from explainable_latents.nodes.core.maps.regions import regions_of
+from explainable_latents.nodes.core.methods.diffseg import segment
 from explainable_latents.nodes.core.methods.masking import AttentionMasking
 from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.attention.place_reader import PlaceProbe
 from explainable_latents.nodes.host.autograd.gradient_probe import GradientProbe
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
 from explainable_latents.nodes.host.families.layouts import LAYOUTS
 from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
 from explainable_latents.nodes.host.families.refused import REFUSED
+from explainable_latents.nodes.host.one_call import call_once
+from explainable_latents.nodes.host.regions import Segmenting, segment_pictures
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.families.processors import Look, with_processors
 from tests.host.families.test_transformers import SUBJECTS, attended
@@ -366,9 +371,6 @@ def test_an_unknown_network_lists_all_families_and_a_known_one_says_why(models):
 @pytest.mark.parametrize("name", ["Flux.1", "Wan"])
 def test_what_places_attend_to_is_added_up_over_all_layers(models, name):
     """One picture, clean, by the oracle: the mean over layers and heads of the picture's attention to itself."""
-    from explainable_latents.nodes.host.attention.place_reader import PlaceProbe
-    from explainable_latents.nodes.host.one_call import call_once
-
     model, latent = models[name].clone(), {"samples": noise(name)}
     probe, look = PlaceProbe(model), Look()
     call = {"positive": prompt(name), "latent": latent, "noise_level": 0.5, "seed": 1}
@@ -384,3 +386,22 @@ def test_what_places_attend_to_is_added_up_over_all_layers(models, name):
     assert grid == (8, 6)
     assert len(parts) == len(family_of(models[name]).site_names(model.model.diffusion_model, kind))
     assert (matrix - torch.stack(parts).mean(0)).abs().max() < 1e-6
+
+
+def test_regions_of_an_odd_latent_are_not_stretched(models):
+    """Tokens of 2 x 2 pixels over 13 x 9: the regions are those of 14 x 10, of which a row and a column are cut off."""
+    model, latent = models["Flux.1"], {"samples": noise("Flux.1", grid=(13, 9))}
+    how = Segmenting(threshold=0.002, anchors=8)
+    with torch.inference_mode():
+        (found,) = segment_pictures(model, prompt("Flux.1"), latent, how)
+        patched = model.clone()
+        probe = PlaceProbe(patched)
+        call = {"positive": prompt("Flux.1"), "latent": latent, "noise_level": how.noise_level, "seed": 0}
+        matrix, grid = probe.look(lambda: call_once(patched, **call, clean=True), lambda done, of: None)
+    assert grid == (7, 5)
+    whole = segment(matrix, grid, (112, 80), how.threshold, how.anchors, False, lambda done, of: None)
+    assert found.labels.shape == (104, 72)
+    assert len(found.areas) > 1
+    assert torch.equal(found.labels, regions_of(whole[:104, :72].contiguous()).labels)
+    stretched = segment(matrix, grid, (104, 72), how.threshold, how.anchors, False, lambda done, of: None)
+    assert not torch.equal(found.labels, regions_of(stretched).labels)
