@@ -26,7 +26,7 @@ from .train import begin
 from .vocabulary import Vocabulary, second_world
 
 PICTURES = 24_000
-DIFFUSION = Plan(steps=4_000, batch=32, learning_rate=4e-4)
+DIFFUSION = Plan(steps=3_000, batch=32, learning_rate=4e-4)
 JUDGE_STEPS = 2_000
 
 
