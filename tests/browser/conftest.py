@@ -14,17 +14,19 @@ from tests.tools.browser.front import FLAGS, Front
 from tests.tools.browser.install import find
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.errors import InstallError
+from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
+SMALL_MODELS = ROOT / "tests" / "tools" / "workflows" / "small_models.py"
 FAILED = pytest.StashKey[bool]()
 Opener = Callable[..., Front]
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ComfyServer]:
-    """A running server with this pack, the toy model and the nodes in `server_nodes.py`."""
-    with ComfyServer(custom_nodes=[SERVER_NODES]) as running:
+    """A running server with this pack, the toy models and the nodes in these two files."""
+    with ComfyServer(custom_nodes=[SERVER_NODES, SMALL_MODELS]) as running:
         yield running
 
 

@@ -9,17 +9,19 @@ import requests
 
 from tests.tools.comfyui.archive import write_archive
 from tests.tools.comfyui.client import ComfyClient
+from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
+SMALL_MODELS = ROOT / "tests" / "tools" / "workflows" / "small_models.py"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running server with the pack as users get it, the toy model and the nodes in `server_nodes.py`."""
+    """A running server with the pack as users get it, the toy models and the nodes in these two files."""
     folder = tmp_path_factory.mktemp("archive")
     shutil.unpack_archive(write_archive(folder / "node.zip"), folder / "pack")
-    with ComfyServer(custom_nodes=[SERVER_NODES], pack=folder / "pack") as running:
+    with ComfyServer(custom_nodes=[SERVER_NODES, SMALL_MODELS], pack=folder / "pack") as running:
         yield running
 
 
@@ -40,3 +42,10 @@ def get(server: ComfyServer) -> Callable[[str], bytes]:
         return response.content
 
     return answer
+
+
+@pytest.fixture(scope="session")
+def small_models(server: ComfyServer) -> None:
+    """Small random models in the places of the files that the templates for transformers name."""
+    with ComfyClient(server) as connected:
+        connected.run({"1": {"class_type": "TestSmallModels", "inputs": {}}})

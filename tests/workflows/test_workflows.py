@@ -83,15 +83,27 @@ def test_the_notes_are_in_both_languages_and_say_what_the_first_run_needs(templa
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=str)
-def test_a_missing_checkpoint_can_be_downloaded(template):
-    (loader,) = (node for node in template.page["nodes"] if node["type"] == "CheckpointLoaderSimple")
-    (model,) = loader["properties"]["models"]
-    assert model["name"] == loader["widgets_values"][0]
-    assert model["directory"] == "checkpoints"
-    assert re.fullmatch(rf"https://.*/{re.escape(model['name'])}\?download=true", model["url"])
+def test_missing_models_can_be_downloaded(template):
+    """Every file that a loader names, into the folder that it looks into."""
+    folders = {
+        "CheckpointLoaderSimple": "checkpoints",
+        "UNETLoader": "diffusion_models",
+        "CLIPLoader": "text_encoders",
+        "DualCLIPLoader": "text_encoders",
+        "VAELoader": "vae",
+    }
+    loaders = [node for node in template.page["nodes"] if node["type"] in folders]
+    assert len(loaders) == (1 if template.checkpoint else 3)
+    for loader in loaders:
+        models = loader["properties"]["models"]
+        files = [value for value in loader["widgets_values"] if value.endswith(".safetensors")]
+        assert [model["name"] for model in models] == files
+        for model in models:
+            assert model["directory"] == folders[loader["type"]]
+            assert re.fullmatch(rf"https://.*/{re.escape(model['name'])}(\?download=true)?", model["url"])
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=str)
+@pytest.mark.parametrize("template", [each for each in TEMPLATES if each.checkpoint], ids=str)
 def test_the_first_run_needs_nothing_but_a_checkpoint(client, server, template):
     """With ComfyUI's own example picture, only smaller and with fewer steps, so that it is quick here."""
     side = 448 if template.graph == "08_find_in_another_picture" else 128  # its points are on the large picture

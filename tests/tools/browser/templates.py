@@ -21,8 +21,17 @@ MARKED = {"Find what is marked": "Picture A", "Teach what is marked": "Picture t
 SHORT = {"steps": 8, "manipulate_at": "2, 4", "width": 128, "height": 128}
 
 
+# Writes small random models where templates for transformers look for theirs: a node of `workflows.small_models`.
+SMALL_MODELS = {"1": {"class_type": "TestSmallModels", "inputs": {}}}
+
+
 def fill(front: Front, client: ComfyClient) -> None:
-    """Put the toy checkpoint and a toy picture, whose mask is its subject, into the open workflow; shorten its run."""
+    """Put the toy checkpoint and a toy picture, whose mask is its subject, into the open workflow; shorten its run.
+
+    A workflow for transformers gets small random models.
+    """
+    if front.titles("UNETLoader"):
+        client.run(SMALL_MODELS)
     buffer = io.BytesIO()
     picture = CASE.picture()
     image = Image.fromarray(picture.image)

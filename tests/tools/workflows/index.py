@@ -28,6 +28,11 @@ class Template:
         return self.graph
 
     @property
+    def checkpoint(self) -> bool:
+        """Whether it loads a checkpoint, as the toy model is one, and not the parts of a model from files."""
+        return any(node["class_type"] == "CheckpointLoaderSimple" for node in self.prompt.values())
+
+    @property
     def number(self) -> str:
         """What its file's name begins with; notes and pages name it so."""
         return self.file.split(" ")[0]

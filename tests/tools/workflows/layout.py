@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..comfyui.client import ComfyClient
@@ -24,15 +24,39 @@ GROUP_HEAD, GROUP_EDGE = 50, 12  # of a group's frame: above the title bars in i
 NOTE_GAP = 44
 NOTE_TITLES = "About this template", "关于此模板"
 LINKED_WIDGET = 0.7  # sockets below the last one is that of a widget that is linked
-# The model that the templates name, as the host's own templates name it: missing ones are offered for download.
-MODELS = [
-    {
-        "name": "v1-5-pruned-emaonly-fp16.safetensors",
-        "url": "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
-        "v1-5-pruned-emaonly-fp16.safetensors?download=true",
-        "directory": "checkpoints",
-    }
-]
+# The models that the templates name, as the host's own templates name them: missing ones are offered for download.
+_HUB = "https://huggingface.co/"
+_QWEN = f"{_HUB}Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
+_Z_IMAGE = f"{_HUB}Comfy-Org/z_image_turbo/resolve/main/split_files"
+_FLUX_TEXT = f"{_HUB}comfyanonymous/flux_text_encoders/resolve/main"
+# The name of a file -> the folder that it belongs into, and where it is.
+MODELS = {
+    "v1-5-pruned-emaonly-fp16.safetensors": (
+        "checkpoints",
+        f"{_HUB}Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors?download=true",
+    ),
+    "flux1-dev.safetensors": (
+        "diffusion_models",
+        f"{_HUB}Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors",
+    ),
+    "clip_l.safetensors": ("text_encoders", f"{_FLUX_TEXT}/clip_l.safetensors"),
+    "t5xxl_fp16.safetensors": ("text_encoders", f"{_FLUX_TEXT}/t5xxl_fp16.safetensors"),
+    "ae.safetensors": ("vae", f"{_Z_IMAGE}/vae/ae.safetensors"),
+    "qwen_image_fp8_e4m3fn.safetensors": (
+        "diffusion_models",
+        f"{_QWEN}/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
+    ),
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
+        "text_encoders",
+        f"{_QWEN}/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    ),
+    "qwen_image_vae.safetensors": ("vae", f"{_QWEN}/vae/qwen_image_vae.safetensors"),
+    "z_image_turbo_bf16.safetensors": (
+        "diffusion_models",
+        f"{_Z_IMAGE}/diffusion_models/z_image_turbo_bf16.safetensors",
+    ),
+    "qwen_3_4b.safetensors": ("text_encoders", f"{_Z_IMAGE}/text_encoders/qwen_3_4b.safetensors"),
+}
 
 
 def to_ui(template: Template, page: Page | ByHand, info: dict[str, Any]) -> dict[str, Any]:
@@ -207,10 +231,17 @@ def _node(node_id: int, node: dict[str, Any], box: Box, info: dict[str, Any]) ->
         "properties": {
             "Node name for S&R": node["class_type"],
             "cnr_id": "explainable-latents" if ours else "comfy-core",
-            **({"models": MODELS} if node["class_type"] == "CheckpointLoaderSimple" else {}),
+            **_models(node["inputs"].values()),
         },
         "widgets_values": values,
     }
+
+
+def _models(values: Iterable[Any]) -> dict[str, list[dict[str, str]]]:
+    """The property of a node with these inputs that says where to download the files among them."""
+    names = [value for value in values if isinstance(value, str) and value in MODELS]
+    found = [{"name": name, "url": MODELS[name][1], "directory": MODELS[name][0]} for name in names]
+    return {"models": found} if found else {}
 
 
 def described_inputs(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

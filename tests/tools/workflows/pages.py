@@ -84,6 +84,31 @@ def _draft(use: Column, *more: str, mask: int = 640) -> Page:
     return Page(columns, ((2, 4), (7, 8)), tops=tops, gap=24, folded=frozenset({"Watch the words"}))
 
 
+def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Page:
+    """The page of the templates for transformers: a picture whose words are watched, and another subject in it.
+
+    encoder, negative: titles of these nodes. shift: how high the node is that shifts the noise levels. guidance: titles
+    of the nodes for both prompts, if there are any.
+    """
+    columns = (
+        Column(236, "1 · Models", (encoder, "Diffusion model")),
+        Column(270, "2 · Old and new prompt", ("Prompt", "Shift", "New prompt")),
+        Column(
+            226, "3 · A picture, watched", ("Empty latent", "Watch the words", *guidance[:1], negative, *guidance[1:])
+        ),
+        Column(226, "", ("Sampler", "Where the subject is")),
+        Column(226, "4 · Another subject, by masks", ("VAE", "Maps", "Sample again")),
+        Column(226, "5 · Look", ("Decode", "Decode again", "Masks as pictures")),
+        Column(280, "", ("Heat maps", "Result", "Masks")),
+        Column(300, "", ("What the words look at",)),
+    )
+    tops = {encoder: 500, "Diffusion model": 686, "Shift": 686, "New prompt": 740 + shift, "Empty latent": 80}
+    tops |= {"Watch the words": 256, "Where the subject is": 812, "VAE": 80, "Maps": 290, "Sample again": 686}
+    tops |= {"Decode again": 600, "Heat maps": 150, "What the words look at": 150, "New guidance": 750}
+    heights = {"What the words look at": 420, "Masks": 280, "Result": 300}
+    return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=frozenset({negative} if guidance else ()))
+
+
 PAGES: dict[str, Page | ByHand] = {
     "01_baseline": Page(
         (
@@ -219,4 +244,7 @@ PAGES: dict[str, Page | ByHand] = {
         },
         ((0, 500, 340, 720), (0, 1300, 340, 620)),
     ),
+    "13_flux": _transformer("Text encoders", "No negative prompt", 130, "Guidance", "New guidance"),
+    "14_qwen_image": _transformer("Text encoder", "Negative prompt", 62),
+    "15_z_image": _transformer("Text encoder", "No negative prompt", 62),
 }

@@ -71,6 +71,14 @@ def fill_edit(workflow: Workflow, before: str, after: str, scene: str, **sampler
     return filled.fill("What is taken over", self_coarser=2)
 
 
+def fill_transformer(workflow: Workflow, side: int, steps: int) -> Workflow:
+    """Make the pictures of a workflow for transformers so large, in so many steps, that `small_models` is quick."""
+    filled = workflow.fill("Empty latent", width=side, height=side)
+    if "width" in filled.graph[filled.node("Shift")]["inputs"]:
+        filled = filled.fill("Shift", width=side, height=side)
+    return filled.fill("Sampler", steps=steps).fill("Sample again", steps=steps)
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")

@@ -21,8 +21,11 @@ SOCKET, SOCKETS = 14, 20  # the first socket's place below the title bar, and ho
 LARGEST = 2500, 1396
 HEIGHTS = {
     "CheckpointLoaderSimple": 102,
+    "CLIPLoader": 106,
     "CLIPTextEncode": 110,
     "ConditioningSetPropertiesAndCombine": 170,
+    "ConditioningZeroOut": 36,
+    "DualCLIPLoader": 130,
     "ELAttentionSaliency": 160,
     "ELCaptureAttention": 220,
     "ELCarryMask": 400,
@@ -47,17 +50,23 @@ HEIGHTS = {
     "ELSmoothSaliency": 114,
     "ELTeachRegions": 400,
     "EmptyLatentImage": 120,
+    "EmptySD3LatentImage": 120,
+    "FluxGuidance": 62,
     "ImageColorToMask": 62,
     "KSampler": 272,
     "LoadImage": 330,
     "MaskToImage": 36,
+    "ModelSamplingAuraFlow": 62,
+    "ModelSamplingFlux": 130,
     "PreviewAny": 160,
     "PreviewImage": 300,
     "PrimitiveStringMultiline": 110,
     "SaveImage": 330,
     "SetLatentNoiseMask": 54,
+    "UNETLoader": 86,
     "VAEDecode": 54,
     "VAEEncode": 54,
+    "VAELoader": 62,
 }
 
 

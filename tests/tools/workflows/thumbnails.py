@@ -14,6 +14,7 @@ from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
+from .drawing import drawn
 from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
 from .pipelines import fill_edit, fill_picture, run_case, sampler_settings
@@ -39,6 +40,9 @@ LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Pi
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT = "12_prompt_to_prompt"
+# No model of these is small enough to make a picture here: their graphs are shown.
+GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
+GRAPH_QUALITY = 40
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -132,9 +136,9 @@ def side_by_side(client: ComfyClient) -> Image.Image:
     return contact_sheet(("reference", *PIPELINES), rows)
 
 
-def save(picture: Image.Image, name: str) -> None:
+def save(picture: Image.Image, name: str, quality: int = QUALITY) -> None:
     """Save a template's gallery picture beside its file."""
-    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=QUALITY, optimize=True)
+    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=quality, optimize=True)
 
 
 def main() -> None:
@@ -146,6 +150,8 @@ def main() -> None:
         save(taught(client), TEACH)
         save(shown(client), SHOW)
         save(edited(client), EDIT)
+        for name in GRAPHS:
+            save(drawn(BY_GRAPH[name].page), name, GRAPH_QUALITY)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
