@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial, reduce
@@ -86,6 +87,8 @@ class TransformerSites:
         self._rebound: Rebound | None = None
         self._changed_by = self._called_by = ""
         self._own_tokens = False
+        # Whether the host's node for it keeps reference pictures' keys, which then stand behind those of the call.
+        self._keeps_references = False
 
     def install(self, options: dict, kinds: Container[str], listener: Listener) -> dict:
         """See `SiteFinder`."""
@@ -95,6 +98,7 @@ class TransformerSites:
         within = chain.from_iterable(patches.get(name, []) for name in ("attn1_patch", "attn2_patch", "double_block"))
         others = of_other_nodes([*at_entry, *within, *replaced.values()])
         self._changed_by, self._own_tokens = other_names(others), not others
+        self._keeps_references = any(_keeps_references(each) for each in patches.get("attn1_patch", []))
         self._called_by = other_names(get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options))
         if self._layout.hidden and self._rebound is None:
             self._rebound = Rebound(self._hidden(*self._layout.hidden), self._layout.hidden[1], listener.beside)
@@ -116,6 +120,8 @@ class TransformerSites:
             places = self._layout.places(self._call.network, self._call.latent, text, shape.queries)
             queries, keys, picture = places.queries, places.text, places.picture
             expected = places.length - places.silent, places.length
+            if self._keeps_references and shape.keys > places.length:
+                expected = places.length, shape.keys
             if self._text is not None and self._text != self._text_length:
                 expected = (0, 0)  # another node put tokens beside the text, nobody knows where
         elif kind == CROSS:
@@ -179,6 +185,14 @@ class TransformerSites:
         """The last patch behind the network's input layers."""
         self._text = entering["txt"].shape[1]
         return entering
+
+
+def _keeps_references(patch: Callable) -> bool:
+    """Whether it is that of the host's node Flux KV Cache, whose module is called by its path where it was loaded."""
+    kind = type(patch)
+    return (
+        kind.__name__ == "KV_Attn_Input" and re.search(r"\bcomfy_extras[./\\]nodes_flux$", kind.__module__) is not None
+    )
 
 
 def _through(layers: list[nn.Module], text: Tensor) -> Tensor:

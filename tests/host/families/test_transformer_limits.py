@@ -80,6 +80,38 @@ def test_reference_pictures_stand_behind_the_picture_and_take_their_share(models
         assert (maps[:, 0] - places).abs().max() < 1e-6 * other.max() + 1e-6
 
 
+def test_reference_pictures_whose_keys_are_kept_from_the_first_step_take_their_share(comfy):
+    """ComfyUI's node Flux KV Cache: from the second step on they have keys, behind the others, and no queries."""
+    from comfy_extras.nodes_flux import FluxKVCache
+
+    name, first = "Flux.2", 512 - 20  # the host fills the text up to 512 tokens
+    seen = torch.randn(1, 128, 4, 4, generator=torch.Generator().manual_seed(5))
+    (model,), positive = FluxKVCache.execute(small(name)).result, prompt(name, reference_latents=[seen])
+    made, found = [], []
+
+    def with_one_hot_values(attention, q, k, v, heads, *args, **kwargs):
+        values = torch.zeros_like(v)
+        values[0, :, first + torch.arange(8), torch.arange(8)] = 1.0
+        out = attention(q, k, values, heads, *args, **kwargs)[0].unflatten(-1, (heads, -1)).sum(1)[512:560]
+        maps = torch.stack([out[:, list(tokens)].sum(-1) for tokens in SUBJECTS.positions()])
+        found.append(((q.shape[2], k.shape[2]), maps.unflatten(-1, (8, 6))))
+        return attention(q, k, v, heads, *args, **kwargs)
+
+    for observing in (True, False):
+        patched = model.clone()
+        if observing:
+            capture = observe(patched, SUBJECTS, layers="single.0", share=ALL_TOKENS)
+        else:
+            patched.model_options["transformer_options"]["optimized_attention_override"] = with_one_hot_values
+        made.append(sample(name, patched, 2, cfg=1.0, positive=positive))
+    assert torch.equal(*made)
+    run = capture.runs.kept[-1]
+    assert run.notes == []
+    assert [shape for shape, _ in found] == [(576, 576), (576, 576), (560, 576), (560, 576)]
+    for saliency, (_, other) in zip(run.saliencies, found[1::2], strict=True):
+        assert (saliency.maps[:, 0] - normalise(other)).abs().max() * 48 < 1e-4
+
+
 def test_a_mask_of_keys_counts(models):
     """Tokens that the network must not look at get nothing, and the others their share."""
     mask = torch.cat([torch.ones(1, 7), torch.zeros(1, 13)], dim=1).long()
