@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import nodes
 from comfy_execution.graph_utils import is_link
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
@@ -35,6 +36,41 @@ def running() -> Running | None:
         return None
     graphs = {item[1]: item[2] for item in queue.get_current_queue_volatile()[0]}
     return Running(context.prompt_id, context.node_id, graphs.get(context.prompt_id, {}))
+
+
+def strings(graph: Graph, node: Mapping[str, Any]) -> list[str]:
+    """The texts among a node's values, and among the values of nodes that it gets text from."""
+    found = []
+    for value in node["inputs"].values():
+        if isinstance(value, str):
+            found.append(value)
+        elif is_link(value) and (source := graph.get(value[0])) is not None and "STRING" in types_of(source):
+            found += strings(graph, source)
+    return found
+
+
+def types_of(node: Mapping[str, Any]) -> Sequence[str]:
+    """The types of a node's outputs."""
+    return getattr(nodes.NODE_CLASS_MAPPINGS.get(node["class_type"]), "RETURN_TYPES", ())
+
+
+def encoding_nodes(graph: Graph, node_id: str) -> list[Mapping[str, Any]]:
+    """The nodes that make the positive conditioning of this node of other things than conditionings."""
+    found, seen, waiting = [], set(), [node_id]
+    while waiting:
+        name = waiting.pop()
+        node = graph.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        links = {key: value[0] for key, value in node["inputs"].items() if is_link(value)}
+        wanted = [links[key] for key in ("positive", "guider") if key in links][:1]
+        if not wanted:
+            wanted = [each for each in links.values() if each in graph and "CONDITIONING" in types_of(graph[each])]
+        waiting += wanted
+        if not wanted:
+            found.append(node)
+    return found
 
 
 def identity(graph: Graph, node_id: str) -> str | None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import nodes
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_execution.graph_utils import is_link
@@ -27,7 +26,7 @@ from .attention.model_call import OURS
 from .attention.positives import contexts_of
 from .families.family import family_of
 from .families.unet import UNet
-from .graph import Graph, running
+from .graph import Graph, encoding_nodes, running, strings, types_of
 from .ui.running_node import show_on_running_node
 
 WRAPPER_KEY = OURS + "prompt"
@@ -37,6 +36,11 @@ WRAPPER_KEY = OURS + "prompt"
 _TOLERANCE = 0.02
 
 _SHOWN = 400  # characters of each text in a message
+
+# The host's nodes that encode a text with pictures in front of it, for the encoder whose tokens have this key. Behind
+# the text stands what stands there without pictures.
+_WITH_PICTURES = ("TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus")
+_ENCODER = "qwen25_7b"
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,25 @@ class ParsedPrompt:
         return made
 
 
+@dataclass
+class SampledPrompt:
+    """What a sampler has found out about its prompt. pictures: rows that stand in front of the subjects' text there."""
+
+    pictures: int = 0
+
+
 def require_same_prompt(
-    patcher: ModelPatcher, subjects: Subjects, positive: list | None, warn: Callable[[str], None]
+    patcher: ModelPatcher,
+    subjects: Subjects,
+    positive: list | None,
+    warn: Callable[[str], None],
+    sampled: SampledPrompt | None = None,
 ) -> None:
     """Make samplers that run `patcher` (changed in place: pass a clone) compare their prompt with the subjects'.
 
     positive: the CONDITIONING of the subjects' prompt; None for the first positive one. When another text is sampled,
     or one that another text encoder made, the samplers raise a ValueError; when this cannot be known, they call `warn`.
+    sampled: is told about the prompt that is sampled; without it a prompt that was encoded with pictures is an error.
     """
     if subjects.source is None:
         return
@@ -95,7 +111,12 @@ def require_same_prompt(
         executor: WrapperExecutor, model: Any, shape: Any, conds: dict, *args: Any, **options: Any
     ) -> Any:
         listed = [cond["cross_attn"] for cond in conds.get("positive") or [] if cond.get("cross_attn") is not None]
-        _compare(subjects, listed[:1] if positive is None else contexts_of(positive), warn, unet)
+        contexts = listed[:1] if positive is None else contexts_of(positive)
+        pictures = 0 if sampled is None or positive is not None else _rows_of_pictures(subjects, contexts)
+        if sampled is not None:
+            sampled.pictures = pictures
+        if not pictures:
+            _compare(subjects, contexts, warn, unet)
         return executor(model, shape, conds, *args, **options)
 
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, WRAPPER_KEY, before_loading)
@@ -138,7 +159,8 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
             f"the CLIP of Parse Subjects makes {subjects.context_length} rows of '{parsed}', but the prompt that is "
             f"sampled has {' or '.join(map(str, lengths))}, so it is not known which of them are {words}. Connect the "
             "very CLIP that encodes the prompt, with all its text encoders (CLIP and T5), and the same text. A prompt "
-            "that was encoded with pictures, or in a template of its own, cannot be read"
+            "in a template of its own cannot be read; one that was encoded with pictures only where a Text Encode "
+            "Qwen Image Edit node encodes this very text for the sampler, and nothing else is combined with it"
         )
     if not same and subjects.prompt not in texts:
         message = (
@@ -147,6 +169,20 @@ def _compare(subjects: Subjects, contexts: Sequence[Tensor], warn: Callable[[str
         )
         warn(message)
         show_on_running_node(message)
+
+
+def _rows_of_pictures(subjects: Subjects, contexts: Sequence[Tensor]) -> int:
+    """How many rows of the context that is sampled stand in front of the subjects' text, encoded with pictures there.
+
+    0 where that is not certain. Vectors cannot be compared then: each depends on the pictures.
+    """
+    now, own = running(), subjects.source.encoded
+    if now is None or len(contexts) != 1 or set(own.ids) != {_ENCODER} or subjects.context_length is None:
+        return 0
+    found = encoding_nodes(now.graph, now.node_id)
+    same = [node["class_type"] in _WITH_PICTURES and strings(now.graph, node) == [subjects.prompt] for node in found]
+    more = contexts[0].shape[1] - subjects.context_length
+    return max(0, more) if found and all(same) else 0
 
 
 def encoded_texts(graph: Graph, node_id: str) -> list[str]:
@@ -161,24 +197,9 @@ def encoded_texts(graph: Graph, node_id: str) -> list[str]:
             continue
         seen.add(name)
         waiting += [value[0] for value in node["inputs"].values() if is_link(value)]
-        if name != node_id and "CONDITIONING" in _types(node):
-            texts |= dict.fromkeys(_strings(graph, node))
+        if name != node_id and "CONDITIONING" in types_of(node):
+            texts |= dict.fromkeys(strings(graph, node))
     return list(texts)
-
-
-def _strings(graph: Graph, node: Mapping[str, Any]) -> list[str]:
-    """The texts among a node's values, and among the values of nodes that it gets text from."""
-    found = []
-    for value in node["inputs"].values():
-        if isinstance(value, str):
-            found.append(value)
-        elif is_link(value) and (source := graph.get(value[0])) is not None and "STRING" in _types(source):
-            found += _strings(graph, source)
-    return found
-
-
-def _types(node: Mapping[str, Any]) -> Sequence[str]:
-    return getattr(nodes.NODE_CLASS_MAPPINGS.get(node["class_type"]), "RETURN_TYPES", ())
 
 
 def _begins_with(context: Tensor, own: Tensor) -> bool:

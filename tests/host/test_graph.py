@@ -1,6 +1,6 @@
 """What is read from the workflow that runs: which node it is, and which texts are encoded before it."""
 
-from explainable_latents.nodes.host.graph import identity, running
+from explainable_latents.nodes.host.graph import encoding_nodes, identity, running
 from explainable_latents.nodes.host.same_prompt import encoded_texts
 
 
@@ -45,6 +45,17 @@ def test_a_chain_of_any_length_has_an_identity():
 
 def test_the_texts_that_are_encoded_before_a_node():
     assert sorted(encoded_texts(GRAPH, "6")) == ["a cat", "a dog"]
+
+
+def test_what_encodes_the_positive_conditioning_is_found_through_guiders_and_nodes_that_combine():
+    guided = GRAPH | {
+        "8": node("FluxGuidance", conditioning=["3", 0], guidance=3.5),
+        "9": node("CFGGuider", model=["1", 0], positive=["8", 0], negative=["4", 0], cfg=3.0),
+        "10": node("SamplerCustomAdvanced", guider=["9", 0], latent_image=["11", 0]),
+        "11": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+    }
+    assert encoding_nodes(guided, "10") == [GRAPH["3"]]
+    assert sorted(each["inputs"]["text"] for each in encoding_nodes(GRAPH, "6")) == ["a cat", "a dog"]
 
 
 def test_nothing_runs_outside_the_hosts_execution():

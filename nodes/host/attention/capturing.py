@@ -26,6 +26,7 @@ from ...core.words.subjects import Subjects
 from ..compiled import as_written, hidden_by_compilation
 from ..families.family import Family
 from ..families.sites import NetworkCall
+from ..same_prompt import SampledPrompt
 from ..sampling.runs import Runs
 from .captured_run import CapturedRun, of_all_layers
 from .layer_choice import LayerSelection
@@ -36,7 +37,6 @@ from .override import processing
 from .positives import Positives
 from .recorder import Recorder
 from .refinement import Refinement, RefinePlan
-from .twin_blocks import TARGET
 
 log = logging.getLogger("explainable_latents")
 
@@ -49,6 +49,7 @@ class Settings:
     conditioning's. start, end: percent of the noise schedule, 0 at pure noise. resize: see `aggregate.resize`.
     refine: see `RefinePlan`. looked: further words, whose maps come after those of the subjects; their tokens that
     stand in the prompt come last in `tokens`. space: see `Recorder`. block: whose attention is captured in a twin run.
+    sampled: what the sampler has found out about its prompt.
     """
 
     tokens: NamedTokens
@@ -60,7 +61,8 @@ class Settings:
     refine: RefinePlan
     looked: LookedFor | None
     space: str
-    block: str = TARGET
+    block: str
+    sampled: SampledPrompt
 
     @property
     def scores(self) -> int:
@@ -194,7 +196,7 @@ class Observer:
         if not end <= sigma <= start:
             return None
         listed, settings = guider.conds.get("positive") or [], self._settings
-        how = self._warn, model_options, self._family.pads_in_front, settings.block
+        how = self._warn, model_options, self._family.pads_in_front, settings.block, settings.sampled.pictures
         positives = Positives(listed, settings.prompt, *how)
         if not positives:
             return None

@@ -22,7 +22,7 @@ from ...core.words.prompt_words import other_words
 from ...core.words.subjects import LOOKED_FOR, OTHER, Subjects
 from ..families.family import family_of, network_of
 from ..families.offers import KEYS
-from ..same_prompt import require_same_prompt
+from ..same_prompt import SampledPrompt, require_same_prompt
 from .capturing import Observer, Settings
 from .layer_choice import LayerSelection, select_layers
 from .looked_for import encode_looked_for
@@ -186,7 +186,8 @@ def observe(
         selection = select_layers(names, layers, f"{family.text_kind}-attention", (AUTO,))
     when = start_percent, end_percent
     plan = refine_plan(patcher, refine, refine_layers)
-    settings = Settings(named, prompt, selection, *when, resize, plan, looked, space, block)
+    sampled = SampledPrompt()
+    settings = Settings(named, prompt, selection, *when, resize, plan, looked, space, block, sampled)
     observer = Observer(seen, family, settings, keep, add_up)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, observer.around_run),
@@ -195,5 +196,5 @@ def observe(
         (WrappersMP.APPLY_MODEL, observer.around_model),
     ):
         patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-    require_same_prompt(patcher, subjects, positive, log.warning)
+    require_same_prompt(patcher, subjects, positive, log.warning, sampled)
     return AttentionCapture(observer)

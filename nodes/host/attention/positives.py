@@ -20,8 +20,8 @@ class PromptRows:
     rows: in the batch. contexts: the texts [B or 1,T,d] that their keys may be made from. own: whether the first of
     these is the conditioning's own text; if not, another node has to put it there. length: tokens of the context in
     this call, in which a text may be repeated. size, offset: its area in the latent, (a, b) at (y, x). weight: how much
-    it counts there, a number or [B or 1,a,b]. count: all rows of the batch. padding: how many tokens the host put in
-    front of the text.
+    it counts there, a number or [B or 1,a,b]. count: all rows of the batch. padding: how many tokens
+    stand in front of the text: the host's filling, or of pictures.
     """
 
     rows: slice
@@ -53,12 +53,14 @@ class Positives:
         model_options: Mapping,
         pads_in_front: bool = False,
         block: str = TARGET,
+        pictures: int = 0,
     ) -> None:
         """Choose by `prompt` (contexts [1,T,d] as a CONDITIONING holds them); None takes the first conditioning's.
 
         Where none of them holds that prompt, another node may put it into their rows while the network runs.
         model_options: of the call. pads_in_front: whether the host fills up a short text at its beginning. block: whose
-        rows are meant in a twin run.
+        rows are meant in a twin run. pictures: how many tokens of the prompt's context stand in front of its text, see
+        `same_prompt.SampledPrompt`.
         """
         self._twin = twin_blocks(model_options)
         self._block = block
@@ -66,6 +68,7 @@ class Positives:
         self.listed = listed
         self._warn = warn
         self._pads_in_front = pads_in_front
+        self._pictures = pictures
         self._caller = "another node" if wrapper is None else patch_name(wrapper)
         text = [cond for cond in listed if "c_crossattn" in cond["model_conds"]]
         wanted = self._contexts(text[0]) if prompt is None and text else prompt or ()
@@ -127,7 +130,7 @@ class Positives:
             own = context[rows, : self._context(cond).shape[1]]
             contexts = tuple(each.to(x.device) for each in self._elsewhere or (own,))
             weight = _weight(cond, size, offset)
-            padding = own.shape[1] - self._contexts(cond)[-1].shape[1] if self._pads_in_front else 0
+            padding = own.shape[1] - self._contexts(cond)[-1].shape[1] if self._pads_in_front else self._pictures
             placed = size, offset, weight, len(x), padding
             found.append(PromptRows(rows, contexts, not self._elsewhere, length, *placed))
         return found
