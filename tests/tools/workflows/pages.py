@@ -244,7 +244,7 @@ PAGES: dict[str, Page | ByHand] = {
         },
         ((0, 500, 340, 720), (0, 1300, 340, 620)),
     ),
-    "13_flux": _transformer("Text encoders", "No negative prompt", 130, "Guidance", "New guidance"),
+    "13_flux": _transformer("Text encoders", "No negative prompt", 150, "Guidance", "New guidance"),
     "14_qwen_image": _transformer("Text encoder", "Negative prompt", 62),
     "15_z_image": _transformer("Text encoder", "No negative prompt", 62),
 }
