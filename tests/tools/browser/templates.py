@@ -19,8 +19,6 @@ MIDDLE = [[64, 64]]  # a point of the picture
 MARKED = {"Find what is marked": "Picture A", "Teach what is marked": "Picture that teaches"}
 # Widgets that make a run long, and what they are while the browser is tested.
 SHORT = {"steps": 8, "manipulate_at": "2, 4", "width": 128, "height": 128}
-
-
 # Writes small random models where templates for transformers look for theirs: a node of `workflows.small_models`.
 SMALL_MODELS = {"1": {"class_type": "TestSmallModels", "inputs": {}}}
 

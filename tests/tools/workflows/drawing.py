@@ -30,9 +30,8 @@ def drawn(page: dict[str, Any]) -> Image.Image:
         pen.rectangle((*at(x, y), *at(x + w, y + h)), fill=GROUP)
     for _, source, output, target, entry, _ in page["links"]:
         start, end = nodes[source], nodes[target]
-        number = [each["name"] for each in end["inputs"]].index(end["inputs"][entry]["name"])
         x0, y0 = start["pos"][0] + start["size"][0], _socket(start, output)
-        x3, y3 = end["pos"][0], _socket(end, number)
+        x3, y3 = end["pos"][0], _socket(end, entry)
         reach = 0.25 * ((x3 - x0) ** 2 + (y3 - y0) ** 2) ** 0.5
         line = []
         for i in range(POINTS + 1):
@@ -41,8 +40,8 @@ def drawn(page: dict[str, Any]) -> Image.Image:
             line.append(at(a * x0 + b * (x0 + reach) + c * (x3 - reach) + d * x3, (a + b) * y0 + (c + d) * y3))
         pen.line(line, fill=LINK, width=1)
     for node in nodes.values():
-        (x, y), (w, h) = node["pos"], (0, 0) if node["flags"].get("collapsed") else node["size"]
-        w = w or node["size"][0]
+        (x, y), (w, h) = node["pos"], node["size"]
+        h = 0 if node["flags"].get("collapsed") else h
         ours = node["properties"]["cnr_id"] != "comfy-core"
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y + h)), fill=OURS if ours else OTHER)
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y)), fill=BAR)
