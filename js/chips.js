@@ -120,11 +120,13 @@ class Chips {
 
   receive(words) {
     if (!words) return;
-    store(this.node, KEY, words);
     // A run that was queued before the last change says less than the server; one after it knows the tokens, too.
     const isCurrent = CHOICES.every((name) => words.choices[name] === this.widget(name)?.value);
     if (isCurrent && words.prompt === this.prompt()) this.live = undefined;
-    this.update();
+    asOneStep(() => {
+      store(this.node, KEY, words);
+      this.update(); // which may write a linked prompt into its box
+    });
   }
 
   /** Ask the server for the words a moment after the last change, where it can be told what to read. */

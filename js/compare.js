@@ -30,6 +30,7 @@ class Comparison {
     this.chosen = DEFAULTS;
     this.canvas = createElement("canvas", {
       class: "el-compare",
+      role: "img",
       on: {
         pointerdown: (event) => this.drag(event),
         pointermove: (event) => event.buttons & 1 && this.drag(event),
@@ -83,7 +84,8 @@ class Comparison {
     try {
       const names = NAMES.filter((name) => files[name]);
       const pictures = await Promise.all(names.map((name) => Promise.all(files[name].map(picture))));
-      if (isOld()) return;
+      if (isOld()) return closeAll(pictures.flat());
+      this.forget();
       this.pictures = Object.fromEntries(names.map((name, i) => [name, pictures[i]]));
     } catch (error) {
       if (isOld()) return;
@@ -93,8 +95,14 @@ class Comparison {
     this.open();
   }
 
-  showMessage(message) {
+  /** Give the memory of the pictures back at once. */
+  forget() {
+    closeAll(Object.values(this.pictures ?? {}).flat());
     this.pictures = null;
+  }
+
+  showMessage(message) {
+    this.forget();
     this.canvas.hidden = this.controls.hidden = true;
     this.note.textContent = translated(message);
     growToFit(this.node, this.root, EMPTY_HEIGHT);
@@ -131,6 +139,8 @@ class Comparison {
       item: clamped(item ?? this.chosen.item, this.batch - 1),
     };
     for (const each of this.buttons) each.button.setAttribute("aria-pressed", each.pair === this.chosen.pair);
+    const [left, right] = this.chosen.pair.split(" ").map((name) => translated(name));
+    this.canvas.setAttribute("aria-label", translated("{left} | {right}", { left, right }));
     this.label(this.divider, this.chosen.at, translated("divider {n} %", { n: this.chosen.at }));
     this.label(this.item, this.chosen.item, translated("picture {n} of {all}", { n: this.chosen.item + 1, all: this.batch }));
     const { figures, kept_part: keptPart } = this.stored;
@@ -210,6 +220,8 @@ async function picture({ file, type }) {
   if (!answer.ok) throw new Error(`${file}: ${answer.status}`);
   return createImageBitmap(await answer.blob());
 }
+
+const closeAll = (bitmaps) => bitmaps.forEach((bitmap) => bitmap.close());
 
 app.registerExtension({
   name: "explainable_latents.compare",

@@ -21,10 +21,14 @@ const DEFAULTS = { word: "", frame: 0, item: 0, opacity: 0.6, x: 0.5, y: 0.5 };
 /** The nearest index from 0 to count - 1; 0 for what is not a number: a workflow file may hold anything. */
 const nearestIndex = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value) || 0));
 
+/** Give the memory of pictures back at once. */
+const closeAll = (bitmaps) => bitmaps.forEach((bitmap) => bitmap.close());
+
 class Inspector {
   constructor(node) {
     this.node = node;
     this.chosen = { ...DEFAULTS };
+    this.pictures = [];
     this.heat = document.createElement("canvas");
     this.tuner = new MaskTuner(this);
     this.build();
@@ -141,7 +145,8 @@ class Inspector {
       if (!answer.ok) return this.showMessage(translated("The maps of the last run are gone: run again."));
       const maps = new Maps(await answer.arrayBuffer());
       const pictures = await Promise.all(maps.pictures.map((picture) => createImageBitmap(picture)));
-      if (isOld()) return;
+      if (isOld()) return closeAll(pictures);
+      closeAll(this.pictures);
       this.maps = maps;
       this.pictures = pictures;
     } catch (error) {
@@ -155,6 +160,8 @@ class Inspector {
   /** Show a message in the place of maps. */
   showMessage(message) {
     this.maps = null;
+    closeAll(this.pictures);
+    this.pictures = [];
     this.view.hidden = this.controls.hidden = this.tuner.root.hidden = true;
     this.note.textContent = message;
     this.tuner.clear();

@@ -1,6 +1,7 @@
 /** Under a sampler that runs: the mask of each manipulated step and the heat map it was made from, as soon as they are there. */
 
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 import { addPanel, createElement, growToFit, nodeAt } from "./panel.js";
 import { isInFront, isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
@@ -9,12 +10,13 @@ import { translated } from "./texts.js";
 const STEP = "explainable_latents.step";
 const HEIGHT = 156;
 const WIDTH = 260;
+const MOST_KEPT = 50; // samplers; of older ones the masks are forgotten
 
 const strips = new WeakMap(); // sampler node, of any kind -> its Strip
+const kept = new Map(); // workflow and execution id, as one text -> the messages of that sampler's last run
 
 class Strip {
   constructor(node) {
-    this.node = node;
     const label = translated("Masks of this run");
     this.list = createElement("div", { class: "el-live", role: "list", tabindex: "0", "aria-label": label });
     this.list.dataset.captureWheel = "true"; // otherwise Nodes 2.0 zooms instead of scrolling
@@ -30,9 +32,10 @@ class Strip {
     this.note.textContent = "";
   }
 
-  add({ run, step, steps, inside, mask, heat }) {
-    if (run !== this.run) this.clear();
-    this.run = run;
+  add(message) {
+    if (!goesOn(this.last, message)) this.clear();
+    this.last = message;
+    const { step, steps, inside, mask, heat } = message;
     const percent = Math.round(100 * inside);
     const text = translated("step {n} of {all}: {percent} % inside", { n: step, all: steps, percent });
     const pictures = [
@@ -47,15 +50,41 @@ class Strip {
   }
 }
 
-api.addEventListener(STEP, ({ detail: { node: executionId, workflow, ...shown } }) => {
-  if (!isInFront(workflow)) return;
-  const node = nodeAt(executionId);
+/** Whether a message is of the same sampling as the one before: of a list of latents each is sampled from its first step. */
+const goesOn = (before, { node, run, step }) => before?.node === node && before.run === run && before.step < step;
+
+const keyOf = (executionId) => `${(app.rootGraph ?? app.graph).id} ${executionId}`;
+
+function show(message) {
+  const node = nodeAt(message.node);
   if (!node || node.isSubgraphNode?.()) return;
   if (!strips.has(node)) strips.set(node, new Strip(node));
-  strips.get(node).add(shown);
+  strips.get(node).add(message);
+}
+
+api.addEventListener(STEP, ({ detail: message }) => {
+  if (!isInFront(message.workflow)) return;
+  const key = keyOf(message.node);
+  const before = kept.get(key) ?? [];
+  kept.delete(key); // so that it becomes the newest
+  kept.set(key, goesOn(before.at(-1), message) ? [...before, message] : [message]);
+  if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value);
+  show(message);
 });
 
 // A node that is run again has no masks of that run yet.
 api.addEventListener("executing", ({ detail: executionId }) => {
-  if (isOfWorkflowInFront()) strips.get(nodeAt(executionId))?.clear();
+  if (!executionId || !isOfWorkflowInFront()) return;
+  kept.delete(keyOf(executionId));
+  strips.get(nodeAt(executionId))?.clear();
+});
+
+app.registerExtension({
+  name: "explainable_latents.live_masks",
+  /** Undo, redo and a change of the workflow put other nodes in the place of those that had the masks. */
+  afterConfigureGraph() {
+    for (const [key, messages] of [...kept]) {
+      if (key === keyOf(messages[0].node)) messages.forEach(show);
+    }
+  },
 });

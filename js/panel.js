@@ -47,6 +47,7 @@ export function addPanel(node, name, root, height) {
     getMinHeight: height,
   });
   widget.serialize = false;
+  if (node.graph) putPanelsInPlaceSoon(); // it comes later than the node
   return widget;
 }
 

@@ -6,6 +6,8 @@
  */
 
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { isChinese } from "./texts.js";
 
 const PACK = decodeURIComponent(new URL(".", import.meta.url).pathname.split("/").at(-2)); // the folder's name
 const index = fetch(new URL("templates.json", import.meta.url))
@@ -37,3 +39,22 @@ if (getWorkflowTemplates && getCoreWorkflowTemplates) {
     return [...core, { moduleName: PACK, title: PACK, type: "image", templates }];
   };
 }
+
+// What a template that was never opened has in its `extra`; a workflow that a user has saved lacks it.
+const MARK = "explainable_latents";
+let titles;
+
+app.registerExtension({
+  name: "explainable_latents.templates",
+  /** The titles of a template's nodes and groups, too, in the language of the interface. */
+  async beforeConfigureGraph(graph) {
+    if (!graph?.extra?.[MARK]) return;
+    delete graph.extra[MARK];
+    if (!isChinese()) return;
+    titles ??= fetch(new URL("titles.json", import.meta.url)).then((answer) => answer.json());
+    const { zh } = await titles;
+    for (const each of [...graph.nodes, ...graph.groups]) {
+      if (each.title) each.title = zh[each.title] ?? each.title;
+    }
+  },
+});

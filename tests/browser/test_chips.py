@@ -230,6 +230,10 @@ def test_a_prompt_that_another_node_computes_is_not_guessed_from_what_is_typed_t
     expect(panel.get_by_role("button", name="beach: scene")).to_be_visible()
     assert roles(panel) == {"1 horse": "subject", "4 beach": "scene"}
     assert front.value(WORDS, "text") == "a horse on the beach"
+    # What an undo of the next change comes back to has it in the box, too.
+    seen = front.run("app.extensionManager.workflow.activeWorkflow.changeTracker.activeState")
+    (node,) = [node for node in seen["nodes"] if node["title"] == WORDS]
+    assert node["widgets_values"][0] == "a horse on the beach"
 
 
 def test_a_failed_run_refreshes_the_chips_and_says_how_to_clear(either_front: Front):

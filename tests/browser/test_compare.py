@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from PIL import Image
 from playwright.sync_api import Locator, expect
@@ -96,6 +97,35 @@ def test_a_third_picture_can_be_on_either_side(either_front: Front, client: Comf
     expect(panel.get_by_role("status")).to_contain_text("· plain: PSNR ")
     front.look_at(NODE)
     front.shot(f"compare-{'nodes2' if front.vue else 'classic'}")
+
+
+def test_the_pictures_have_a_name_and_those_of_the_run_before_are_given_back(
+    open_front: Callable[..., Front], client: ComfyClient
+):
+    front = open_front()
+    front.run(
+        """() => {
+            window.open = new Set();
+            const make = window.createImageBitmap;
+            window.createImageBitmap = async (...given) => {
+                const made = await make(...given);
+                const close = made.close.bind(made);
+                made.close = () => (window.open.delete(made), close());
+                window.open.add(made);
+                return made;
+            };
+        }"""
+    )
+    panel = graph(front, client, "reference", "result", "plain")
+    expect(panel.get_by_role("img", name="reference | result")).to_be_visible()
+    panel.get_by_role("button", name="plain | result").press("Enter")
+    expect(panel.get_by_role("img", name="plain | result")).to_be_visible()
+    assert front.run("window.open.size") == 3
+    front.set("result", image=front.value("plain", "image"))
+    front.press_run()
+    front.wait("window.open.size === 3")
+    expect(panel.get_by_role("status")).to_contain_text("plain: PSNR")
+    assert (colour(panel, 0.25), colour(panel, 0.75)) == ("plain", "plain")
 
 
 def test_lost_pictures_are_told(front: Front, client: ComfyClient):

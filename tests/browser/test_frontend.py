@@ -14,7 +14,6 @@ from tests.tools.browser.templates import fill
 from tests.tools.comfyui.base import PACK_NAME
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.workflows.index import TEMPLATES, Template
-from tests.tools.workflows.pages import PAGES, Page
 
 CARD = re.compile("^template-workflow-")
 LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
@@ -121,6 +120,22 @@ def test_templates_have_their_order_titles_and_descriptions(open_front: Callable
     front.shot(f"templates-{language}")
 
 
+def test_a_template_opens_in_chinese(open_front: Callable[..., Front]):
+    """Titles, and the host's own names where a title says no more; not of a workflow that a user has saved."""
+    front = open_front(settings={LOCALE: "zh"})
+    chinese = re.compile("[\u4e00-\u9fff]")
+    named = "[...app.graph.nodes, ...app.graph.groups].map((each) => each.title)"
+    for template in TEMPLATES:
+        front.load(template.page)
+        front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
+        english = [title for title in front.run(named) if not chinese.search(title)]
+        assert english == ["About this template"], template
+    saved = front.run("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    saved["nodes"][0]["title"] = "Result"
+    front.load(saved)
+    assert front.run("app.graph.nodes[0].title") == "Result"
+
+
 @pytest.mark.parametrize("javascript", [True, False])
 def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Callable[..., Front], javascript: bool):
     front = open_front(javascript=javascript)
@@ -141,7 +156,7 @@ def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callab
     front = open_front(vue=vue)
     front.page.set_viewport_size({"width": 1920, "height": 1080})
     front.wait("app.canvas.canvas.clientWidth > 1800")
-    for template in (each for each in TEMPLATES if isinstance(PAGES[each.graph], Page)):
+    for template in TEMPLATES:
         front.run(
             "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })",
             [template.page, template.file],

@@ -59,11 +59,17 @@ LISTEN = """async () => {
     }, { signal });
     api.addEventListener("progress", ({ detail }) => window.heard.push(["progress", detail.value]), { signal });
 }"""
-TELL_OF_ANOTHER_WORKFLOW = """() => {
-    const node = String(app.graph.nodes.find((each) => each.title === "Ours").id);
-    const mask = "data:image/gif;base64,R0lGODlhAQABAAAAACw=";
-    const shown = { node, run: "another", workflow: "another", step: 0, steps: 1, inside: 0, mask, heat: null };
-    app.api.dispatchCustomEvent("explainable_latents.step", shown);
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+# What the server says at a step of the sampler with an execution id.
+TELL = f"""([node, run, step, workflow]) => {{
+    const shown = {{ node, run, workflow: workflow ?? app.graph.id, step, steps: 9, inside: 0 }};
+    app.api.dispatchCustomEvent("explainable_latents.step", {{ ...shown, mask: "{PIXEL}", heat: null }});
+}}"""
+ID = "title => String(app.canvas.graph.nodes.find((each) => each.title === title).id)"
+MOVE = """() => {
+    app.canvas.emitBeforeChange();
+    app.graph.nodes[0].pos = [620, 300];
+    app.canvas.emitAfterChange();
 }"""
 
 
@@ -100,8 +106,33 @@ def test_masks_stand_under_both_samplers_while_they_run(either_front: Front, cli
     front.press_run()
     expect(masks["Ours"]).to_have_count(1)  # those of the run before are gone
     expect(masks["Ours"].first).to_contain_text("4 · ")
-    front.run(TELL_OF_ANOTHER_WORKFLOW)  # whose node has the same number
+    front.run(TELL, [front.run(ID, "Ours"), "another", 0, "another"])  # whose node has the same number
     expect(masks["Ours"]).to_have_count(1)
     expect(masks["Ours"].first).to_contain_text("4 · ")
     saved = front.run("JSON.stringify(app.graph.serialize())")
     assert "data:image" not in saved
+
+
+def test_masks_stay_after_an_undo_and_are_those_of_one_sampling(either_front: Front):
+    front = either_front
+    front.clear()
+    front.add("KSampler", "Stock", (200, 60))
+    front.run("window.dispatchEvent(new MouseEvent('mouseup'))")
+    node = front.run(ID, "Stock")
+    for step in (2, 5):
+        front.run(TELL, [node, "first", step, None])
+    expect(front.panel("Stock", "live masks").get_by_role("listitem")).to_have_count(2)
+    front.run(MOVE)
+    front.run("document.activeElement.blur()")
+    front.page.keyboard.press("Control+z")
+    front.wait("app.graph.nodes[0].pos[0] === 200")
+    masks = front.panel("Stock", "live masks").get_by_role("listitem")
+    expect(masks).to_have_count(2)
+    expect(masks.last).to_contain_text("5 · ")
+    front.run(TELL, [node, "first", 7, None])
+    expect(masks).to_have_count(3)
+    front.run(TELL, [node, "first", 2, None])  # the next latent of a list, in the same run
+    expect(masks).to_have_count(1)
+    front.run(TELL, [node, "second", 3, None])
+    expect(masks).to_have_count(1)
+    expect(masks).to_contain_text("3 · ")

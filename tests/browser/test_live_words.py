@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
@@ -14,12 +16,15 @@ expect.set_options(timeout=SLOW)
 
 
 @pytest.fixture
-def words(either_front: Front) -> Locator:
+def words(either_front: Front) -> Iterator[Locator]:
     """The panel of a new node; nothing is ever run."""
-    either_front.page.route("**/api/prompt", lambda route: pytest.fail("something was run"))
+    queued: list[str] = []
+    either_front.page.on("request", record := lambda request: queued.append(request.url))
     either_front.clear()
     either_front.add("ELPromptWords", WORDS, (200, 60))
-    return either_front.panel(WORDS)
+    yield either_front.panel(WORDS)
+    either_front.page.remove_listener("request", record)
+    assert [url for url in queued if url.endswith("/api/prompt")] == []
 
 
 def type_prompt(front: Front, text: str) -> None:

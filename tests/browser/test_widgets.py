@@ -30,12 +30,12 @@ def test_inputs_that_do_nothing_are_grey(either_front: Front):
     front.add("ELMaskedLatentModel", "Patch", (500, 100))
     front.add("ELCaptureAttention", "Capture", (900, 100))
     front.add("ELFindPoints", "Find", (900, 600))
-    later = {"refine_layers", "part_count", "points"}
-    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", *later}
+    later, filters = {"refine_layers", "part_count", "points"}, {"smooth_size", "dilate_size", "smooth_and_dilate"}
+    assert idle(front, "Mask") == {"value", *filters, *later}
     front.set("Mask", refine=1, parts="largest")
-    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", "points"}
+    assert idle(front, "Mask") == {"value", *filters, "points"}
     front.set("Mask", parts="touching points")
-    assert idle(front, "Mask") == {"value", "smooth_size", "dilate_size", "part_count"}
+    assert idle(front, "Mask") == {"value", *filters, "part_count"}
     front.set("Mask", refine=0, parts="all")
     assert idle(front, "Capture") == {"refine_layers", "reading"}
     front.set("Capture", refine=2, look_for="cat")
@@ -51,6 +51,40 @@ def test_inputs_that_do_nothing_are_grey(either_front: Front):
     front.load(saved)
     assert idle(front, "Patch") == {"outside_timestep"}
     assert idle(front, "Mask") == {"value", "dilate_size", *later}
+
+
+def test_inputs_that_a_choice_or_a_link_makes_idle_are_grey(either_front: Front):
+    front = either_front
+    front.clear()
+    front.add("LoadImage", "Picture", (0, 100))
+    for i, kind in enumerate(("CaptureAttention", "AttentionSaliency", "GradientSaliency", "SegmentPicture")):
+        front.add(f"EL{kind}", kind, (400 * i + 400, 100))
+    for i, kind in enumerate(("FindPoints", "SaliencyOverlay", "FindRegions", "TwinSamplingModel")):
+        front.add(f"EL{kind}", kind, (400 * i + 400, 800))
+    assert "share" not in idle(front, "CaptureAttention")
+    front.set("CaptureAttention", space="output")
+    assert "share" in idle(front, "CaptureAttention")
+    front.set("AttentionSaliency", each_layer=True)
+    assert idle(front, "AttentionSaliency") == {"over_steps"}
+    assert idle(front, "GradientSaliency") == {"refine_layers"}
+    front.set("GradientSaliency", definition="aggregated")
+    assert idle(front, "GradientSaliency") == {"refine_layers", "solver", "layer"}
+    assert idle(front, "SegmentPicture") == {"seed"}
+    front.set("SegmentPicture", add_noise=True)
+    assert idle(front, "SegmentPicture") == idle(front, "FindPoints") == idle(front, "FindRegions") == set()
+    front.set("FindPoints", points="[[1, 2]]")
+    assert idle(front, "FindPoints") == {"count"}
+    front.set("FindPoints", points="")
+    assert idle(front, "SaliencyOverlay") == {"opacity"}
+    front.link("Picture", 0, "SaliencyOverlay", "image")
+    assert idle(front, "SaliencyOverlay") == set()
+    assert idle(front, "TwinSamplingModel") == {"blend_after"}
+    front.add("ELMaskFromAttention", "Mask", (0, 800))
+    front.link("Mask", 0, "TwinSamplingModel", "masking")
+    assert idle(front, "TwinSamplingModel") == set()
+    front.add("ELTeachRegions", "Teach", (0, 1400))
+    front.link("Teach", 0, "FindRegions", "classifier")
+    assert idle(front, "FindRegions") == {"file"}
 
 
 def test_each_of_our_sockets_has_its_own_colour(open_front: Callable[..., Front]):

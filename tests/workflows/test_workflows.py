@@ -15,10 +15,10 @@ from tests.tools.comfyui.client import Progress
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.toy_world.cases import keep_the_context, keep_the_subject
 from tests.tools.toy_world.judge import judge_images, load_judge
-from tests.tools.workflows.graphs import Workflow
+from tests.tools.workflows.graphs import ROOT, Workflow
 from tests.tools.workflows.index import TEMPLATES
 from tests.tools.workflows.layout import WIDGETS, described_inputs, to_ui
-from tests.tools.workflows.pages import PAGES
+from tests.tools.workflows.pages import NOTE_TITLES, PAGES
 from tests.tools.workflows.pipelines import fill_case, fill_picture, measure, run_case
 
 CASE = keep_the_context()[0]
@@ -66,7 +66,7 @@ def read_ui(file: dict, info: dict) -> dict[str, tuple[str, dict]]:
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=str)
 def test_nothing_overlaps_on_the_page(template):
-    boxes = {node["title"]: (*node["pos"], *node["size"]) for node in template.page["nodes"]}
+    boxes = {(node["id"], node["type"]): (*node["pos"], *node["size"]) for node in template.page["nodes"]}
     for one, (x, y, w, h) in boxes.items():
         for other, (u, v, k, m) in boxes.items():
             apart = x + w <= u or u + k <= x or y + h + 30 <= v or v + m + 30 <= y  # 30: a node's title bar
@@ -80,6 +80,14 @@ def test_the_notes_are_in_both_languages_and_say_what_the_first_run_needs(templa
     assert chinese.startswith(f"## {template.title['zh']}\n")
     assert "**The first run** needs only" in english
     assert "**第一次运行**只需要" in chinese
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=str)
+def test_every_title_has_a_translation(template):
+    """A node without a title is called by its own name, which the host translates."""
+    known = json.loads((ROOT / "js" / "titles.json").read_text(encoding="utf-8"))["zh"]
+    titles = {each["title"] for each in (*template.page["nodes"], *template.page["groups"]) if "title" in each}
+    assert titles - {*known, *NOTE_TITLES} == set()
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=str)

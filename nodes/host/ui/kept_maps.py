@@ -12,6 +12,7 @@ from ...core.maps.saliency import Saliency
 
 # The maps of 250 steps of 8 words on 128x128 places are half of that.
 MOST_BYTES = 1 << 28
+MOST_NAMES = 1000  # those of too large maps take no bytes that would make others go
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class Kept:
 class KeptMaps:
     """Keeps as many of the newest maps as take `most_bytes` together, and of larger ones only that they were too large.
 
-    The server's threads ask for them while nodes run.
+    Of no more than the newest `most_names` maps anything is kept. The server's threads ask for them while nodes run.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES, most_names: int = MOST_NAMES) -> None:
         self._most_bytes = most_bytes
+        self._most_names = most_names
         self._kept: OrderedDict[str, Kept | None] = OrderedDict()  # None: too large
         self._lock = Lock()
 
@@ -48,7 +50,7 @@ class KeptMaps:
         kept = _copied(given) if given.nbytes <= self._most_bytes else None
         with self._lock:
             self._kept[name] = kept
-            while self._bytes() > self._most_bytes:
+            while self._bytes() > self._most_bytes or len(self._kept) > self._most_names:
                 self._kept.popitem(last=False)
 
     def get(self, name: str) -> Kept | None:

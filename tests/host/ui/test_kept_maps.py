@@ -27,6 +27,15 @@ def test_the_oldest_go_where_they_take_too_much_and_too_large_ones_are_not_kept(
     assert kept.get("f") is None
 
 
+def test_names_of_too_large_maps_go_too_when_there_are_many_newer_ones(comfy):
+    from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
+
+    kept, large = KeptMaps(4, most_names=3), maps(8)
+    for name in "abcde":
+        kept.keep(name, large)
+    assert [name for name in "abcde" if kept.is_too_large(name)] == ["c", "d", "e"]
+
+
 def test_of_a_view_only_its_own_values_are_kept_and_later_changes_do_not_reach_them(comfy):
     from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
 

@@ -64,6 +64,14 @@ RESET = f"""async (settings) => {{
     document.activeElement?.blur();
     app.canvas.ds.reset();
 }}"""
+# The runs that the page has heard the end of: until then it may still be told what they gave.
+HEAR_ENDS = """() => {
+    if (window.endedRuns) return;
+    window.endedRuns = new Set();
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+        app.api.addEventListener(end, ({ detail }) => window.endedRuns.add(detail.prompt_id));
+    }
+}"""
 FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # in the graph or subgraph that is open
 
 
@@ -225,10 +233,11 @@ class Front:
         return self.run("async () => (await app.graphToPrompt()).output")
 
     def press_run(self) -> dict[str, Any]:
-        """Click the Run button, wait for the end of the run and return its outputs by node id.
+        """Click the Run button, wait until the page has heard the run's end and return its outputs by node id.
 
         AssertionError with the server's words when it fails.
         """
+        self.run(HEAR_ENDS)
         with self.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")) as answer:
             self.page.get_by_test_id("queue-button").click()
         queued = answer.value.json()
@@ -236,6 +245,7 @@ class Front:
         assert not queued.get("node_errors"), json.dumps(queued, indent=1)
         prompt_id = queued["prompt_id"]
         done = self._done(prompt_id)
+        self.wait("id => window.endedRuns.has(id)", prompt_id)
         assert done["status"]["status_str"] == "success", json.dumps(done["status"], indent=1)
         return done["outputs"]
 

@@ -21,7 +21,8 @@ class Page:
     """The columns of a template, and below which of them its notes lie: one for each language.
 
     heights: of nodes that differ from others of their class, by title. tops: of nodes that stand lower than what is
-    above them needs, so that wires pass over them. folded: titles of nodes that show only these. gap: between columns.
+    above them needs, so that wires pass over them; of notes, too. folded: titles of nodes that show only these. gap:
+    between columns.
     """
 
     columns: tuple[Column, ...]
@@ -32,18 +33,8 @@ class Page:
     folded: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class ByHand:
-    """A template of so many links that columns have no place for them: they may pass behind nodes.
-
-    boxes, groups, notes: x, y, width, height, of nodes and groups by title.
-    """
-
-    boxes: dict[str, tuple[int, int, int, int]]
-    groups: dict[str, tuple[int, int, int, int]]
-    notes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
-
-
+NOTE_TITLES = ENGLISH_NOTE, CHINESE_NOTE = "About this template", "关于此模板"
+STOCK_SAMPLER = 430  # high when the masks of its steps are shown below it
 _LOADERS = Column(250, "1 · Model and reference", ("Checkpoint", "Reference picture"))
 _PROMPTS = Column(280, "2 · Prompt", ("Reference latent", "Negative prompt", "Prompt"))
 
@@ -62,10 +53,10 @@ def _masked(where: str, acts: str) -> Page:
     return Page(columns, ((3, 4), (0, 0)))
 
 
-def _draft(use: Column, *more: str, mask: int = 640) -> Page:
+def _draft(use: Column, *more: str, mask: int = 640, note: Span = (7, 8)) -> Page:
     """The page of the templates whose mask comes from a draft; `use`: of the mask. more: another prompt.
 
-    mask: how low the mask is shown.
+    mask: how low the mask is shown. note: the columns above the Chinese note.
     """
     columns = (
         Column(226, "1 · Model and reference", ("Checkpoint", "Reference picture")),
@@ -81,7 +72,7 @@ def _draft(use: Column, *more: str, mask: int = 640) -> Page:
     )
     tops = {"Watch the words": 100, "Reference latent": 440, "Sampler": 700, "Sample again": 90, "Maps": 560}
     tops |= {"Mask as picture": mask, "Mask": max(930, mask)}
-    return Page(columns, ((2, 4), (7, 8)), tops=tops, gap=24, folded=frozenset({"Watch the words"}))
+    return Page(columns, ((2, 4), note), tops=tops, gap=24, folded=frozenset({"Watch the words"}))
 
 
 def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Page:
@@ -105,11 +96,11 @@ def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Pag
     tops = {encoder: 500, "Diffusion model": 686, "Shift": 686, "New prompt": 740 + shift, "Empty latent": 80}
     tops |= {"Watch the words": 256, "Where the subject is": 812, "VAE": 80, "Maps": 290, "Sample again": 686}
     tops |= {"Decode again": 600, "Heat maps": 150, "What the words look at": 150, "New guidance": 750}
-    heights = {"What the words look at": 420, "Masks": 280, "Result": 300}
+    heights = {"What the words look at": 420, "Masks": 280, "Result": 300, "Sample again": 590}
     return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=frozenset({negative} if guidance else ()))
 
 
-PAGES: dict[str, Page | ByHand] = {
+PAGES: dict[str, Page] = {
     "01_baseline": Page(
         (
             Column(290, "1 · Model and reference", _LOADERS.titles),
@@ -135,7 +126,8 @@ PAGES: dict[str, Page | ByHand] = {
             Column(260, "6 · Result", ("Result", "What the words attend to")),
         ),
         ((3, 4), (0, 0)),
-        tops={"Sampler": 720},
+        {"Sampler": STOCK_SAMPLER},
+        {"Sampler": 720},
         gap=32,
     ),
     "04_abs_grad_sam": _masked("What the subject depends on", "What the words act on"),
@@ -162,7 +154,9 @@ PAGES: dict[str, Page | ByHand] = {
         Column(226, "5 · Each prompt in its place", ("Each prompt in its place", "Mask as picture")), "The scene alone"
     ),
     "06c_mask_from_image": _draft(
-        Column(226, "5 · The same mask at every step", ("The same mask at every step", "Mask as picture")), mask=1040
+        Column(226, "5 · The same mask at every step", ("The same mask at every step", "Mask as picture")),
+        mask=1040,
+        note=(8, 8),
     ),
     "07_segment_picture": Page(
         (
@@ -212,37 +206,28 @@ PAGES: dict[str, Page | ByHand] = {
         {"Result": 480},
         gap=80,
     ),
-    "12_prompt_to_prompt": ByHand(
-        {
-            "Checkpoint": (0, 60, 340, 120),
-            "Empty latent": (0, 260, 340, 140),
-            "Source prompt": (420, 60, 400, 140),
-            "Target prompt": (420, 280, 400, 140),
-            "Source": (420, 500, 400, 120),
-            "Target": (420, 700, 400, 120),
-            "Negative prompt": (420, 900, 400, 140),
-            "What is taken over": (900, 60, 420, 620),
-            "Words of the source": (900, 800, 420, 400),
-            "Words of the target": (900, 1280, 420, 400),
-            "Where the source's subject is": (1400, 800, 400, 400),
-            "Where the target's subject is": (1400, 1280, 400, 400),
-            "Source and target together": (1400, 60, 400, 240),
-            "Sampler": (1400, 380, 400, 300),
-            "Decode": (1900, 60, 400, 80),
-            "Sampler of the source": (1900, 880, 400, 320),
-            "Decode the source": (1900, 1280, 400, 80),
-            "Result": (2380, 60, 420, 480),
-            "Source picture": (2380, 620, 420, 480),
-            "How much of the source is left": (2380, 1180, 420, 200),
+    "12_prompt_to_prompt": Page(
+        (
+            Column(230, "1 · Model and prompts", ("Target prompt", "Source prompt", "Checkpoint")),
+            Column(250, "2 · What the new picture takes over", ("Negative prompt", "What is taken over")),
+            Column(250, "3 · Where it may differ", ("Target", "Source")),
+            Column(230, "", ("Where the target's subject is", "Where the source's subject is")),
+            Column(230, "4 · Sample both", ("Empty latent", "Source and target together")),
+            Column(240, "", ("Sampler", "Sampler of the source")),
+            Column(200, "", ("Decode", "Decode the source")),
+            Column(330, "5 · Result", ("Result", "How much of the source is left", "Source picture")),
+        ),
+        ((2, 3), (0, 0)),
+        tops={
+            **{"Target prompt": 138, "Source prompt": 390, "Checkpoint": 556},
+            **{"Negative prompt": 671, "What is taken over": 842, "Target": 74, "Source": 552},
+            **{"Where the target's subject is": 273, "Where the source's subject is": 888},
+            **{"Empty latent": 360, "Source and target together": 766, "Sampler": 150, "Sampler of the source": 656},
+            **{"Decode": 464, "Decode the source": 576, "Result": 25, "How much of the source is left": 418},
+            "Source picture": 947,
         },
-        {
-            "1 · Model and size": (-20, -20, 380, 440),
-            "2 · Old and new prompt": (400, -20, 440, 1080),
-            "3 · What the new picture takes over": (880, -20, 940, 720),
-            "4 · Where it may differ": (880, 720, 940, 980),
-            "5 · Results": (1880, -20, 940, 1420),
-        },
-        ((0, 500, 340, 720), (0, 1300, 340, 620)),
+        gap=62,
+        folded=frozenset({"Source", "Where the target's subject is", "Where the source's subject is"}),
     ),
     "13_flux": _transformer("Text encoders", "No negative prompt", 150, "Guidance", "New guidance"),
     "14_qwen_image": _transformer("Text encoder", "Negative prompt", 62),

@@ -19,6 +19,7 @@ CORNER = 20  # so far into the sides of a node it does not count as under it
 SOCKET, SOCKETS = 14, 20  # the first socket's place below the title bar, and how far apart they are
 # The largest page whose text is drawn when the host fits it into three quarters of a window of 1920 × 1080.
 LARGEST = 2500, 1396
+# With what a run adds below: pictures, the masks of its steps.
 HEIGHTS = {
     "CheckpointLoaderSimple": 102,
     "CLIPLoader": 120,
@@ -29,12 +30,12 @@ HEIGHTS = {
     "ELAttentionSaliency": 160,
     "ELCaptureAttention": 220,
     "ELCarryMask": 400,
-    "ELCompareImages": 190,
+    "ELCompareImages": 460,
     "ELDilateSaliency": 142,
     "ELFindPoints": 340,
     "ELFindRegions": 200,
     "ELGradientSaliency": 560,
-    "ELMaskedLatentKSampler": 590,
+    "ELMaskedLatentKSampler": 740,
     "ELMaskedLatentModel": 350,
     "ELMaskedLatentReport": 200,
     "ELMaskFromAttention": 545,
@@ -42,6 +43,7 @@ HEIGHTS = {
     "ELMaskFromImage": 60,
     "ELParseSubjects": 420,
     "ELProbeAttention": 424,
+    "ELPromptToPrompt": 390,
     "ELPromptWords": 396,
     "ELSaliencyOverlay": 520,
     "ELSaliencyToMask": 300,
@@ -49,6 +51,7 @@ HEIGHTS = {
     "ELShowAttention": 1240,
     "ELSmoothSaliency": 114,
     "ELTeachRegions": 400,
+    "ELTwinSamplingModel": 236,
     "EmptyLatentImage": 120,
     "EmptySD3LatentImage": 120,
     "FluxGuidance": 62,
