@@ -147,8 +147,29 @@ PAGES: dict[str, Page] = {
         {"Smooth": 640, "Grow": 640, "Where the subject is": 560, "Mask as picture": 560, "Mask": 560},
         gap=54,
     ),
-    "06a_latent_noise_mask": _draft(
-        Column(226, "5 · Draw again, only inside", ("Only inside the mask", "Mask as picture"))
+    "06a_latent_noise_mask": Page(
+        (
+            Column(226, "1 · Model and reference", ("Checkpoint", "Reference picture")),
+            Column(226, "2 · Prompt", ("Reference latent", "Negative prompt", "Prompt")),
+            Column(226, "3 · A draft, watched", ("Watch the words",)),
+            Column(226, "", ("Sampler",)),
+            Column(226, "4 · Its attention becomes a MASK", ("Maps",)),
+            Column(226, "", ("Decode the draft", "Where the subject is")),
+            Column(226, "5 · Draw again, only inside", ("Only inside the mask", "Mask as picture")),
+            Column(226, "", ("Sample again",)),
+            Column(226, "", ("Decode",)),
+            Column(300, "6 · Result", ("Mask", "Before and after", "Result")),
+        ),
+        ((8, 8), (2, 2)),
+        tops={
+            **{"Checkpoint": 55, "Reference picture": 212, "Reference latent": 370, "Negative prompt": 481},
+            **{"Prompt": 764, "Watch the words": 39, "Sampler": 731, "Maps": 563, "Decode the draft": 796},
+            **{"Where the subject is": 914, "Only inside the mask": 441, "Mask as picture": 924, "Sample again": 69},
+            **{"Decode": 606, "Mask": 7, "Before and after": 363, "Result": 932},
+            **{ENGLISH_NOTE: 764, CHINESE_NOTE: 854},
+        },
+        gap=18,
+        folded=frozenset({"Watch the words"}),
     ),
     "06b_conditioning_mask": _draft(
         Column(226, "5 · Each prompt in its place", ("Each prompt in its place", "Mask as picture")), "The scene alone"
