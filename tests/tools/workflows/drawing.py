@@ -46,7 +46,7 @@ def drawn(page: dict[str, Any]) -> Image.Image:
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y + h)), fill=OURS if ours else OTHER)
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y)), fill=BAR)
         start, bar = at(x + 8, y - TITLE_BAR), TITLE_BAR * scale
-        pen.text((start[0], start[1] + bar / 2), node["title"], fill=TEXT, font=font, anchor="lm")
+        pen.text((start[0], start[1] + bar / 2), node.get("title", node["type"]), fill=TEXT, font=font, anchor="lm")
     return picture
 
 

@@ -94,10 +94,18 @@ def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Pag
         Column(300, "", ("What the words look at",)),
     )
     tops = {encoder: 500, "Diffusion model": 686, "Shift": 686, "New prompt": 740 + shift, "Empty latent": 80}
-    tops |= {"Watch the words": 256, "Where the subject is": 812, "VAE": 80, "Maps": 290, "Sample again": 686}
+    tops |= {
+        "Watch the words": 320,
+        guidance[0] if guidance else negative: 530,
+        "Where the subject is": 812,
+        "VAE": 80,
+        "Maps": 290,
+        "Sample again": 686,
+    }
     tops |= {"Decode again": 600, "Heat maps": 150, "What the words look at": 150, "New guidance": 750}
     heights = {"What the words look at": 420, "Masks": 280, "Result": 300, "Sample again": 590}
-    return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=frozenset({negative} if guidance else ()))
+    folded = frozenset({"Watch the words", negative} if guidance else {"Watch the words"})
+    return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=folded)
 
 
 PAGES: dict[str, Page] = {
