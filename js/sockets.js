@@ -11,6 +11,7 @@ const COLOURS = {
   EL_REPORT: "#009e73",
   EL_CLASSIFIER: "#d55e00",
   EL_EDITOR: "#0072b2",
+  EL_TRAJECTORY: "#999999",
 };
 
 /** Lets a table of colours by type have ours. A theme that is loaded later writes all types: none, or a colour. */

@@ -13,7 +13,7 @@ from .host.editing.twin_run import SOURCE_PATHS
 from .host.editing.twin_sampling import Twin
 from .host.editing.word_tables import AUTO, WAYS
 from .host.ui.running_node import show_on_running_node
-from .sockets import CATEGORY, Editor, Masking
+from .sockets import CATEGORY, Editor, Masking, Trajectory
 
 
 def _share(name: str, default: float, tooltip: str, advanced: bool = False) -> io.Input:
@@ -154,7 +154,8 @@ class ELTwinSamplingModel(io.ComfyNode):
                     options=list(SOURCE_PATHS),
                     default=SOURCE_PATHS[0],
                     tooltip="What the source picture is. generated: it is sampled from its prompt, as it would be "
-                    "alone. noised reference: a given picture, with as much noise as the step has.",
+                    "alone. noised reference: a given picture, with as much noise as the step has. recorded: a given "
+                    "picture on the way that Invert Picture recorded; it comes back exactly (Direct Inversion).",
                 ),
                 _share(
                     "blend_after",
@@ -187,6 +188,20 @@ class ELTwinSamplingModel(io.ComfyNode):
                     advanced=True,
                     tooltip="A negative prompt of the source's own. Without it, it has that of the sampler.",
                 ),
+                Trajectory.Input(
+                    "trajectory",
+                    optional=True,
+                    tooltip="Only for 'recorded': from Invert Picture or Edit-Friendly Inversion, with the steps, "
+                    "scheduler and denoise of the sampler.",
+                ),
+                io.Boolean.Input(
+                    "own_start",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With 'recorded': the new picture starts from the sampler's own noise. Otherwise it starts "
+                    "from the recorded state, whatever noise and latent the sampler has.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -209,12 +224,15 @@ class ELTwinSamplingModel(io.ComfyNode):
         masking: Any = None,
         source_masking: Any = None,
         source_negative: Any = None,
+        trajectory: Any = None,
+        own_start: bool = False,
     ) -> io.NodeOutput:
         """Install the twin on a clone of the model."""
         patched = model.clone()
         blend = LocalBlend(masking, source_masking, blend_after) if masking or source_masking else None
         reference = None if reference is None else reference["samples"]
-        Twin(source, editors or (), source_path, reference, source_negative, blend).install(patched)
+        path = source_path, reference, source_negative, blend, trajectory, own_start
+        Twin(source, editors or (), *path).install(patched)
         return io.NodeOutput(patched)
 
 

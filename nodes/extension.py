@@ -10,9 +10,11 @@ from . import (
     editing,
     gradients,
     images,
+    inversion,
     maps,
     masks,
     model_patches,
+    prompt_difference,
     regions,
     sampling,
     show_attention,
@@ -33,5 +35,6 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        files = words, show_attention, masks, sampling, model_patches, editing, *perceiving
+        editors = editing, inversion, prompt_difference
+        files = words, show_attention, masks, sampling, model_patches, *editors, *perceiving
         return [node for file in files for node in file.NODES]

@@ -10,7 +10,7 @@ from .core.attention.output_space import SPACES
 from .core.attention.probabilities import SHARES
 from .core.attention.refine import AUTO, MOST_POWERS
 from .core.methods.masked_latent import CACHED, CURRENT, KEEP, POLICIES, PUBLISHED_SHARES
-from .sockets import Masking
+from .sockets import Masking, Trajectory
 
 
 def seed_input(tooltip: str) -> io.Input:
@@ -170,7 +170,8 @@ def plan_inputs() -> list[io.Input]:
             options=list(POLICIES),
             default=KEEP,
             tooltip="What fills the inside of the mask. keep: the latent stays. reference: the reference at the step's "
-            "noise level. cached reference: the reference at a fixed noise level.",
+            "noise level. cached reference: the reference at a fixed noise level. recorded path: the picture on the "
+            "way that Invert Picture recorded (DiffEdit); the run then also starts from it.",
         ),
         io.Combo.Input(
             "outside",
@@ -197,3 +198,12 @@ def plan_inputs() -> list[io.Input]:
             advanced=True,
         ),
     ]
+
+
+def trajectory_input() -> io.Input:
+    """The path of an inversion. Added later, so it comes after a node's earlier inputs."""
+    return Trajectory.Input(
+        "trajectory",
+        optional=True,
+        tooltip="Only for 'recorded path': from Invert Picture, with the steps, scheduler and denoise of the sampler.",
+    )

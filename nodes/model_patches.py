@@ -11,7 +11,7 @@ from .host.handles import fingerprint, tracked
 from .host.sampling.ksampler import steps_problem
 from .host.sampling.masked_latent import MaskedLatent
 from .host.ui.running_node import show_on_running_node
-from .inputs import plan_inputs
+from .inputs import plan_inputs, trajectory_input
 from .sockets import CATEGORY, Report, report_outputs
 
 
@@ -37,6 +37,7 @@ class ELMaskedLatentModel(io.ComfyNode):
                     "a whole batch.",
                 ),
                 *plan_inputs(),
+                trajectory_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -72,11 +73,12 @@ class ELMaskedLatentModel(io.ComfyNode):
         outside: str,
         inside_timestep: int,
         outside_timestep: int,
+        trajectory: Any = None,
     ) -> io.NodeOutput:
         """Install the plan on a clone of the model."""
         patched = model.clone()
         policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
-        report = MaskedLatent(masking, reference["samples"], manipulate_at, *policies).install(patched)
+        report = MaskedLatent(masking, reference["samples"], manipulate_at, *policies, trajectory).install(patched)
         return io.NodeOutput(patched, tracked(report))
 
 

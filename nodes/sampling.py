@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .core.methods.masked_latent import Policy
 from .host.sampling.ksampler import sample_masked, sampler_names, scheduler_names, steps_problem
 from .host.sampling.masked_latent import MaskedLatent
-from .inputs import plan_inputs, seed_input
+from .inputs import plan_inputs, seed_input, trajectory_input
 from .sockets import CATEGORY, report_outputs
 
 
@@ -92,6 +92,7 @@ class ELMaskedLatentKSampler(io.ComfyNode):
                     tooltip="The encoded reference picture, of the same size as the latent. If not connected, "
                     "latent_image is the reference.",
                 ),
+                trajectory_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
@@ -130,10 +131,11 @@ class ELMaskedLatentKSampler(io.ComfyNode):
         inside_timestep: int,
         outside_timestep: int,
         reference: dict | None = None,
+        trajectory: Any = None,
     ) -> io.NodeOutput:
         """Sample."""
         policies = Policy(inside, inside_timestep), Policy(outside, outside_timestep)
-        plan = MaskedLatent(masking, (reference or latent_image)["samples"], manipulate_at, *policies)
+        plan = MaskedLatent(masking, (reference or latent_image)["samples"], manipulate_at, *policies, trajectory)
         stock = (seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise)
         return io.NodeOutput(*sample_masked(model, stock, plan))
 

@@ -13,6 +13,7 @@ Masking = io.Custom("EL_MASKING")
 Report = io.Custom("EL_REPORT")
 Classifier = io.Custom("EL_CLASSIFIER")
 Editor = io.Custom("EL_EDITOR")
+Trajectory = io.Custom("EL_TRAJECTORY")
 
 
 def report_outputs() -> list[io.Output]:

@@ -31,6 +31,7 @@ from ..tools.toy_world.cases import Case, keep_the_context
 from ..tools.toy_world.judge import judge_images, load_judge
 from ..tools.toy_world.pictures import Picture
 from ..tools.workflows.pipelines import measure, sampler_settings
+from .inversions import edits
 from .pipelines import BASELINE, Results, Task, lead_over_baseline, table
 
 DRAWN = Task("drawn picture", keep_the_context, "context", "subject", ())
@@ -147,6 +148,8 @@ def main() -> int:
                 seed = case.seed if name != BASELINE.name or not drawn else case.seed + 1
                 made = toy.picture(toy.sample(model, after, seed, start, strength, drawn))
                 found[task.name, name, strength].append(measure(judge, case, made, reference))
+            for name, strength, made in () if drawn else edits(toy, before, after, latent, case.seed):
+                found[task.name, name, strength].append(measure(judge, case, toy.picture(made), reference))
     if args.out:
         keys = [(*key, vars(each)) for key, results in found.items() for each in results]
         args.out.write_text(json.dumps(keys, indent=1))

@@ -8,6 +8,7 @@ MOST, LEAST = 250, 30
 # Shorter files, and why each is one of its own. Files that say what is in a package are short by their nature.
 SHORT = {
     "nodes/host/families/offers.py": "names that the families and family.py, which imports them, have in common",
+    "nodes/core/methods/prompt_difference.py": "one paper, one file; its mask is made by the thresholds that there are",
     "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
     "nodes/host/ui/inspector.py": "what the inspector is given; how files reach the browser is the same for others",
 }

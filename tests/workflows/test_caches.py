@@ -152,6 +152,31 @@ def test_reading_a_capture_in_another_way_does_not_sample_again(cached: ComfyCli
     assert numbers(result) == numbers(first)
 
 
+def inverted(colour: int) -> dict[str, dict[str, Any]]:
+    """A twin run beside the recorded path of a picture of one colour, with maps of its target."""
+    workflow = graph(1, "subject")
+    for name in ("masking", "patch", "report", "reported"):
+        del workflow[name]
+    prompts = {"positive": ["positive", 0], "negative": ["negative", 0]}
+    how = {"steps": 3, "scheduler": "normal", "cfg": 1.0, "denoise": 1.0}
+    more = {"iterations": 1, "label": "higher level", "try_back": False}
+    workflow["picture"]["inputs"]["color"] = colour
+    workflow["inverted"] = node(
+        "ELInvertPicture", model=["model", 0], **prompts, latent=["reference", 0], **how, **more
+    )
+    recorded = {"source_path": "recorded", "blend_after": 0.2, "trajectory": ["inverted", 0]}
+    workflow["twin"] = node("ELTwinSamplingModel", model=["capture", 0], source=["positive", 0], **recorded)
+    workflow["sampler"]["inputs"]["model"] = ["twin", 0]
+    return workflow
+
+
+def test_a_recorded_path_is_that_of_the_picture_after_going_back_to_an_earlier_one(cached: ComfyClient, mode: str):
+    """The trajectory is a value of the node that made it, so the host's cache alone decides whether it is made anew."""
+    first, second = (cached.run(inverted(colour)) for colour in (0x804020, 0x2040C0))
+    assert numbers(first) != numbers(second)
+    assert numbers(cached.run(inverted(0x804020))) == numbers(first)
+
+
 @pytest.mark.parametrize("mode", ["ram with room"], indirect=True)
 def test_a_sampler_whose_capture_was_dropped_from_the_cache_runs_again(cached: ComfyClient, mode: str):
     """The RAM-pressure cache drops what holds a model first, and keeps the latents that were made with it."""

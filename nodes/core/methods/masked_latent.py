@@ -18,8 +18,8 @@ from ..choices import one_of
 # Near the published 5, 18 and 28 of 35 steps, for a run of any length.
 PUBLISHED_SHARES = "15%, 50%, 80%"
 
-KEEP, CURRENT, CACHED = "keep", "reference", "cached reference"
-POLICIES = (KEEP, CURRENT, CACHED)
+KEEP, CURRENT, CACHED, RECORDED = "keep", "reference", "cached reference", "recorded path"
+POLICIES = (KEEP, CURRENT, CACHED, RECORDED)
 
 _ITEM = re.compile(r"(\d+)(?:\s*-\s*(\d+))?|(\d+(?:\.\d+)?)\s*%")
 # Lengths of runs that step numbers are usually written for; the first is the published one.
@@ -96,7 +96,8 @@ class Policy:
     """What fills one side of the mask, inside or outside.
 
     kind: `keep` leaves the state x_j; `reference` is q(z_ref, σ_j), the reference at the state's own noise level;
-    `cached reference` is the reference noised to a fixed `timestep` (0 to 998, less is cleaner) at every step.
+    `cached reference` is the reference noised to a fixed `timestep` (0 to 998, less is cleaner) at every step;
+    `recorded path` is the state that an inversion recorded at σ_j.
     Raises ValueError for another kind or timestep.
     """
 
@@ -111,7 +112,7 @@ class Policy:
 
 def check_reference(reference: Tensor, policies: tuple[Policy, ...]) -> None:
     """Raise ValueError when a policy needs the reference latent [1 or B,C,h,w] and one of its batch is all zeros."""
-    if any(policy.kind != KEEP for policy in policies) and not reference.flatten(1).any(1).all():
+    if any(policy.kind in (CURRENT, CACHED) for policy in policies) and not reference.flatten(1).any(1).all():
         raise ValueError(
             "the reference latent is empty (zeros, as Empty Latent Image makes them): what it fills would become noisy "
             "grey. Connect the encoded reference picture (VAE Encode) to reference."

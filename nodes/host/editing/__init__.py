@@ -4,4 +4,7 @@ To read in this order: `twin_sampling` (makes every run of a model one batch of 
 such run), `twin_texts` (the prompts of both in the guider's conditionings) and `shared_noise` (both get the same
 noise); `editors` (what an editor is); `prompt_to_prompt` (the first one) with `word_tables` (its prompts);
 `local_blend` (keeps the source outside a mask).
+
+Pictures that the model did not draw: `own_run` (the pack's own walk through the noise levels), `inversion` and
+`edit_friendly` (into the noise that leads to a picture), `prompt_difference` (where two prompts disagree about it).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import comfy.sample
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...core.methods.masked_latent import fit_reference
 from ..attention.model_call import step_of
 from ..attention.twin_blocks import SOURCE, TARGET, TwinBlocks
+from ..sampling.recorded_path import state_on_path
 from ..ui.running_node import show_on_running_node
 from .editors import PairedRows, TwinCall, check_together
 from .shared_noise import SharedNoise
@@ -21,21 +23,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("explainable_latents")
 
-GENERATED, NOISED = SOURCE_PATHS = ("generated", "noised reference")
+GENERATED, NOISED, RECORDED = SOURCE_PATHS = ("generated", "noised reference", "recorded")
 
 
 class TwinRun:
-    """One run of a sampler, of `steps` steps.
+    """One run of a sampler along the noise levels `sigmas`, of `steps` steps.
 
     guider: the host's, with both texts in its conditionings (`texts`, see `joined`). noise: the user's, [B,C,h,w].
     step: of the model call that goes on. positives: which of the lists that the host evaluates in it are the positive
     one. blocks, noise: where source and target are, and what draws their noise. Raises ValueError as the editors'
-    `chosen` and `check_together`, and as `fit_reference`.
+    `chosen` and `check_together`, as `fit_reference`, and as `Trajectory.check_levels`.
     """
 
-    def __init__(self, twin: Twin, guider: Any, noise: Tensor, seed: int | None, steps: int, texts: dict) -> None:
+    def __init__(self, twin: Twin, guider: Any, noise: Tensor, seed: int | None, sigmas: Tensor, texts: dict) -> None:
         self.twin = twin
-        self.steps = steps
+        self.steps = steps = len(sigmas) - 1
         self.step: int | None = None
         self.positives: set[int] = set()
         self.positive = guider.conds["positive"]
@@ -45,6 +47,10 @@ class TwinRun:
         check_together(twin.editors, self.chosen, steps)
         self._sampling = guider.inner_model.model_sampling
         self._fill = None
+        self._recorded = twin.trajectory if twin.path == RECORDED else None
+        if self._recorded is not None:
+            self._recorded.check_levels(sigmas.tolist())
+            fit_reference(self._recorded.picture, noise)
         self._warned: set[str] = set()
         if twin.path == NOISED:
             reference = guider.inner_model.process_latent_in(twin.reference.to(noise))
@@ -55,14 +61,17 @@ class TwinRun:
 
     def source_state(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The source's state in the sampler's `x` [2B,C,h,w] at a noise level."""
+        rows = x[self.blocks.rows(SOURCE)]
+        if self._recorded is not None:
+            return state_on_path(self._recorded, sigma, rows)
         if self._fill is None:
-            return x[self.blocks.rows(SOURCE)]
+            return rows
         return self._sampling.noise_scaling(sigma.flatten()[0], *self._fill)
 
     def begin_call(self, x: Tensor, sigma: Tensor, model_options: dict) -> Tensor:
         """Note the step of a model call at a noise level, and return `x` [2B,C,h,w] as the network shall see it."""
         self.step = step_of(float(sigma.flatten()[0]), model_options)
-        if self._fill is None:
+        if self._fill is None and self._recorded is None:
             return x
         return torch.cat([self.source_state(x, sigma).to(x), x[self.blocks.rows(TARGET)]])
 
@@ -90,3 +99,20 @@ class TwinRun:
             self._warned.add(message)
             log.warning(message)
             show_on_running_node(message)
+
+
+def doubled(tensor: Tensor, batch: int) -> Tensor:
+    """The rows of both blocks; one row for all pictures stays one."""
+    return torch.cat([tensor, tensor]) if len(tensor) == batch else tensor
+
+
+def of_target(callback: Callable | None, blocks: TwinBlocks) -> Callable | None:
+    """The sampler's callback, which sees the target alone."""
+    if callback is None:
+        return None
+    rows = blocks.rows(TARGET)
+
+    def see(step: int, denoised: Tensor, x: Tensor, *args: Any) -> Any:
+        return callback(step, denoised[rows], x[rows], *args)
+
+    return see

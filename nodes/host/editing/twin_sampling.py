@@ -6,7 +6,7 @@ The user's graph keeps one latent, one prompt and its sampler node. Everything i
   PREPARE_SAMPLING  memory is asked for twice as many pictures
   SAMPLER_SAMPLE    the innermost one: noise, latent and mask are doubled here, and halved again behind the sampler, so
                     that all other wrappers and nodes see the run as the user made it
-  PREDICT_NOISE     one model call of the sampler: its step; a noised source is put into its rows
+  PREDICT_NOISE     one model call of the sampler: its step; a noised or recorded source is put into its rows
   CALC_COND_BATCH   which of the guider's lists is the positive one
   APPLY_MODEL       the network itself: the editors' processors run at its attention sites
 
@@ -27,6 +27,7 @@ from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from ...core.choices import one_of
+from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import ASIDE, OURS
 from ..attention.override import processing
 from ..attention.twin_blocks import TARGET, TwinBlocks, announced
@@ -36,13 +37,15 @@ from ..families.offers import EDITING
 from ..families.sites import NetworkCall
 from ..patch_names import patch_name
 from ..sampling.changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler
+from ..sampling.recorded_path import start_on_path
 from ..sampling.trial import Trial
 from .editors import Editor
 from .local_blend import LocalBlend
-from .twin_run import GENERATED, NOISED, SOURCE_PATHS, TwinRun
+from .twin_run import GENERATED, NOISED, RECORDED, SOURCE_PATHS, TwinRun, doubled, of_target
 from .twin_texts import SOURCE_LISTS, check_guider, joined, source_list
 
 WRAPPER_KEY = OURS + "twin_sampling"
+START_KEY = OURS + "twin_start"
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Twin:
 
     source: the CONDITIONING of the source prompt. editors: what the target takes over, in their order. path: GENERATED:
     the source is sampled like the target, from the same noise; NOISED: at every noise level it is `reference`, a latent
-    [1 or B,C,h,w] as the host stores it, with the run's noise. negative: the source's own negative prompt; None: the
-    target's. blend: what of the source is put into the target after each step. Raises ValueError for another path, for
-    a NOISED one without a reference, and as `source_list`.
+    [1 or B,C,h,w] as the host stores it, with the run's noise; RECORDED: it is the state of `trajectory`, and so is the
+    target's start, unless `own_start`. negative: the source's own negative prompt; None: the target's. blend: what of
+    the source is put into the target after each step. Raises ValueError for another path, for a NOISED one without a
+    reference, a RECORDED one without a trajectory, and as `source_list`.
     """
 
     source: list
@@ -62,6 +66,8 @@ class Twin:
     reference: Tensor | None = None
     negative: list | None = None
     blend: LocalBlend | None = None
+    trajectory: Trajectory | None = None
+    own_start: bool = False
 
     def __post_init__(self) -> None:
         one_of("source_path", self.path, SOURCE_PATHS)
@@ -69,6 +75,11 @@ class Twin:
             raise ValueError(
                 f"source_path is '{NOISED}', but no reference is connected: connect the encoded picture (VAE Encode) "
                 f"to reference, or choose {GENERATED}"
+            )
+        if self.path == RECORDED and self.trajectory is None:
+            raise ValueError(
+                f"source_path is '{RECORDED}', but no trajectory is connected: connect that of Invert Picture, or "
+                f"choose {GENERATED}"
             )
         self.lists()
 
@@ -96,6 +107,8 @@ class Twin:
             (WrappersMP.APPLY_MODEL, sampling.around_model),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+        if self.path == RECORDED and not self.own_start:
+            start_on_path(patcher, START_KEY, self.trajectory)
         if self.blend is not None:
             self.blend.install(patcher, self.source, sampling.source_state)
 
@@ -155,10 +168,12 @@ class _TwinSampling:
         self._require_steps(executor.class_obj, guider, sigmas, extra_args, noise)
         guider.conds = conds
         try:
-            self._run = run = TwinRun(self._twin, guider, noise, extra_args.get("seed"), len(sigmas) - 1, texts)
+            self._run = run = TwinRun(self._twin, guider, noise, extra_args.get("seed"), sigmas, texts)
             extra_args = {**extra_args, "model_options": announced(extra_args["model_options"], run.blocks)}
-            twice = [None if each is None else _twice(each, len(noise)) for each in (noise, latent_image, denoise_mask)]
-            see = _of_target(callback, run.blocks)
+            twice = [
+                None if each is None else doubled(each, len(noise)) for each in (noise, latent_image, denoise_mask)
+            ]
+            see = of_target(callback, run.blocks)
             with run.noise:
                 samples = executor(guider, sigmas, extra_args, see, *twice, *args, **kwargs)
             return samples[run.blocks.rows(TARGET)]
@@ -231,20 +246,3 @@ class _TwinSampling:
                 f"the sampler {name} chooses its own steps, by source and target together, so neither would be the "
                 f"picture of a run of its own. {FOLLOW_THE_SCHEDULER}"
             )
-
-
-def _twice(tensor: Tensor, batch: int) -> Tensor:
-    """The rows of both blocks; one row for all pictures stays one."""
-    return torch.cat([tensor, tensor]) if len(tensor) == batch else tensor
-
-
-def _of_target(callback: Callable | None, blocks: TwinBlocks) -> Callable | None:
-    """The sampler's callback, which sees the target alone."""
-    if callback is None:
-        return None
-    rows = blocks.rows(TARGET)
-
-    def see(step: int, denoised: Tensor, x: Tensor, *args: Any) -> Any:
-        return callback(step, denoised[rows], x[rows], *args)
-
-    return see

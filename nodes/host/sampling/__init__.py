@@ -2,7 +2,7 @@
 
 `changes`: how a change is written and installed. `masked_latent`: the first one; a second one is a module beside it.
 What the masked latent uses: `mask_sources` (finds the mask), `report` (what happened), `ksampler` (the stock KSampler
-with it). How the state is changed: `changed_sampler` (in place or in segments), `trial` with `trial_run` (which of the
-two, found by trying the sampler function on a small latent), `intercepted_model` and `noise_source`. `runs`: which run
-produced a latent, for reports and attention captures.
+with it), `recorded_path` (a run that starts from an inversion). How the state is changed: `changed_sampler` (in place
+or in segments), `trial` with `trial_run` (which of the two, found by trying the sampler function on a small latent),
+`intercepted_model` and `noise_source`. `runs`: which run produced a latent, for reports and attention captures.
 """

@@ -13,17 +13,29 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...core.methods.masked_latent import CURRENT, KEEP, Policy, blend, check_reference, fit_reference, parse_steps
+from ...core.methods.masked_latent import (
+    CURRENT,
+    KEEP,
+    RECORDED,
+    Policy,
+    blend,
+    check_reference,
+    fit_reference,
+    parse_steps,
+)
 from ...core.methods.masking import Masking
+from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import OURS
 from ..ui.live_masks import show_step
 from .changes import Change, SamplerInputs, change_steps
 from .mask_sources import MaskSource, mask_source
+from .recorded_path import start_on_path, state_on_path
 from .report import ManipulatedRun, Manipulation, Report
 
 log = logging.getLogger("explainable_latents")
 
 WRAPPER_KEY = OURS + "masked_latent"
+START_KEY = OURS + "masked_latent_start"
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ class MaskedLatent:
 
     masking: how the mask is found. reference: the reference latent as ComfyUI stores it, [1 or B,C,h,w]. manipulate_at:
     see `parse_steps`; steps are counted in the schedule that the sampler is given. inside, outside: what fills the mask
-    and the rest. Raises ValueError as `check_reference` does.
+    and the rest. trajectory: the path for the policy RECORDED; a run with that policy also starts from it. Raises
+    ValueError where that policy has none, and as `check_reference` does.
     """
 
     masking: Masking
@@ -40,9 +53,19 @@ class MaskedLatent:
     manipulate_at: str
     inside: Policy
     outside: Policy
+    trajectory: Trajectory | None = None
 
     def __post_init__(self) -> None:
+        if self.recorded and self.trajectory is None:
+            raise ValueError(
+                f"inside or outside is '{RECORDED}', but no trajectory is connected: connect that of Invert Picture"
+            )
         check_reference(self.reference, (self.inside, self.outside))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a side of the mask is filled from the trajectory."""
+        return RECORDED in (self.inside.kind, self.outside.kind)
 
     def install(self, patcher: ModelPatcher) -> Report:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) replace its latent.
@@ -59,6 +82,8 @@ class MaskedLatent:
             return Replacement(self, source, runs.current, inputs)
 
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, runs.around)
+        if self.recorded:
+            start_on_path(patcher, START_KEY, self.trajectory)
         change_steps(patcher, WRAPPER_KEY, begin)
         return report
 
@@ -75,6 +100,7 @@ class Replacement(Change):
         super().__init__(parse_steps(plan.manipulate_at, inputs.steps))
         model = inputs.guider.inner_model
         self._policies = plan.inside, plan.outside
+        self._path = plan.trajectory
         self._source = source
         self._run = run
         self._of_steps = inputs.steps
@@ -123,6 +149,8 @@ class Replacement(Change):
     def _fill(self, policy: Policy, x: Tensor, sigma: Tensor) -> Tensor:
         if policy.kind == KEEP:
             return x
+        if policy.kind == RECORDED:
+            return state_on_path(self._path, sigma, x)
         if policy.kind == CURRENT:
             return self._noised(sigma)
         # As in the paper's code, the network gets the reference as it would at the fixed timestep. The host scales the

@@ -256,7 +256,7 @@ def test_local_blend_with_attention_of_both_prompts_takes_the_union_of_their_mas
     ("make", "message"),
     [
         (lambda model: Twin([[None, {}]]), "holds no text"),
-        (lambda model: Twin(SOURCE, path="recorded"), "source_path 'recorded' is not one of"),
+        (lambda model: Twin(SOURCE, path="other"), "source_path 'other' is not one of"),
         (lambda model: Twin(SOURCE, path=NOISED), "no reference is connected"),
         (lambda model: LocalBlend(None), "connect Mask from Attention"),
         (lambda model: LocalBlend(GradientMasking(SUBJECTS, Shaping())), "Abs-Grad-SAM would take a model call"),

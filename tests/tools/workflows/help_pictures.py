@@ -303,6 +303,41 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
     }
 
 
+def inversion_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """Strips of the nodes that edit a given picture: what comes back of it, and where two prompts differ."""
+    graph = parts.graph
+    picture = graph.images(parts.image[0])
+    prompts = {"positive": parts.own_positive[0], "negative": parts.negative[0]}
+    given = {"model": parts.model[0], **prompts, "latent": parts.latent[0]}
+    back = [
+        graph.images(parts.decoded(graph.add("ELInvertPicture", **given, steps=10, iterations=each)[2])[0])
+        for each in (0, 5)
+    ]
+    noise = graph.add("ELEditFriendlyInversion", **given, seed=1, steps=50, cfg=TOY_GUIDANCE, skip=0.3)
+    fixed = {"add_noise": False, "noise_seed": 0, "cfg": TOY_GUIDANCE, "negative": parts.negative[0]}
+    fixed |= {"model": parts.model[0], "sampler": noise[0], "sigmas": noise[1], "latent_image": noise[3]}
+    same, other = (
+        graph.images(parts.decoded(graph.add("SamplerCustom", **fixed, positive=prompt[0])[0])[0])
+        for prompt in (parts.own_positive, parts.positive)
+    )
+    asked = {"source": parts.own_positive[0], "target": parts.positive[0], "latent": parts.latent[0]}
+    differs = graph.add("ELPromptDifference", model=parts.model[0], **asked, seed=1)
+    mask = graph.add("ELSaliencyToMask", saliency=differs[0], rule="mean × factor", value=1.5)
+    return {
+        "ELInvertPicture": [
+            Shown("picture", picture),
+            Shown("back, 0 iterations", back[0]),
+            Shown("back, 5 iterations", back[1]),
+        ],
+        "ELEditFriendlyInversion": [Shown("picture", picture), Shown("back", same), Shown(CASE.subject, other)],
+        "ELPromptDifference": [
+            Shown("picture", picture),
+            Shown("difference", graph.heat(differs[0], parts.image[0])),
+            Shown("mask", graph.masks(mask[0])),
+        ],
+    }
+
+
 def correspondence_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
     """Strips of the nodes that look for a thing of one picture in another."""
     graph = parts.graph
@@ -380,10 +415,10 @@ def main() -> None:
         pages, compared = sampling_pages(parts)
         cars, third = upload_cars(client), client.upload_image(Image.fromarray(THIRD.image), "car-c.png")
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
-        pages |= teaching_pages(parts, cars, third) | editing_pages(parts)
+        pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture"}
+    own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
     own |= {"ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
@@ -391,7 +426,7 @@ def main() -> None:
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())
     for node_id, page in made.items():
-        page.save(IMAGES / f"{node_id}.jpg", quality=70, optimize=True)
+        page.save(IMAGES / f"{node_id}.jpg", quality=55, optimize=True, progressive=True)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,18 @@ class Page:
     folded: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class ByHand:
+    """A template of so many links that columns have no place for them: they may pass behind nodes.
+
+    boxes, groups, notes: x, y, width, height, of nodes and groups by title.
+    """
+
+    boxes: dict[str, tuple[int, int, int, int]]
+    groups: dict[str, tuple[int, int, int, int]]
+    notes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+
+
 NOTE_TITLES = ENGLISH_NOTE, CHINESE_NOTE = "About this template", "关于此模板"
 STOCK_SAMPLER = 430  # high when the masks of its steps are shown below it
 _LOADERS = Column(250, "1 · Model and reference", ("Checkpoint", "Reference picture"))
@@ -108,7 +120,7 @@ def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Pag
     return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=folded)
 
 
-PAGES: dict[str, Page] = {
+PAGES: dict[str, Page | ByHand] = {
     "01_baseline": Page(
         (
             Column(290, "1 · Model and reference", _LOADERS.titles),
@@ -261,4 +273,73 @@ PAGES: dict[str, Page] = {
     "13_flux": _transformer("Text encoders", "No negative prompt", 150, "Guidance", "New guidance"),
     "14_qwen_image": _transformer("Text encoder", "Negative prompt", 62),
     "15_z_image": _transformer("Text encoder", "No negative prompt", 62),
+    "16_inversion": ByHand(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture to edit": (0, 260, 340, 380),
+            "Picture as latent": (0, 720, 340, 80),
+            "Source prompt": (420, 60, 400, 140),
+            "Target prompt": (420, 280, 400, 140),
+            "Source": (420, 500, 400, 120),
+            "Target": (420, 700, 400, 120),
+            "Negative prompt": (420, 900, 400, 140),
+            "Invert": (900, 60, 420, 520),
+            "What is taken over": (900, 680, 420, 620),
+            "Words of the source": (900, 1440, 420, 400),
+            "Words of the target": (900, 1920, 420, 400),
+            "Where the source's subject is": (1400, 1440, 400, 400),
+            "Where the target's subject is": (1400, 1920, 400, 400),
+            "Source and target together": (1400, 60, 400, 300),
+            "Sampler": (1400, 680, 400, 300),
+            "Decode": (1900, 60, 400, 80),
+            "Result": (2380, 60, 420, 480),
+            "How much of the picture is left": (2380, 620, 420, 420),
+            "Invert with noise": (1900, 1440, 400, 480),
+            "Sampler with that noise": (1900, 2000, 400, 320),
+            "Decode the other": (2380, 1440, 420, 80),
+            "Edit-friendly result": (2380, 1600, 420, 480),
+        },
+        {
+            "1 · Model and picture": (-20, -20, 380, 840),
+            "2 · Old and new prompt": (400, -20, 440, 1080),
+            "3 · The way into the noise, and what the new picture takes over": (880, -20, 940, 1340),
+            "4 · Where it may differ": (880, 1360, 940, 980),
+            "5 · Result": (1880, -20, 940, 1080),
+            "6 · Another way: edit-friendly inversion": (1880, 1360, 940, 980),
+        },
+        ((0, 900, 340, 760), (0, 1740, 340, 600)),
+    ),
+    "17_diffedit": ByHand(
+        {
+            "Checkpoint": (0, 60, 340, 120),
+            "Picture to edit": (0, 260, 340, 380),
+            "Picture as latent": (0, 720, 340, 80),
+            "Source prompt": (420, 60, 400, 140),
+            "Target prompt": (420, 280, 400, 140),
+            "Source": (420, 500, 400, 120),
+            "Target": (420, 700, 400, 120),
+            "Negative prompt": (420, 900, 400, 140),
+            "Invert": (900, 60, 420, 520),
+            "Where the prompts differ": (900, 720, 420, 420),
+            "What may change": (1400, 720, 400, 420),
+            "The same mask at every step": (1400, 1220, 400, 60),
+            "Keep the picture elsewhere": (1400, 60, 400, 420),
+            "Sampler": (1900, 60, 400, 300),
+            "Decode": (1900, 440, 400, 80),
+            "Mask as picture": (1900, 720, 400, 60),
+            "Heat map": (1900, 860, 400, 420),
+            "Result": (2380, 60, 420, 480),
+            "How much of the picture is left": (2380, 620, 420, 420),
+            "Mask": (2380, 1120, 420, 420),
+        },
+        {
+            "1 · Model and picture": (-20, -20, 380, 840),
+            "2 · Old and new prompt": (400, -20, 440, 1080),
+            "3 · The way into the noise": (880, -20, 460, 620),
+            "4 · Where the prompts differ": (880, 640, 1440, 660),
+            "5 · Sample, and keep the rest": (1380, -20, 940, 620),
+            "6 · Result": (2360, -20, 460, 1580),
+        },
+        ((0, 900, 340, 640), (420, 1140, 400, 520)),
+    ),
 }

@@ -79,6 +79,35 @@ def fill_transformer(workflow: Workflow, side: int, steps: int) -> Workflow:
     return filled.fill("Sampler", steps=steps).fill("Sample again", steps=steps)
 
 
+def fill_inversion(
+    workflow: Workflow,
+    image: str,
+    before: str,
+    after: str,
+    steps: int = STEPS_OF_DOCUMENTS,
+    guidance: float = TOY_GUIDANCE,
+) -> Workflow:
+    """Put the toy checkpoint, an uploaded `image` and two prompts into a workflow that inverts a picture.
+
+    steps: of the inversion and of every sampler.
+    """
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Picture to edit", image=image)
+    for title, text in (("Source prompt", before), ("Target prompt", after)):
+        encodes = filled.graph[filled.node(title)]["class_type"] == "CLIPTextEncode"
+        filled = filled.fill(title, **{"text" if encodes else "value": text})
+    for node in filled.graph.values():
+        kind, inputs = node["class_type"], node["inputs"]
+        if "steps" in inputs:
+            inputs["steps"] = steps
+        if kind in ("KSampler", "SamplerCustom"):
+            inputs["cfg"] = guidance
+        if kind == "ELPromptToPrompt":  # in the toy's latents of 16x16 its coarse layers have 8x8
+            inputs["self_coarser"] = 2
+        if kind == "ELMaskedLatentModel":
+            inputs["manipulate_at"] = f"1-{steps}"
+    return filled
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")

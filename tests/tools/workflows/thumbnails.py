@@ -17,10 +17,10 @@ from ..toy_world.cases import keep_the_subject
 from .drawing import drawn
 from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
-from .pipelines import fill_edit, fill_picture, run_case, sampler_settings
+from .pipelines import fill_edit, fill_inversion, fill_picture, run_case, sampler_settings
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 256, 75
+SIDE, QUALITY = 256, 55
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
@@ -40,6 +40,7 @@ LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Pi
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT = "12_prompt_to_prompt"
+INVERT = "16_inversion", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
 GRAPH_QUALITY = 40
@@ -123,6 +124,14 @@ def edited(client: ComfyClient) -> Image.Image:
     return strip([result.images(workflow.node(title))[0] for title in ("Source picture", "Result")])
 
 
+def inverted(client: ComfyClient, name: str) -> Image.Image:
+    """A workflow that edits a given picture: the picture and the result."""
+    kind, picture = CASE.reference, Image.fromarray(CASE.picture().image)
+    image = client.upload_image(picture, "to-edit.png")
+    workflow = fill_inversion(Workflow.shipped(name), image, f"{kind.subject} on {kind.scene}", CASE.prompt)
+    return strip([picture, client.run(workflow.graph).images(workflow.node("Result"))[0]])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -138,7 +147,7 @@ def side_by_side(client: ComfyClient) -> Image.Image:
 
 def save(picture: Image.Image, name: str, quality: int = QUALITY) -> None:
     """Save a template's gallery picture beside its file."""
-    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=quality, optimize=True)
+    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=quality, optimize=True, progressive=True)
 
 
 def main() -> None:
@@ -150,6 +159,8 @@ def main() -> None:
         save(taught(client), TEACH)
         save(shown(client), SHOW)
         save(edited(client), EDIT)
+        for name in INVERT:
+            save(inverted(client, name), name)
         for name in GRAPHS:
             save(drawn(BY_GRAPH[name].page), name, GRAPH_QUALITY)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
