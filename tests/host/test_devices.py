@@ -25,7 +25,11 @@ from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToProm
 from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
 from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
+from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
+from explainable_latents.nodes.host.editing.own_run import Guided, schedule
+from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
@@ -186,6 +190,32 @@ def test_editing_by_attention(offloaded, way, dtype, kind, sampler):
         return sample(model, 2, grid=GRID, batch=2, sampler=sampler)
 
     assert_same(*on_both(offloaded(way, dtype, kind), run))
+
+
+@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
+def test_inversions_and_what_uses_them(offloaded, way, dtype):
+    """The path is in main memory, the sampler's state on the device."""
+    import comfy.sample
+
+    latent, mask = {"samples": noise(2, GRID)}, ImageMasking(torch.linspace(0, 1, 48).view(1, *GRID))
+
+    def run(model):
+        levels = schedule(model, 2, "normal", 1.0, None)
+        guided = Guided(model, conditioning(5), conditioning(2), 2.0)
+        found = invert(guided, latent, levels, 1, "higher level", True)
+        both, masked = model.clone(), model.clone()
+        Twin(conditioning(5), path="recorded", trajectory=found.path).install(both)
+        policies = Policy("keep"), Policy("recorded path")
+        MaskedLatent(mask, latent["samples"], "1, 2", *policies, found.path).install(masked)
+        friendly, sampler = invert_edit_friendly(guided, latent, levels, 0.0, 3)
+        prompts = conditioning(1), conditioning(2), friendly.start["samples"]
+        edited = comfy.sample.sample_custom(model, latent["samples"], 2.0, sampler, levels, *prompts, seed=0)
+        sampled = (sample(each, 2, grid=GRID, batch=2) for each in (both, masked))
+        map_of = difference_map(model, conditioning(5), conditioning(1), latent, 0.5, 2, 1).maps
+        return found.path.states[0], found.round_trip["samples"], edited, *sampled, map_of
+
+    for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
+        assert_same(*pair)
 
 
 @pytest.mark.parametrize(
