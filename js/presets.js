@@ -1,6 +1,6 @@
 /**
- * A chooser of presets on the nodes that describe masks, on those that replace the latent, and on Prompt-to-Prompt. It
- * only writes the node's other inputs: they alone decide what is run and are all that is saved, so a run without this
+ * A chooser of presets on the nodes that describe masks, on those that replace the latent, and on editors. It only
+ * writes the node's other inputs: they alone decide what is run and are all that is saved, so a run without this
  * file gives the same.
  */
 
@@ -11,6 +11,7 @@ import { translated } from "./texts.js";
 const KEY = "el_preset"; // of the node's saved properties: which of several presets with the same values was chosen
 const [EXPERIMENT_1, EXPERIMENT_2] = ["Devaney experiment 1", "Devaney experiment 2"];
 const ABS_GRAD_SAM = "Abs-Grad-SAM paper";
+const PAPER = "as published";
 const NONE = "own values";
 
 const unfiltered = { smooth_sigma: 0, dilate_iterations: 0, refine: 0, parts: "all", fill_holes: false };
@@ -90,6 +91,10 @@ const PRESETS = {
     "exchange a word": replacedUntil(0.8, 0.4),
     "add words": replacedUntil(0.5, 0.2),
     "real picture": replacedUntil(0.4, 0.6),
+  },
+  ELMutualSelfAttention: { [PAPER]: { start: 0.08, end: 1, layers: "auto" } },
+  ELPlugAndPlay: {
+    [PAPER]: { attention_end: 0.5, feature_end: 0.8, layers: "auto", feature_block: "auto" },
   },
 };
 

@@ -17,6 +17,7 @@ from . import (
     prompt_difference,
     regions,
     sampling,
+    self_attention_editing,
     show_attention,
     teaching,
     words,
@@ -35,6 +36,6 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        editors = editing, inversion, prompt_difference
+        editors = editing, self_attention_editing, inversion, prompt_difference
         files = words, show_attention, masks, sampling, model_patches, *editors, *perceiving
         return [node for file in files for node in file.NODES]

@@ -2,9 +2,10 @@
 
 A UNet of full SD 1.5 size with random weights samples one 512x512 latent with classifier-free guidance: by the stock
 KSampler, with a source picture beside it (Twin Sampling), and with Prompt-to-Prompt of every word at every step, once
-with all probabilities from the source and once with some of the target's own, which takes a second attention. Twice
-the stock time is the least: there are two pictures. A run of three times the steps shows that memory does not grow
-with them. The variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
+with all probabilities from the source and once with some of the target's own, which takes a second attention; with
+MasaCtrl, plain and with masks of half the picture, and with Plug-and-Play, all of them at every step. Twice the stock
+time is the least: there are two pictures. A run of three times the steps shows that memory does not grow with them. The
+variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
 """
 
 from __future__ import annotations
@@ -24,12 +25,19 @@ from .turns import MIB, Meter
 
 MOST_TIME, MOST_GROWTH = 2.1, 16 * MIB
 TWIN, SWAPPED, MIXED = "twin without editor", "words exchanged", "words exchanged and added"
+TEXTURE, TEXTURE_INSIDE = "MasaCtrl", "MasaCtrl with masks"
+LAYOUT = "Plug-and-Play"
 
 
 def twins(model: Any) -> dict[str, Any]:
     """Name -> a copy of the model with a twin, of random prompts of 77 tokens."""
+    from explainable_latents.nodes.core.methods.masking import ImageMasking
+    from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
+    from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
     from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
     from explainable_latents.nodes.core.words.alignment import Alignment
+    from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
+    from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
     from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
     from explainable_latents.nodes.host.editing.twin_sampling import Twin
     from explainable_latents.nodes.host.same_prompt import Encoded
@@ -42,9 +50,17 @@ def twins(model: Any) -> dict[str, Any]:
         SWAPPED: Alignment((77, 77), (*shares, (3, 2, 1.0))),
         MIXED: Alignment((77, 77), shares, frozenset({2})),
     }
-    found = {}
-    for name in (TWIN, SWAPPED, MIXED):
-        editors = []
+    half = torch.zeros(1, 8, 8)
+    half[..., :4] = 1
+    masks = ImageMasking(half), ImageMasking(half.flip(-1))
+    always, found = MutualSelfAttention(Window()), {}
+    others = {
+        TEXTURE: MutualSelfAttentionEditor(always),
+        TEXTURE_INSIDE: MutualSelfAttentionEditor(always, "auto", *masks),
+        LAYOUT: PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
+    }
+    for name in (TWIN, SWAPPED, MIXED, *others):
+        editors = [others[name]] if name in others else []
         if name in alignments:
             method = PromptToPrompt(alignments[name], Window(), {}, {}, Window(), 4)
             prompts = [(each, Encoded((context,), {})) for each, context in (("old", source), ("new", target))]

@@ -2,9 +2,11 @@
 
 Two tasks of the same 42 cases, `A on S` becomes `B on S`; what is kept is measured outside both subjects, and whether a
 judge network sees B. In the first the picture that is edited is drawn by the model itself from the prompt `A on S`; in
-the second it is a reference that the model has not seen. A method is good when it keeps more than plain image-to-image
-of the same picture that follows the prompt as often: its point has to lie above the curve that the baseline draws over
-its strengths. Everything runs in one process, by the nodes themselves.
+the second it is a reference that the model has not seen. In a third task of 42 cases `A on S`, drawn by the model,
+becomes `A on T`; how much is kept of the subject, and whether the judge sees T: for MasaCtrl and Plug-and-Play. A
+method is good when it keeps more than plain image-to-image of the same picture that follows the prompt as often: its
+point has to lie above the curve that the baseline draws over its strengths. Everything runs in one process, by the
+nodes themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
 from ..tools.comfyui.paths import toy_checkpoint
-from ..tools.toy_world.cases import Case, keep_the_context
+from ..tools.toy_world.cases import Case, keep_the_context, keep_the_subject
 from ..tools.toy_world.judge import judge_images, load_judge
 from ..tools.toy_world.pictures import Picture
 from ..tools.workflows.pipelines import measure, sampler_settings
@@ -36,7 +38,9 @@ from .pipelines import BASELINE, Results, Task, lead_over_baseline, table
 
 DRAWN = Task("drawn picture", keep_the_context, "context", "subject", ())
 GIVEN = Task("given picture", keep_the_context, "context", "subject", ())
+MOVED = Task("another scene", keep_the_subject, "subject", "scene", ())
 STRENGTHS = (0.5, 0.7, 0.9)
+TASKS = DRAWN, GIVEN, MOVED
 # Of the drawn pictures: the settings of the authors' notebooks, but for the guidance that the toy was made for.
 STEPS, GUIDANCE = 50, 3.0
 # Name -> cross_end, self_end, and whether LocalBlend keeps what is outside the masks.
@@ -44,6 +48,13 @@ METHODS = {
     "Prompt-to-Prompt 0.8, 0.4": (0.8, 0.4, False),
     "Prompt-to-Prompt 0.8, 0.4, LocalBlend": (0.8, 0.4, True),
 }
+# Name -> MasaCtrl's first step as a share and its layers, and whether it has masks; or Plug-and-Play's two windows.
+MASACTRL = {
+    "MasaCtrl 0.08": (0.08, "auto", False),
+    "MasaCtrl 0.08, finest layers": (0.08, "output.2, output.3", False),
+    "MasaCtrl 0.08, masks": (0.08, "auto", True),
+}
+PLUG_AND_PLAY = {"Plug-and-Play 0.5, 0.8": (0.5, 0.8), "Plug-and-Play 0.3, 0.5": (0.3, 0.5)}
 
 
 class Editing:
@@ -97,6 +108,34 @@ class Editing:
         Twin(self.encode(before), [editor], path, reference, blend=blend).install(model)
         return model
 
+    def moved(self, method: str, before: str, after: str) -> Any:
+        """The model with MasaCtrl or Plug-and-Play. The masks are the paper's, of the toy's coarse layers."""
+        from explainable_latents.nodes.core.maps.masks import Shaping
+        from explainable_latents.nodes.core.methods.masking import AttentionMasking
+        from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
+        from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
+        from explainable_latents.nodes.core.methods.prompt_to_prompt import Window
+        from explainable_latents.nodes.core.words.parsing import parse
+        from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
+        from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
+        from explainable_latents.nodes.host.editing.twin_sampling import Twin
+        from explainable_latents.nodes.host.tokens import tokenize
+
+        if method in PLUG_AND_PLAY:
+            editor = PlugAndPlayEditor(PlugAndPlay(*(Window(0, end) for end in PLUG_AND_PLAY[method])))
+        else:
+            start, layers, masked = MASACTRL[method]
+            shaping = Shaping("min-max", 0.1, flat_map="all in")
+            masks = [
+                AttentionMasking(parse(text, tokenize(self.clip, text), "").with_role("subject"), shaping, layers="8x8")
+                for text in (after, before)
+                if masked
+            ]
+            editor = MutualSelfAttentionEditor(MutualSelfAttention(Window(start, 1)), layers, *masks)
+        model = self.model.clone()
+        Twin(self.encode(before), [editor]).install(model)
+        return model
+
     def picture(self, latent: Tensor) -> Image.Image:
         """VAE Decode."""
         pixels = self.vae.decode(latent)[0].clamp(0, 1)
@@ -114,7 +153,7 @@ def main() -> int:
     """Run all cases and print the tables; 1 when no method is ahead of the baseline in a task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=42, help="only so many cases, from all scenes")
-    parser.add_argument("--tasks", nargs="*", default=[DRAWN.name, GIVEN.name])
+    parser.add_argument("--tasks", nargs="*", default=[task.name for task in TASKS])
     parser.add_argument("--out", type=Path, help="write every single measurement to this JSON file")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -125,11 +164,12 @@ def main() -> int:
 
     importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     judge, toy, found = load_judge(), Editing(), defaultdict(list)
-    cases = DRAWN.cases()
-    for case in tqdm(cases[:: max(1, len(cases) // args.cases)][: args.cases]):
-        before, after = f"{case.reference.subject} on {case.reference.scene}", case.prompt
-        for task in (each for each in (DRAWN, GIVEN) if each.name in args.tasks):
-            drawn = task is DRAWN
+    tasks = [task for task in TASKS if task.name in args.tasks]
+    for task in tasks:
+        cases = task.cases()
+        for case in tqdm(cases[:: max(1, len(cases) // args.cases)][: args.cases], desc=task.name):
+            before, after = f"{case.reference.subject} on {case.reference.scene}", case.prompt
+            drawn = task is not GIVEN
             if drawn:
                 empty = torch.zeros(1, 4, 16, 16)
                 latent = toy.sample(toy.model, before, case.seed, empty, 1.0, drawn)
@@ -138,7 +178,9 @@ def main() -> int:
                 reference = case.picture()
                 latent = toy.vae.encode(torch.from_numpy(reference.image)[None].float() / 255)
             runs = [(BASELINE.name, strength, toy.model, latent) for strength in STRENGTHS]
-            for name in METHODS:
+            if task is MOVED:
+                runs += [(name, 1.0, toy.moved(name, before, after), empty) for name in (*MASACTRL, *PLUG_AND_PLAY)]
+            for name in METHODS if task is not MOVED else ():
                 if drawn:
                     runs.append((name, 1.0, toy.edited(name, before, after, None), empty))
                 else:
@@ -153,7 +195,7 @@ def main() -> int:
     if args.out:
         keys = [(*key, vars(each)) for key, results in found.items() for each in results]
         args.out.write_text(json.dumps(keys, indent=1))
-    return report(found, [task for task in (DRAWN, GIVEN) if task.name in args.tasks])
+    return report(found, tasks)
 
 
 def report(found: Results, tasks: list[Task]) -> int:
@@ -165,7 +207,7 @@ def report(found: Results, tasks: list[Task]) -> int:
         for (name, method, strength), results in found.items():
             if name == task.name and method != BASELINE.name:
                 lead = lead_over_baseline(task, found, method, strength)
-                values = [each.context_psnr for each in results]
+                values = [getattr(each, f"{task.kept}_psnr") for each in results]
                 error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("inf")
                 print(f"{method} at {strength}: lead {lead:+.1f} dB, standard error {error:.1f} dB")
                 leads.append(lead > error)

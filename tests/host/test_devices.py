@@ -21,6 +21,8 @@ from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
+from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
+from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
 from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
 from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
 from explainable_latents.nodes.core.words.alignment import Alignment
@@ -28,7 +30,9 @@ from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
 from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
+from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
 from explainable_latents.nodes.host.editing.own_run import Guided, schedule
+from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
 from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
@@ -216,6 +220,26 @@ def test_inversions_and_what_uses_them(offloaded, way, dtype):
 
     for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
         assert_same(*pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "dtype", "kind"),
+    [("MasaCtrl", "manual cast", torch.float16, "SD15"), ("Plug-and-Play", "low memory", torch.bfloat16, "SDXL")],
+)
+def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
+    """MasaCtrl with masks of attention, Plug-and-Play with features."""
+    masking = AttentionMasking(DOG, Shaping("mean"))
+    editor = {
+        "MasaCtrl": MutualSelfAttentionEditor(MutualSelfAttention(Window(0.5, 1)), "auto", masking, masking),
+        "Plug-and-Play": PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
+    }[name]
+
+    def run(model):
+        model = model.clone()
+        Twin(conditioning(5), [editor]).install(model)
+        return sample(model, 2, grid=GRID, batch=2)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
-"""Prompt-to-Prompt on the real server, by the shipped workflow."""
+"""Prompt-to-Prompt, MasaCtrl and Plug-and-Play on the real server, by the shipped workflows."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.tools.comfyui.errors import ComfyError
-from tests.tools.toy_world.cases import keep_the_context
+from tests.tools.toy_world.cases import keep_the_context, keep_the_subject
 from tests.tools.workflows.graphs import Workflow
-from tests.tools.workflows.pipelines import fill_edit
+from tests.tools.workflows.pipelines import fill_edit, fill_layout, fill_masactrl
 
-CASE = keep_the_context()[2]
+CASE, OTHER_SCENE = keep_the_context()[2], keep_the_subject()[4]
 NAME = "12_prompt_to_prompt"
 
 
@@ -30,6 +31,49 @@ def test_the_same_prompt_twice_is_the_source_and_another_word_changes_it(client)
     assert np.array_equal(source, unchanged)
     changed = np.abs(edited - source).max(-1) > 25
     assert 0.02 < changed.mean() < 0.5
+
+
+def of_masactrl(client, before: str, **inputs) -> list[np.ndarray]:
+    """The result and the source's picture of MasaCtrl's workflow, of a run of 4 steps. inputs: of the editor."""
+    workflow = fill_masactrl(Workflow.shipped("18_masactrl"), CASE, steps=4).fill("Source", text=before)
+    result = client.run(workflow.fill("What is taken over", **inputs).graph)
+    return [np.asarray(result.images(workflow.node(title))[0]).astype(int) for title in ("Result", "Source picture")]
+
+
+def test_masactrl_takes_over_the_source_and_nothing_when_it_starts_at_the_end(client):
+    """With the same prompt twice the result is the source's picture, up to rounding."""
+    before = f"{CASE.reference.subject} on {CASE.reference.scene}"
+    same, source = of_masactrl(client, CASE.prompt)
+    assert np.abs(same - source).max() <= 1
+    edited, _ = of_masactrl(client, before)
+    plain, _ = of_masactrl(client, before, start=1.0)
+    assert np.abs(plain - same).max() <= 1  # the target alone is the picture of its own prompt
+    assert (np.abs(edited - plain).max(-1) > 25).mean() > 0.02
+
+
+def test_plug_and_play_keeps_the_layout_of_a_picture_more_than_the_prompt_alone(client):
+    """The result is closer to the picture than the one without anything taken over."""
+    picture = OTHER_SCENE.picture().image
+    image = client.upload_image(Image.fromarray(picture), "layout.png")
+    workflow = fill_layout(Workflow.shipped("19_plug_and_play"), OTHER_SCENE, image, steps=8)
+    off = workflow.fill("What is taken over", attention_end=0.0, feature_end=0.0)
+    on, plain = (
+        np.asarray(client.run(each.graph).images(each.node("Result"))[0]).astype(float) for each in (workflow, off)
+    )
+    assert np.square(on - picture).mean() < 0.9 * np.square(plain - picture).mean()
+
+
+@pytest.mark.parametrize(
+    ("title", "inputs", "words"),
+    [
+        ("What is taken over", {"layers": "output.99"}, "no self-attention layer is called 'output.99'"),
+        ("What is taken over", {"start": 0.9, "end": 0.2}, "0 <= start <= end <= 1"),
+    ],
+)
+def test_mistakes_in_masactrl_reach_the_user(client, title, inputs, words):
+    workflow = fill_masactrl(Workflow.shipped("18_masactrl"), CASE, steps=2)
+    with pytest.raises(ComfyError, match=words):
+        client.run(workflow.fill(title, **inputs).graph)
 
 
 @pytest.mark.parametrize(

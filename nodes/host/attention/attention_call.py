@@ -46,6 +46,16 @@ class Added:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some queries [L] of one row attend to other keys and values [1,N,...], in the call's form, than the rest."""
+
+    row: int
+    queries: Tensor
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
 class AttentionCall:
     """One attention of one model call. Its tensors are the network's own and must not be changed in place.
 
@@ -54,7 +64,7 @@ class AttentionCall:
     scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
-    where another node computes attention itself. edits, changes, added: what the editors asked for.
+    where another node computes attention itself. edits, parts, changes, added: what the editors asked for.
     """
 
     site: Site
@@ -66,6 +76,7 @@ class AttentionCall:
     inputs: Inputs | None = None
     attend: Attend | None = None
     edits: Mapping[int, EditedRow] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
     changes: tuple[Change, ...] = ()
     added: tuple[Added, ...] = ()
 
@@ -143,6 +154,10 @@ class AttentionCall:
             given |= {} if mask is None else {"mask": mask[i : i + 1]}
             edits[row] = replace(edits.get(row, EditedRow()), **given)
         return replace(self, edits=edits)
+
+    def with_part(self, row: int, queries: Tensor, k: Tensor, v: Tensor) -> AttentionCall:
+        """The call in which some queries [L] of a row, as edited, attend to k and v [1,N,...] alone, without a mask."""
+        return replace(self, parts=(*self.parts, Part(row, queries, k, v)))
 
     def with_change(self, rows: slice | Tensor | Sequence[int], tokens: Tensor, amount: Tensor) -> AttentionCall:
         """The call with `amount` [B,H,Q,N] added to the probabilities of `tokens` [N] in these rows."""

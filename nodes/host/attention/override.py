@@ -172,7 +172,7 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
             same[row] = edit
         else:
             others[shapes].append(row)
-    if (others or call.added) and call.attend is None:
+    if (others or call.added or call.parts) and call.attend is None:
         raise ValueError(
             f"the attention {call.site.name} is computed by {patch_name(patch)}, which cannot compute some of "
             "its rows with other keys than the rest: connect the model without it"
@@ -185,6 +185,10 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
     for rows in others.values():
         part = compute(*call.of_rows(rows))
         out = out.index_copy(0, call.numbers(rows), part.to(out))
+    out = out.clone() if call.parts else out
+    for each in call.parts:
+        q = call.of_rows([each.row])[0][..., each.queries, :]
+        out[each.row].index_copy_(-2, each.queries, compute(q, each.k, each.v, None)[0].to(out))
     for each in call.added:
         part = compute(each.q, each.k, each.v, mask_of_rows(call.mask, each.rows))
         out = out.index_copy(0, each.rows, out[each.rows] + part.to(out))

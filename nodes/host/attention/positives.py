@@ -119,7 +119,7 @@ class Positives:
             cond = self._by_uuid.get(uuid)
             if kind != index or cond is None:
                 continue
-            size, offset = _area(cond, grid)
+            size, offset = area_of(cond, grid)
             if tuple(x.shape[-2:]) != size:
                 self._warn(
                     f"the network saw a latent of {tuple(x.shape[-2:])} instead of {size}: {self._caller} cuts the "
@@ -157,7 +157,7 @@ def _equal(context: Tensor, other: Tensor) -> bool:
     return context is other or (context.shape == other.shape and torch.equal(context, other.to(context)))
 
 
-def _area(cond: dict, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def area_of(cond: dict, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Size (a, b) and offset (y, x) of a conditioning's area in the latent, cut at the border as the host cuts it."""
     if "area" not in cond:
         return grid, (0, 0)

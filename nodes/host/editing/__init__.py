@@ -3,6 +3,7 @@
 To read in this order: `twin_sampling` (makes every run of a model one batch of source and target) with `twin_run` (one
 such run), `twin_texts` (the prompts of both in the guider's conditionings) and `shared_noise` (both get the same
 noise); `editors` (what an editor is); `prompt_to_prompt` (the first one) with `word_tables` (its prompts);
+`mutual_self_attention` and `plug_and_play` with `layers` (where they edit);
 `local_blend` (keeps the source outside a mask).
 
 Pictures that the model did not draw: `own_run` (the pack's own walk through the noise levels), `inversion` and

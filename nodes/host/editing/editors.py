@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ..attention.attention_call import Processor
+from ..attention.attention_call import AttentionCall, Processor
+from ..families.sites import CROSS, Site
+from ..patch_names import replaced_parts
 
 
 @dataclass(frozen=True)
 class PairedRows:
     """One conditioning's rows in a model call: those of the source pictures and those of the target pictures.
 
-    uuid: the id of the conditioning if it is a positive one, else None.
+    uuid: the id of the conditioning if it is a positive one, else None. corner: (y, x) of its area in the latent.
     """
 
     source: slice
     target: slice
     uuid: Any
+    corner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class TwinCall:
     """A model call of a twin run.
 
     step: of `steps`. pairs: its rows. count: how many there are in all. length: tokens of the context. latent: (h, w).
-    warn: tells the user, once for each text.
+    state: the target's whole latent [B,C,H,W] as the sampler has it, of which the call may see an area alone. warn:
+    tells the user, once for each text.
     """
 
     step: int
@@ -37,18 +44,79 @@ class TwinCall:
     count: int
     length: int
     latent: tuple[int, int]
+    state: Tensor
     warn: Callable[[str], None]
 
 
 class EditingProcessor(Processor):
-    """A processor of an editor, for one model call."""
+    """A processor of an editor, for one model call; it edits the attention that `chooses` and can be read.
+
+    name: of the editor. kinds: of the attention sites that it edits. call: the model call; all rows but the targets
+    keep their bits.
+    """
+
+    def __init__(self, name: str, kinds: Collection[str], call: TwinCall) -> None:
+        self.kinds = tuple(kinds)
+        self._name = name
+        self._call = call
+        self._seen: set[str] = set()
+
+    def chooses(self, site: Site) -> bool:
+        """Whether this site is edited."""
+        return True
+
+    def edited(self, call: AttentionCall) -> AttentionCall:
+        """The attention as it shall be computed."""
+        raise NotImplementedError
+
+    def during(self, network: nn.Module) -> AbstractContextManager:
+        """What holds while the network runs."""
+        return nullcontext()
 
     def finish(self, network: nn.Module) -> None:
         """After the network's call: tell the user what could not be edited."""
+        for kind in sorted(set(self.kinds) - self._seen):
+            self._call.warn(
+                f"{self._name} could not edit {kind}-attention: it is computed by {replaced_parts(network)}"
+            )
+
+    def wants(self, site: Site) -> bool:
+        """See `Processor`."""
+        self._seen.add(site.kind)
+        return self.chooses(site)
+
+    @torch.no_grad()
+    def edit(self, call: AttentionCall) -> AttentionCall:
+        """See `Processor`. A call that another node changed is computed as it is, with a warning."""
+        if obstacle := self._obstacle(call):
+            self.leave(call, obstacle)
+            return call
+        return self.edited(call)
+
+    def leave(self, call: AttentionCall, reason: str) -> None:
+        """Tell the user why an attention stays as it is."""
+        self._call.warn(f"{self._name} leaves {call.site.kind}-attention of some layers as it is: {reason}")
+
+    def _obstacle(self, call: AttentionCall) -> str:
+        """Why source and target cannot be found in a call; empty if they can."""
+        h, w = call.site.grid
+        inputs, expected = call.inputs, (self._call.count, h * w)
+        if call.attend is None:
+            return f"it is computed by {inputs.changed_by}"
+        if tuple(call.q.shape[:2]) != expected or call.k.shape[0] != expected[0]:
+            found = tuple(call.q.shape[:2])
+            return f"it has {found} rows and queries where {expected} were expected, {inputs.cause}"
+        keys = self._call.length if call.site.kind == CROSS else h * w
+        own = inputs.before is None or inputs.before[1] is inputs.after[1]
+        if call.k.shape[1] != keys or not own:
+            return f"its keys were changed by {inputs.changed_by}"
+        if call.mask is not None and call.mask.ndim > 2 and call.mask.shape[0] > 1:
+            return "its rows have masks of their own"
+        return ""
 
 
-class Editor(Protocol):
-    """A method, with its settings; one run after the other may use it. name: what messages call it."""
+class InstalledEditor(Protocol):
+    """An editor on a model; one run after the other may use it. name: what messages call it."""
 
     name: str
 
@@ -58,22 +126,34 @@ class Editor(Protocol):
         Raises ValueError, with what to do, when there is none.
         """
 
-    def claims(self, step: int, steps: int) -> frozenset[str]:
-        """The kinds of attention sites that it edits at a step."""
+    def claims(self, step: int, steps: int) -> frozenset[tuple[str, str]]:
+        """The attention that it edits at a step: kind and name of each site."""
 
     def processors(self, call: TwinCall, chosen: frozenset) -> list[EditingProcessor]:
         """What runs at the attention sites of a model call; none where nothing is edited."""
 
 
-def check_together(editors: Sequence[Editor], chosen: Sequence[frozenset], steps: int) -> None:
+class Editor(Protocol):
+    """A method, with its settings."""
+
+    def installed(self, patcher: ModelPatcher, source: list) -> InstalledEditor:
+        """The editor for runs of `patcher`, on which it puts what it reads (changed in place: pass a clone).
+
+        source: the CONDITIONING of the source prompt. Raises ValueError where the model lacks what it edits.
+        """
+
+
+def check_together(editors: Sequence[InstalledEditor], chosen: Sequence[frozenset], steps: int) -> None:
     """Raise ValueError where two editors would edit the same attention at the same step."""
     for i, editor in enumerate(editors):
         for other, theirs in zip(editors[:i], chosen[:i], strict=True):
             both = theirs & chosen[i]
             for step in range(steps) if both else ():
-                kinds = editor.claims(step, steps) & other.claims(step, steps)
-                if kinds:
+                sites = editor.claims(step, steps) & other.claims(step, steps)
+                if sites:
+                    kinds, names = sorted({kind for kind, _ in sites}), sorted({name for _, name in sites})
                     raise ValueError(
-                        f"{other.name} and {editor.name} both edit {' and '.join(sorted(kinds))}-attention of the same "
-                        f"prompt at step {step} of {steps}: let the window of one end before that of the other begins"
+                        f"{other.name} and {editor.name} both edit {' and '.join(kinds)}-attention of the same "
+                        f"prompt at step {step} of {steps}, in {', '.join(names)}: let the window of one end before "
+                        "that of the other begins, or choose other layers"
                     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...core.methods.prompt_to_prompt import PromptToPrompt, Window, own_values, source_values
@@ -13,14 +13,14 @@ from ...core.words.alignment import described
 from ...core.words.subjects import shorten
 from ..attention.attention_call import AttentionCall
 from ..families.sites import CROSS, SELF, Site
-from ..patch_names import replaced_parts
 from ..same_prompt import Encoded
 from .editors import EditingProcessor, PairedRows, TwinCall
+from .layers import Layer, layers_of
 from .word_tables import ReadPrompt, paired, read_weight, read_window
 
 
 class PromptToPromptEditor:
-    """See `editors.Editor`.
+    """See `editors.Editor` and `editors.InstalledEditor`.
 
     prompts: text and encoding of source and target, by which their conditionings are known. table: which words stand
     for which, for the user.
@@ -28,13 +28,25 @@ class PromptToPromptEditor:
 
     name = "Prompt-to-Prompt"
 
-    def __init__(self, method: PromptToPrompt, prompts: Sequence[tuple[str, Encoded]], table: str) -> None:
+    def __init__(
+        self,
+        method: PromptToPrompt,
+        prompts: Sequence[tuple[str, Encoded]],
+        table: str,
+        layers: Sequence[Layer] = (),
+    ) -> None:
+        """layers: of the model that it is installed on."""
         self.method = method
         self.table = table
         self._prompts = prompts
+        self._layers = layers
+
+    def installed(self, patcher: ModelPatcher, source: list) -> PromptToPromptEditor:
+        """See `Editor`."""
+        return PromptToPromptEditor(self.method, self._prompts, self.table, layers_of(patcher))
 
     def chosen(self, texts: Mapping[Any, tuple[Tensor, Tensor]]) -> frozenset:
-        """See `Editor`: the conditionings with exactly the two prompts."""
+        """See `InstalledEditor`: the conditionings with exactly the two prompts."""
         found = frozenset(
             uuid
             for uuid, pair in texts.items()
@@ -53,16 +65,25 @@ class PromptToPromptEditor:
             )
         return found
 
-    def claims(self, step: int, steps: int) -> frozenset[str]:
-        """See `Editor`."""
-        cross = {CROSS} if self.method.terms(step, steps) is not None else set()
-        return frozenset(cross | ({SELF} if self.method.replaces_self_attention(step, steps) else set()))
+    def claims(self, step: int, steps: int) -> frozenset[tuple[str, str]]:
+        """See `InstalledEditor`."""
+        kinds = self._kinds(step, steps)
+        return frozenset(
+            (layer.kind, layer.name)
+            for layer in self._layers
+            if layer.kind in kinds and (layer.kind == CROSS or layer.coarser >= self.method.coarser)
+        )
 
     def processors(self, call: TwinCall, chosen: frozenset) -> list[EditingProcessor]:
-        """See `Editor`."""
+        """See `InstalledEditor`."""
         pairs = [pair for pair in call.pairs if pair.uuid in chosen]
-        kinds = self.claims(call.step, call.steps)
-        return [ReplacedAttention(self.method, call, pairs, tuple(kinds))] if pairs and kinds else []
+        kinds = self._kinds(call.step, call.steps)
+        return [ReplacedAttention(self.name, self.method, call, pairs, kinds)] if pairs and kinds else []
+
+    def _kinds(self, step: int, steps: int) -> frozenset[str]:
+        """The kinds of attention that are edited at a step."""
+        cross = {CROSS} if self.method.terms(step, steps) is not None else set()
+        return frozenset(cross | ({SELF} if self.method.replaces_self_attention(step, steps) else set()))
 
 
 def prompt_to_prompt(
@@ -95,33 +116,25 @@ def prompt_to_prompt(
 
 
 class ReplacedAttention(EditingProcessor):
-    """Gives the target's rows the source's attention in one model call; all other rows keep their bits."""
+    """Gives the target's rows the source's attention in one model call."""
 
     def __init__(
-        self, method: PromptToPrompt, call: TwinCall, pairs: Sequence[PairedRows], kinds: tuple[str, ...]
+        self, name: str, method: PromptToPrompt, call: TwinCall, pairs: Sequence[PairedRows], kinds: Collection[str]
     ) -> None:
-        self.kinds = kinds
+        super().__init__(name, kinds, call)
         self._method = method
-        self._call = call
         self._pairs = pairs
         self._terms = method.terms(call.step, call.steps)
-        self._seen: set[str] = set()
         self._coarse = False
 
-    def wants(self, site: Site) -> bool:
-        """See `Processor`."""
-        self._seen.add(site.kind)
-        wanted = site.kind == CROSS or self._method.is_coarse(site.grid, self._call.latent)
-        self._coarse |= wanted and site.kind == SELF
-        return wanted
+    def chooses(self, site: Site) -> bool:
+        """See `EditingProcessor`."""
+        chosen = site.kind == CROSS or self._method.is_coarse(site.grid, self._call.latent)
+        self._coarse |= chosen and site.kind == SELF
+        return chosen
 
-    @torch.no_grad()
-    def edit(self, call: AttentionCall) -> AttentionCall:
-        """See `Processor`. A call that another node changed is computed as it is, with a warning."""
-        obstacle = self._obstacle(call)
-        if obstacle:
-            self._call.warn(f"Prompt-to-Prompt leaves {call.site.kind}-attention of some layers as it is: {obstacle}")
-            return call
+    def edited(self, call: AttentionCall) -> AttentionCall:
+        """See `EditingProcessor`."""
         for pair in self._pairs:
             q, k, v, _ = call.of_rows(pair.target)
             theirs = {"q": call.q[pair.source], "k": call.k[pair.source]}
@@ -141,24 +154,4 @@ class ReplacedAttention(EditingProcessor):
                 f"Prompt-to-Prompt edits no self-attention: no layer is {self._method.coarser} times coarser than this "
                 "latent. Choose a smaller self_coarser"
             )
-        for kind in sorted(set(self.kinds) - self._seen):
-            self._call.warn(
-                f"Prompt-to-Prompt could not edit {kind}-attention: it is computed by {replaced_parts(network)}"
-            )
-
-    def _obstacle(self, call: AttentionCall) -> str:
-        """Why source and target cannot be found in a call; empty if they can."""
-        h, w = call.site.grid
-        inputs, expected = call.inputs, (self._call.count, h * w)
-        if call.attend is None:
-            return f"it is computed by {inputs.changed_by}"
-        if tuple(call.q.shape[:2]) != expected or call.k.shape[0] != expected[0]:
-            found = tuple(call.q.shape[:2])
-            return f"it has {found} rows and queries where {expected} were expected, {inputs.cause}"
-        keys = self._call.length if call.site.kind == CROSS else h * w
-        own = inputs.before is None or inputs.before[1] is inputs.after[1]
-        if call.k.shape[1] != keys or not own:
-            return f"its keys were changed by {inputs.changed_by}"
-        if call.mask is not None and call.mask.ndim > 2 and call.mask.shape[0] > 1:
-            return "its rows have masks of their own"
-        return ""
+        super().finish(network)

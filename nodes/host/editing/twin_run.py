@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.methods.masked_latent import fit_reference
 from ..attention.model_call import step_of
+from ..attention.positives import area_of
 from ..attention.twin_blocks import SOURCE, TARGET, TwinBlocks
 from ..sampling.recorded_path import state_on_path
 from ..ui.running_node import show_on_running_node
@@ -52,6 +53,8 @@ class TwinRun:
             self._recorded.check_levels(sigmas.tolist())
             fit_reference(self._recorded.picture, noise)
         self._warned: set[str] = set()
+        self._state: Tensor | None = None
+        self._conds = {cond["uuid"]: cond for listed in guider.conds.values() for cond in listed or ()}
         if twin.path == NOISED:
             reference = guider.inner_model.process_latent_in(twin.reference.to(noise))
             if torch.count_nonzero(noise) == 0:  # the run continues another one
@@ -71,6 +74,7 @@ class TwinRun:
     def begin_call(self, x: Tensor, sigma: Tensor, model_options: dict) -> Tensor:
         """Note the step of a model call at a noise level, and return `x` [2B,C,h,w] as the network shall see it."""
         self.step = step_of(float(sigma.flatten()[0]), model_options)
+        self._state = x[self.blocks.rows(TARGET)]
         if self._fill is None and self._recorded is None:
             return x
         return torch.cat([self.source_state(x, sigma).to(x), x[self.blocks.rows(TARGET)]])
@@ -89,9 +93,10 @@ class TwinRun:
             source, target = (
                 slice(j * batch + rows.start, j * batch + rows.stop) for rows in map(self.blocks.rows, (SOURCE, TARGET))
             )
-            pairs.append(PairedRows(source, target, uuid if kind in self.positives else None))
+            _, corner = area_of(self._conds.get(uuid, {}), tuple(self._state.shape[-2:]))
+            pairs.append(PairedRows(source, target, uuid if kind in self.positives else None, corner))
         size = tuple(x.shape[-2:])
-        return TwinCall(self.step, self.steps, pairs, len(x), context.shape[1], size, self.warn)
+        return TwinCall(self.step, self.steps, pairs, len(x), context.shape[1], size, self._state, self.warn)
 
     def warn(self, message: str) -> None:
         """Tell the user, once in a run."""
@@ -101,9 +106,9 @@ class TwinRun:
             show_on_running_node(message)
 
 
-def doubled(tensor: Tensor, batch: int) -> Tensor:
-    """The rows of both blocks; one row for all pictures stays one."""
-    return torch.cat([tensor, tensor]) if len(tensor) == batch else tensor
+def doubled(tensor: Tensor | None, batch: int) -> Tensor | None:
+    """The rows of both blocks; one row for all pictures stays one, and None stays None."""
+    return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor, tensor])
 
 
 def of_target(callback: Callable | None, blocks: TwinBlocks) -> Callable | None:

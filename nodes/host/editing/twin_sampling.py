@@ -16,7 +16,8 @@ Nothing is kept from step to step, since an attention layer has source and targe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.samplers
@@ -31,7 +32,7 @@ from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import ASIDE, OURS
 from ..attention.override import processing
 from ..attention.twin_blocks import TARGET, TwinBlocks, announced
-from ..compiled import as_written, uncompiled
+from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family, family_of
 from ..families.offers import EDITING
 from ..families.sites import NetworkCall
@@ -91,13 +92,15 @@ class Twin:
     def install(self, patcher: ModelPatcher) -> None:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) a twin run.
 
-        Raises ValueError for a model that no family knows, and where the model has a twin already.
+        Raises ValueError for a model that no family knows, where the model has a twin already, and as the editors.
         """
         if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY):
             raise ValueError(
                 "the model has a Twin Sampling already: chain the editors, and connect them to one Twin Sampling"
             )
-        sampling = _TwinSampling(self, family_of(patcher, EDITING))
+        family = family_of(patcher, EDITING)
+        editors = [each.installed(patcher, self.source) for each in self.editors]
+        sampling = _TwinSampling(replace(self, editors=editors), family)
         for kind, wrapper in (
             (WrappersMP.OUTER_SAMPLE, sampling.around_run),
             (WrappersMP.PREPARE_SAMPLING, sampling.around_loading),
@@ -170,9 +173,7 @@ class _TwinSampling:
         try:
             self._run = run = TwinRun(self._twin, guider, noise, extra_args.get("seed"), sigmas, texts)
             extra_args = {**extra_args, "model_options": announced(extra_args["model_options"], run.blocks)}
-            twice = [
-                None if each is None else doubled(each, len(noise)) for each in (noise, latent_image, denoise_mask)
-            ]
+            twice = [doubled(each, len(noise)) for each in (noise, latent_image, denoise_mask)]
             see = of_target(callback, run.blocks)
             with run.noise:
                 samples = executor(guider, sigmas, extra_args, see, *twice, *args, **kwargs)
@@ -221,7 +222,11 @@ class _TwinSampling:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         network = as_written(executor.class_obj.diffusion_model)
         called = NetworkCall(network, x.shape, c_crossattn.shape[1])
-        with uncompiled(), processing(transformer_options, self._family, processors, called) as options:
+        with ExitStack() as around:
+            around.enter_context(uncompiled())
+            options = around.enter_context(processing(transformer_options, self._family, processors, called))
+            for each in processors:
+                around.enter_context(each.during(network))
             out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
         for each in processors:
             each.finish(network)
@@ -231,10 +236,7 @@ class _TwinSampling:
         """Raise ValueError for a sampler that chooses its own steps, and for a compiled model that hides attention."""
         compiled = TORCH_COMPILE_KWARGS in extra_args["model_options"]
         if compiled and not hasattr(torch.compiler, "set_stance") and self._twin.editors:
-            raise ValueError(
-                "the model is compiled, which hides its attention from editors, and PyTorch before 2.6 cannot run it "
-                "uncompiled: connect the model without TorchCompileModel"
-            )
+            raise ValueError(hidden_by_compilation())
         function = getattr(sampler, "sampler_function", None)
         if isinstance(function, ChangedSampler):  # it looks for itself
             return

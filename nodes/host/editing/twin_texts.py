@@ -80,6 +80,8 @@ def joined(listed: list[dict], source: list[dict], batch: int) -> tuple[list[dic
         if text is not None and not any(text is other for other in originals):
             originals.append(text)
     sources = [cond for cond in source if _text(cond) is not None]
+    if all(_text(cond) is _text(sources[0]) for cond in sources):  # the host repeats it for the areas of the target's
+        sources = sources[:1]
     if len(sources) != 1 and len(sources) < len(originals):
         raise ValueError(
             f"there are {len(sources)} source prompts for {len(originals)} target prompts: connect one source prompt "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
+from itertools import pairwise
 
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 from torch import Tensor, nn
 
 See = Callable[[str, Tensor], None]
@@ -28,6 +29,32 @@ def block_scales(network: nn.Module) -> dict[str, int]:
         scale //= 2 if any(isinstance(layer, Upsample) for layer in block) else 1
         scales[f"output.{number}"] = scale
     return scales
+
+
+def attention_scales(network: nn.Module) -> dict[str, int]:
+    """How many times coarser than the latent the attention in each block is; empty for other networks.
+
+    Blocks of the decoder attend before they enlarge.
+    """
+    outputs = block_scales(network)
+    if not outputs:
+        return {}
+    decoder = ["middle.0", *(f"output.{number}" for number in range(len(network.output_blocks)))]
+    enlarged = {name: outputs.get(before, 1) for before, name in pairwise(decoder)}
+    return {**outputs, **enlarged}
+
+
+def residual_convolutions(network: nn.Module) -> dict[str, nn.Module]:
+    """The last convolution of each decoder block's residual branch, to whose output the block's skip is added.
+
+    Empty for other networks.
+    """
+    blocks = network.output_blocks if isinstance(network, UNetModel) else ()
+    found = {
+        f"output.{number}": [layer for layer in block if isinstance(layer, ResBlock)]
+        for number, block in enumerate(blocks)
+    }
+    return {name: layers[0].out_layers[-1] for name, layers in found.items() if layers}
 
 
 def with_blocks(options: dict, names: Collection[str], see: See) -> dict:

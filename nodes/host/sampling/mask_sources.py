@@ -28,6 +28,10 @@ class MaskSource:
         """
         raise NotImplementedError
 
+    def known(self, x: Tensor) -> Tensor | None:
+        """The mask for state `x`, without a model call of its own; None before the sampler's calls have told it."""
+        raise NotImplementedError
+
     def before_call(self, read_next: bool, read_later: bool) -> None:
         """Prepare for a model call of the sampler.
 
@@ -52,8 +56,7 @@ class AttentionSource(MaskSource):
 
     def __call__(self, x: Tensor, predict: Callable[[], object]) -> tuple[Tensor, Saliency]:
         """See `MaskSource`. Raises ValueError when the model call showed no attention to the subjects."""
-        cumulative = self._masking.calls == CUMULATIVE
-        saliency = self._capture.until_step() if cumulative else self._capture.before_step()
+        saliency = self._read()
         if saliency is None:
             saliency = self._capture.ask(predict)
         if saliency is None:
@@ -68,6 +71,15 @@ class AttentionSource(MaskSource):
         """See `MaskSource`: capture only calls that are read; the others cost nothing and may run compiled."""
         cumulative = self._masking.calls == CUMULATIVE
         self._capture.capture_calls(read_next or (cumulative and read_later))
+
+    def known(self, x: Tensor) -> Tensor | None:
+        """See `MaskSource`."""
+        saliency = self._read()
+        return None if saliency is None else _shaped(saliency, self._masking.shaping)
+
+    def _read(self) -> Saliency | None:
+        """The maps of the sampler's calls so far."""
+        return self._capture.until_step() if self._masking.calls == CUMULATIVE else self._capture.before_step()
 
     def check(self) -> None:
         """See `MaskSource`: a word whose map is flat in the first model call has no effect on this model."""
@@ -106,6 +118,10 @@ class ImageSource(MaskSource):
         if mask.shape[-2:] != x.shape[-2:]:
             mask = F.interpolate(mask, size=x.shape[-2:], mode="area")
         return mask[:, 0], None
+
+    def known(self, x: Tensor) -> Tensor:
+        """See `MaskSource`."""
+        return self(x, lambda: None)[0]
 
 
 def mask_source(masking: Masking, patcher: ModelPatcher, block: str = TARGET) -> MaskSource:

@@ -11,13 +11,11 @@ from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToProm
 from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor, prompt_to_prompt
-from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.same_prompt import Encoded
+from tests.host.editing.twins import SOURCE, STEPS, TARGET, twin
 from tests.host.patches import PATCHES
 from tests.host.unets import SUBJECTS, conditioning, random_unet, sample
 
-SOURCE, TARGET = conditioning(5), conditioning(1)
-STEPS = 3
 SAME = Alignment((77, 77), tuple((i, i, 1.0) for i in range(77)))
 
 
@@ -35,20 +33,6 @@ def aligned(length: int) -> Alignment:
 def editor(method: PromptToPrompt, source=SOURCE, target=TARGET) -> PromptToPromptEditor:
     encoded = [(name, Encoded((each[0][0],), {})) for name, each in (("old", source), ("new", target))]
     return PromptToPromptEditor(method, encoded, "")
-
-
-def twin(model, *editors, source=SOURCE, note=None):
-    copy = model.clone()
-    Twin(source, editors).install(copy)
-    if note is not None:
-        from comfy.patcher_extension import WrappersMP
-
-        def seen(executor, x, *args, **kwargs):
-            note.append(x.clone())
-            return executor(x, *args, **kwargs)
-
-        copy.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "note", seen)
-    return copy
 
 
 def written_down(model, method: PromptToPrompt, batch: int, outputs: list | None = None):
@@ -201,7 +185,7 @@ def test_a_capture_beside_it_sees_attention_before_it_is_edited_and_changes_noth
         copy = model.clone()
         if front:
             capture = observe(copy, SUBJECTS)
-        Twin(SOURCE, [editor(method)]).install(copy)
+        copy = twin(copy, editor(method))
         if not front:
             capture = observe(copy, SUBJECTS)
         assert torch.equal(sample(copy), expected)

@@ -15,8 +15,9 @@ from explainable_latents.nodes.host.editing.local_blend import LocalBlend
 from explainable_latents.nodes.host.editing.twin_run import NOISED
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.editing.twins import controlled
 from tests.host.patches import PATCHES
-from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample, unet_config
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
 SOURCE = conditioning(5)
 # A product of twice as many rows may round otherwise; latents here are of the size of 300.
@@ -127,33 +128,14 @@ def test_beside_other_patches_in_both_orders(model, name):
 
 def test_a_controlnet_of_the_users_prompt_acts_on_both(model):
     """With a picture for each of the batch: the source's are told apart like the target's."""
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
-    import nodes
-
-    config = unet_config("SD15")
-    del config["out_channels"], config["transformer_depth_output"]
-    operations = comfy.ops.disable_weight_init
-    network = comfy.cldm.cldm.ControlNet(hint_channels=3, **config, device="cpu", operations=operations)
-    generator = torch.Generator().manual_seed(4)
-    for value in network.parameters():
-        value.data = torch.randn(value.shape, generator=generator) * 0.05
-    control = comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
-    images = torch.rand(2, 128, 128, 3, generator=generator)
-
-    def prompts(positive: list) -> dict:
-        applied = nodes.ControlNetApplyAdvanced().apply_controlnet(
-            positive, conditioning(2), control, images, 1.0, 0.0, 0.8
-        )
-        return dict(zip(("positive", "negative"), applied, strict=True))
-
     both, seen = states(twin(model))
     alone, own = states(model)
     torch.testing.assert_close(
-        sample(both, batch=2, **prompts(conditioning(1))), sample(model, batch=2, **prompts(conditioning(1))), **CLOSE
+        sample(both, batch=2, **controlled(conditioning(1), conditioning(2))),
+        sample(model, batch=2, **controlled(conditioning(1), conditioning(2))),
+        **CLOSE,
     )
-    sample(alone, batch=2, **prompts(SOURCE))
+    sample(alone, batch=2, **controlled(SOURCE, conditioning(2)))
     torch.testing.assert_close(seen[-1][1][:2], own[-1][1], **CLOSE)
 
 

@@ -19,12 +19,14 @@ from ..comfyui.paths import ROOT, toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
+from ..toy_world.cases import keep_the_subject
 from .layout import WIDGETS, described_inputs
 from .pipelines import TOY_GUIDANCE, TOY_THRESHOLD
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
 CASE = CASES[0]
+OTHER_SCENE = keep_the_subject()[4]
 STEPS = (5, 18, 28)
 PROMPT = "a (small:1.2) white dog and a capybara on the beach"
 OWN_PROMPT = f"a {CASE.reference.subject} on the {CASE.reference.scene}"
@@ -289,7 +291,34 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
             *((each, parts.positive) for each in models),
         )
     )
+    moved, stays = (
+        graph.add("CLIPTextEncode", clip=clip, text=f"{OTHER_SCENE.reference.subject} on {scene}")
+        for scene in (OTHER_SCENE.scene, OTHER_SCENE.reference.scene)
+    )
+    texture, layout = (
+        graph.add("ELTwinSamplingModel", model=model, source=old[0], editors=graph.add(kind)[0])
+        for kind, old in (("ELMutualSelfAttention", parts.own_positive), ("ELPlugAndPlay", stays))
+    )
+    same_texture, old_scene, new_scene, same_layout = (
+        graph.images(parts.decoded(parts.sampled(each, positive=positive[0], **how)[0])[0])
+        for each, positive in (
+            (texture[0], parts.positive),
+            (model, stays),
+            (model, moved),
+            (layout[0], moved),
+        )
+    )
     return {
+        "ELMutualSelfAttention": [
+            Shown(CASE.reference.subject, source),
+            Shown(CASE.subject, plain),
+            Shown("MasaCtrl", same_texture),
+        ],
+        "ELPlugAndPlay": [
+            Shown(OTHER_SCENE.reference.scene, old_scene),
+            Shown(OTHER_SCENE.scene, new_scene),
+            Shown("Plug-and-Play", same_layout),
+        ],
         "ELPromptToPrompt": [
             Shown(CASE.reference.subject, source),
             Shown(CASE.subject, plain),
@@ -421,6 +450,7 @@ def main() -> None:
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
     own |= {"ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
+    captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}

@@ -342,4 +342,38 @@ PAGES: dict[str, Page | ByHand] = {
         },
         ((0, 900, 340, 640), (420, 1140, 400, 520)),
     ),
+    "18_masactrl": Page(
+        (
+            Column(240, "1 · Model and size", ("What is taken over", "Checkpoint", "Empty latent")),
+            Column(280, "2 · Old and new prompt", ("Target", "Negative prompt", "Source")),
+            Column(260, "3 · Sample both", ("Source and target together",)),
+            Column(250, "", ("Sampler", "Sampler of the source")),
+            Column(200, "", ("Decode", "Decode the source")),
+            Column(330, "4 · Result", ("Result", "Source picture")),
+            Column(330, "", ("Before and after",)),
+        ),
+        ((1, 2), (0, 0)),
+        gap=62,
+    ),
+    "19_plug_and_play": Page(
+        (
+            Column(280, "1 · Model and picture", ("Checkpoint", "Picture with the layout")),
+            Column(
+                280,
+                "2 · Old and new prompt",
+                ("What is taken over", "Picture as latent", "Negative prompt", "Prompt", "What the picture shows"),
+            ),
+            Column(260, "3 · Sample both", ("Picture and result together",)),
+            Column(250, "", ("Sampler",)),
+            Column(200, "", ("Decode",)),
+            Column(330, "4 · Result", ("Before and after", "Result")),
+        ),
+        ((2, 3), (0, 0)),
+        tops={
+            **{"Checkpoint": 434, "Picture with the layout": 878, "What is taken over": 85, "Picture as latent": 565},
+            **{"Negative prompt": 675, "Prompt": 931, "What the picture shows": 1109, "Sampler": 651, "Decode": 509},
+            **{"Picture and result together": 256, "Before and after": 362, "Result": 878},
+        },
+        gap=62,
+    ),
 }

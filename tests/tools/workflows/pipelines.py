@@ -108,6 +108,26 @@ def fill_inversion(
     return filled
 
 
+def fill_masactrl(workflow: Workflow, case: Case, **sampler: float) -> Workflow:
+    """Put the toy checkpoint and the case's old and new prompt into the workflow of MasaCtrl.
+
+    sampler: inputs of both samplers.
+    """
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
+    filled = filled.fill("Source", text=f"{case.reference.subject} on {case.reference.scene}")
+    filled = filled.fill("Target", text=case.prompt)
+    for title in ("Sampler", "Sampler of the source"):
+        filled = filled.fill(title, cfg=TOY_GUIDANCE, **sampler)
+    return filled
+
+
+def fill_layout(workflow: Workflow, case: Case, image: str, **sampler: float) -> Workflow:
+    """Put the toy checkpoint, the case's picture and its prompt into the workflow of Plug-and-Play."""
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Picture with the layout", image=image)
+    filled = filled.fill("What the picture shows", text=f"{case.reference.subject} on {case.reference.scene}")
+    return filled.fill("Prompt", text=case.prompt).fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")

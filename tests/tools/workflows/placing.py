@@ -43,6 +43,8 @@ HEIGHTS = {
     "ELMaskFromImage": 60,
     "ELParseSubjects": 420,
     "ELProbeAttention": 424,
+    "ELMutualSelfAttention": 190,
+    "ELPlugAndPlay": 180,
     "ELPromptToPrompt": 390,
     "ELPromptWords": 396,
     "ELSaliencyOverlay": 520,

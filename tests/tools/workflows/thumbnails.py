@@ -17,7 +17,7 @@ from ..toy_world.cases import keep_the_subject
 from .drawing import drawn
 from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
-from .pipelines import fill_edit, fill_inversion, fill_picture, run_case, sampler_settings
+from .pipelines import fill_edit, fill_inversion, fill_layout, fill_masactrl, fill_picture, run_case, sampler_settings
 from .two_cars import CARS, fill_cars, fill_teaching
 
 SIDE, QUALITY = 256, 55
@@ -39,7 +39,7 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
-EDIT = "12_prompt_to_prompt"
+EDIT, TEXTURE, LAYOUT = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play"
 INVERT = "16_inversion", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
@@ -56,12 +56,12 @@ STRENGTH = 0.7  # the same for all on the sheet; the paper's own for Abs-Grad-SA
 
 
 def strip(pictures: list[Image.Image]) -> Image.Image:
-    """The pictures enlarged without smoothing, two on a row; of three the last is as high as the others together."""
+    """The pictures enlarged, two on a row; of three the last is as high as the others together."""
     rows, three = (len(pictures) + 1) // 2, len(pictures) == 3
     page = Image.new("RGB", ((3 if three else 2) * SIDE, rows * SIDE))
     for i, picture in enumerate(pictures):
         column, row, size = (1, 0, 2) if three and i == 2 else (0, i, 1) if three else (i % 2, i // 2, 1)
-        enlarged = picture.convert("RGB").resize((size * SIDE, size * SIDE), Image.Resampling.NEAREST)
+        enlarged = picture.convert("RGB").resize((size * SIDE, size * SIDE), Image.Resampling.LANCZOS)
         page.paste(enlarged, (column * SIDE, row * SIDE))
     return page
 
@@ -110,7 +110,7 @@ def shown(client: ComfyClient) -> Image.Image:
     maps = result.images(workflow.node("Prompt, sampler and attention"))[0].convert("RGB")
     maps = ImageOps.contain(maps, (2 * SIDE, 2 * SIDE))
     picture = result.images(workflow.node("Result"))[0].convert("RGB")
-    picture = picture.resize((2 * SIDE - maps.height,) * 2, Image.Resampling.NEAREST)
+    picture = picture.resize((2 * SIDE - maps.height,) * 2, Image.Resampling.LANCZOS)
     page = Image.new("RGB", (2 * SIDE, 2 * SIDE))
     page.paste(picture, ((page.width - picture.width) // 2, 0))
     page.paste(maps, (0, picture.height))
@@ -129,6 +129,21 @@ def inverted(client: ComfyClient, name: str) -> Image.Image:
     kind, picture = CASE.reference, Image.fromarray(CASE.picture().image)
     image = client.upload_image(picture, "to-edit.png")
     workflow = fill_inversion(Workflow.shipped(name), image, f"{kind.subject} on {kind.scene}", CASE.prompt)
+    return strip([picture, client.run(workflow.graph).images(workflow.node("Result"))[0]])
+
+
+def made_of_the_source(client: ComfyClient) -> Image.Image:
+    """The workflow of MasaCtrl: the source's picture and the result."""
+    workflow = fill_masactrl(Workflow.shipped(TEXTURE), CASES[0])
+    result = client.run(workflow.graph)
+    return strip([result.images(workflow.node(title))[0] for title in ("Source picture", "Result")])
+
+
+def in_its_layout(client: ComfyClient) -> Image.Image:
+    """The workflow of Plug-and-Play: the picture that gives the layout, and the result."""
+    picture = Image.fromarray(OTHER_SCENE.picture().image)
+    image = client.upload_image(picture, "layout.png")
+    workflow = fill_layout(Workflow.shipped(LAYOUT), OTHER_SCENE, image)
     return strip([picture, client.run(workflow.graph).images(workflow.node("Result"))[0]])
 
 
@@ -163,6 +178,8 @@ def main() -> None:
             save(inverted(client, name), name)
         for name in GRAPHS:
             save(drawn(BY_GRAPH[name].page), name, GRAPH_QUALITY)
+        save(made_of_the_source(client), TEXTURE)
+        save(in_its_layout(client), LAYOUT)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
