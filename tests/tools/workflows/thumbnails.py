@@ -20,7 +20,7 @@ from .index import BY_GRAPH
 from .pipelines import fill_edit, fill_inversion, fill_layout, fill_masactrl, fill_picture, run_case, sampler_settings
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 256, 55
+SIDE, QUALITY = 192, 60
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
