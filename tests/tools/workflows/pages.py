@@ -344,15 +344,19 @@ PAGES: dict[str, Page | ByHand] = {
     ),
     "18_masactrl": Page(
         (
-            Column(240, "1 · Model and size", ("What is taken over", "Checkpoint", "Empty latent")),
-            Column(280, "2 · Old and new prompt", ("Target", "Negative prompt", "Source")),
-            Column(260, "3 · Sample both", ("Source and target together",)),
+            Column(300, "1 · Model and size", ("What is taken over", "Checkpoint")),
+            Column(300, "2 · Old and new prompt", ("Source",)),
+            Column(260, "3 · Sample both", ("Negative prompt", "Target", "Source and target together", "Empty latent")),
             Column(250, "", ("Sampler", "Sampler of the source")),
             Column(200, "", ("Decode", "Decode the source")),
-            Column(330, "4 · Result", ("Result", "Source picture")),
-            Column(330, "", ("Before and after",)),
+            Column(330, "4 · Result", ("Result", "Before and after", "Source picture")),
         ),
-        ((1, 2), (0, 0)),
+        ((0, 0), (1, 1)),
+        tops={
+            **{"Checkpoint": 640, "Source": 820, "Target": 170, "Source and target together": 340},
+            **{"Empty latent": 1150, "Sampler": 250, "Sampler of the source": 900, "Decode": 620},
+            "Decode the source": 730,
+        },
         gap=62,
     ),
     "19_plug_and_play": Page(
