@@ -25,11 +25,15 @@ log = logging.getLogger("toy_world")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast network and text encoder learn."""
+    """How long and how fast network and text encoder learn.
+
+    bare: in which share of the samples only words that name something are left, and where the text starts.
+    """
 
     steps: int
     batch: int
     learning_rate: float
+    bare: float = 0.0
 
 
 def schedule(step: int, steps: int, warmup: int = 200) -> float:
@@ -117,7 +121,10 @@ def train_diffusion(
     for step in range(first, plan.steps):
         picks = rng.integers(len(latents), size=plan.batch)
         captions = [caption(i, rng) if rng.random() > 0.1 else "" for i in picks]
-        rows, keep, end = (x.to(device) for x in vocabulary.encode(captions))
+        rows, keep, end = vocabulary.encode(captions)
+        if plan.bare:
+            keep &= ~(vocabulary.is_grammar(rows) & (torch.rand(len(picks), 1) < plan.bare))
+        rows, keep, end = (x.to(device) for x in (rows, keep, end))
         noised = objective.noised(latents[torch.from_numpy(picks)].to(device))
         with mixed(device):
             keep = keep & ~(end & (torch.rand(len(picks), 1, device=device) < 0.3))

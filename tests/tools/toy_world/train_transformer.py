@@ -25,7 +25,7 @@ from .train import begin
 from .vocabulary import Vocabulary, second_world
 
 PICTURES = 20_000
-DIFFUSION = Plan(steps=13_000, batch=32, learning_rate=1e-3)
+DIFFUSION = Plan(steps=17_000, batch=32, learning_rate=1e-3, bare=0.8)
 
 
 def main() -> None:

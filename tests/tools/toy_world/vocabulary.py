@@ -13,6 +13,9 @@ from .pictures import COLOUR_NAMES, SCENE_NAMES, SUBJECT_NAMES, TEMPLATES
 
 END = 49407
 _ADJECTIVES = tuple(itertools.product(ALONE, COLOUR_NAMES, SIDES))
+_PLACES = {name: PLACES.get(name, (name,)) for name in SCENE_NAMES}
+_NAMES = (*SUBJECT_NAMES, *itertools.chain(*_PLACES.values()), *COLOUR_NAMES, *ALONE, *SIDES)
+_MEANINGFUL = {f"{name}</w>" for name in _NAMES}  # as the tokenizer writes whole words
 
 
 def first_world() -> list[str]:
@@ -23,7 +26,7 @@ def first_world() -> list[str]:
 
 def second_world() -> list[str]:
     """Captions that hold every word of the second world, which knows the first one's as well."""
-    scenes = [name for scene in SCENE_NAMES for name in PLACES.get(scene, (scene,))]
+    scenes = [*itertools.chain(*_PLACES.values())]
     things = [f"a {size} thing and an {colour} thing on the {side}" for size, colour, side in _ADJECTIVES]
     return [*first_world(), *things, *(pattern.format(things="a cat", scene=s) for pattern in PATTERNS for s in scenes)]
 
@@ -44,11 +47,17 @@ class Vocabulary:
         self._cache = {text: tuple(self._tokenizer(text)["input_ids"]) for text in ["", *texts]}
         self.token_ids = sorted(set(itertools.chain(*self._cache.values())))
         self._row = {token: row for row, token in enumerate(self.token_ids, start=1)}
+        known = {self._tokenizer.bos_token_id, *map(self._tokenizer.convert_tokens_to_ids, _MEANINGFUL)}
+        self._grammar = torch.tensor([self._row[token] for token in self.token_ids if token not in known])
 
     @property
     def rows(self) -> int:
         """Number of rows of the compact table."""
         return len(self.token_ids) + 1
+
+    def is_grammar(self, rows: Tensor) -> Tensor:
+        """Where `rows` of the table stand for words that name nothing (*a*, *on the*) or the end of the text."""
+        return torch.isin(rows, self._grammar)
 
     def encode(self, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Return table rows, a mask of what is not padding and a mask of the end-of-text token, each [B,77]."""
