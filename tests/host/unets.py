@@ -25,7 +25,7 @@ _COMMON = {
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 64,
+    "model_channels": 32,
     "num_res_blocks": [1, 1],
     "channel_mult": [1, 2],
     "use_spatial_transformer": True,
@@ -37,7 +37,7 @@ _COMMON = {
 }
 _KINDS = {
     "SD15": {"num_heads": 8, "num_head_channels": -1, "use_linear_in_transformer": False, "depth": (1, 1)},
-    "SD20": {"num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True, "depth": (1, 1)},
+    "SD20": {"num_heads": -1, "num_head_channels": 32, "use_linear_in_transformer": True, "depth": (1, 1)},
     "SDXL": {
         "num_heads": -1,
         "num_head_channels": 32,

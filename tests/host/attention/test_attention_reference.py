@@ -45,7 +45,7 @@ def twins(kind, dtype):
     network = UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,
-        block_out_channels=(64, 128),
+        block_out_channels=tuple(config["model_channels"] * each for each in config["channel_mult"]),
         cross_attention_dim=CONTEXT,
         down_block_types=attention,
         up_block_types=[name.replace("Down", "Up") for name in attention],

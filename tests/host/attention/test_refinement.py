@@ -20,7 +20,7 @@ from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.patches import PATCHES
 from tests.host.toy_sampling import KEEP
-from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample, unet_config
 
 # The layers that are taken of these networks: the last three of the decoder on the finest grid that has attention.
 TAKEN = {
@@ -293,7 +293,8 @@ def test_beside_other_nodes_in_both_orders_the_picture_is_theirs_and_maps_are_re
 def queries_and_keys() -> int:
     """How many tensors of the shape of the finest layers' queries there are."""
     gc.collect()
-    return sum(type(each) is torch.Tensor and tuple(each.shape) == (1, 256, 64) for each in gc.get_objects())
+    shape = 1, 256, unet_config("SD15")["model_channels"]
+    return sum(type(each) is torch.Tensor and tuple(each.shape) == shape for each in gc.get_objects())
 
 
 def test_nothing_is_kept_after_the_call(model):
