@@ -129,9 +129,9 @@ def test_both_solvers_give_what_autograd_over_the_whole_network_gives(comfy, kin
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_models_derive_in_float32(comfy, dtype):
     """Gradients in float32: the two solvers agree, and the distance to the float32 model is the rounding before."""
-    weights = random_unet("SD15", seed=1).model.diffusion_model.state_dict()
-    model = random_unet("SD15", dtype, weights={k: v.to(dtype) for k, v in weights.items()})
-    reference = random_unet("SD15", weights={k: v.to(dtype).float() for k, v in weights.items()})
+    weights = random_unet("SD15", seed=1, model_channels=64).model.diffusion_model.state_dict()
+    model = random_unet("SD15", dtype, weights={k: v.to(dtype) for k, v in weights.items()}, model_channels=64)
+    reference = random_unet("SD15", weights={k: v.to(dtype).float() for k, v in weights.items()}, model_channels=64)
     fast, slow, full = saliency(model), saliency(model, solver="exact"), saliency(reference)
     assert fast.maps.dtype == torch.float32
     assert relative_error(fast.maps, slow.maps) <= 1e-4

@@ -29,8 +29,9 @@ LEVELS = torch.tensor([2.0, 1.2, 0.5, 0.0])
 
 def weak_unet(dtype: torch.dtype = torch.float32):
     """A network whose prediction hangs less on the state than a trained one's, so that few iterations are enough."""
-    weights = dict(random_unet(dtype=dtype).model.diffusion_model.state_dict())
-    return random_unet(dtype=dtype, weights={**weights, "out.2.weight": 0.05 * weights["out.2.weight"]})
+    weights = dict(random_unet(dtype=dtype, model_channels=64).model.diffusion_model.state_dict())
+    quiet = {**weights, "out.2.weight": 0.05 * weights["out.2.weight"]}
+    return random_unet(dtype=dtype, weights=quiet, model_channels=64)
 
 
 @pytest.fixture(scope="module")

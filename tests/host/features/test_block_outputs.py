@@ -227,7 +227,7 @@ def test_a_controlnet_takes_part_and_is_used_up(comfy):
 
     hint = Hint()
     positive = [[context, {**more, "control": hint}] for context, more in conditioning(1)]
-    model, latents = random_unet("SD15"), noise(2)
+    model, latents = random_unet("SD15", model_channels=64), noise(2)
     plain, _ = read(model, ["middle.0"], latents)
     found, left = read(model, ["middle.0"], latents, positive)
     assert left == 0
