@@ -375,7 +375,7 @@ PAGES: dict[str, Page | ByHand] = {
         ((2, 3), (0, 0)),
         tops={
             **{"Checkpoint": 434, "Picture with the layout": 878, "What is taken over": 85, "Picture as latent": 565},
-            **{"Negative prompt": 675, "Prompt": 931, "What the picture shows": 1109, "Sampler": 651, "Decode": 509},
+            **{"Negative prompt": 675, "Prompt": 931, "What the picture shows": 1109, "Sampler": 651, "Decode": 640},
             **{"Picture and result together": 256, "Before and after": 362, "Result": 878},
         },
         gap=62,
