@@ -118,6 +118,11 @@ class Chips {
     return CHOICES.every(isSame) && [undefined, prompt].includes(this.prompt());
   }
 
+  /** Whether the words that are shown are those of another prompt: they are not to be clicked. */
+  isOld() {
+    return ![undefined, this.shown?.prompt].includes(this.prompt());
+  }
+
   receive(words) {
     if (!words) return;
     // A run that was queued before the last change says less than the server; one after it knows the tokens, too.
@@ -170,13 +175,14 @@ class Chips {
     }
     const roles = rolesOf(this.words, this.override);
     const readOnly = !this.widget("override") || this.isLinked("override");
+    const isOld = this.isOld();
     this.buttons.forEach((button, i) => {
       const { text, left_out: mentioned } = this.words[i];
       const isLeftOut = Boolean(mentioned) && !roles[i];
       const role = translated(isLeftOut ? "left out" : ROLE_NAME[roles[i]]);
       button.dataset.role = roles[i];
       button.toggleAttribute("data-left-out", isLeftOut);
-      button.disabled = readOnly;
+      button.disabled = readOnly || isOld;
       button.textContent = (isLeftOut ? "○ " : SIGN[roles[i]]) + text;
       button.setAttribute("aria-label", `${text}: ${role}`);
       const click = isLeftOut ? LEFT_OUT : CLICK_DOES[NEXT_ROLE[roles[i]]];
@@ -225,8 +231,7 @@ class Chips {
   }
 
   toggle(index) {
-    const prompt = this.prompt();
-    if (prompt !== undefined && prompt !== this.shown.prompt) return; // a word of another prompt
+    if (this.isOld()) return this.update(); // a node may have changed the prompt without a word
     const role = NEXT_ROLE[rolesOf(this.words, this.override)[index]];
     this.write(withRole(this.words, this.override, index, role));
   }

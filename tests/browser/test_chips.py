@@ -119,6 +119,7 @@ def test_words_are_text_and_an_old_prompt_is_told(front: Front):
     front.page.route(LIVE_WORDS, lambda route: route.fulfill(status=503))
     front.set(WORDS, text="something else")
     expect(panel.get_by_role("status")).to_contain_text("The prompt has changed")
+    expect(panel.get_by_role("button", name="cat")).to_be_disabled()
     front.set(WORDS, override="scene: dog")
     assert roles(panel)["4 dog"] == "scene"
 

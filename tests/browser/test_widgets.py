@@ -18,9 +18,12 @@ DISABLED = """title => Object.fromEntries(
 )"""
 
 
+HOSTS_OWN = "control_after_generate"  # the host's widget beside a seed, which the classic renderer greys by itself
+
+
 def idle(front: Front, title: str) -> set[str]:
-    """The inputs that are greyed."""
-    return {name for name, disabled in front.run(DISABLED, title).items() if disabled}
+    """The inputs of ours that are greyed."""
+    return {name for name, disabled in front.run(DISABLED, title).items() if disabled and name != HOSTS_OWN}
 
 
 def test_inputs_that_do_nothing_are_grey(either_front: Front):
@@ -69,8 +72,7 @@ def test_inputs_that_a_choice_or_a_link_makes_idle_are_grey(either_front: Front)
     assert idle(front, "GradientSaliency") == {"refine_layers"}
     front.set("GradientSaliency", definition="aggregated")
     assert idle(front, "GradientSaliency") == {"refine_layers", "solver", "layer"}
-    # the classic renderer draws the seed's own control as an input
-    assert idle(front, "SegmentPicture") - {"control_after_generate"} == {"seed"}
+    assert idle(front, "SegmentPicture") == {"seed"}
     front.set("SegmentPicture", add_noise=True)
     assert idle(front, "SegmentPicture") == idle(front, "FindPoints") == idle(front, "FindRegions") == set()
     front.set("FindPoints", points="[[1, 2]]")
