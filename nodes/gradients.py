@@ -30,7 +30,9 @@ class ELGradientSaliency(io.ComfyNode):
             "model call. Nothing is sampled.",
             search_aliases=["gradient", "grad-cam", "grad-sam", "explain", "saliency", "heat map", "attribution"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, SD 2.x or SDXL, with its patches."),
+                io.Model.Input(
+                    "model", tooltip="SD 1.x, SD 2.x, SDXL or a transformer that the help page lists, with its patches."
+                ),
                 io.Conditioning.Input("positive", tooltip="The prompt that describes the picture, encoded."),
                 io.Latent.Input("latent", tooltip="The picture, from VAE Encode; a batch gives maps for each."),
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects."),
@@ -58,16 +60,16 @@ class ELGradientSaliency(io.ComfyNode):
                     advanced=True,
                     tooltip="Abs-Grad-SAM (the paper's): how much each latent element depends on the attention of one "
                     "layer. aggregated: where attention matters to the prediction as a whole, in all layers at once; a "
-                    "different measure, which needs one backward pass through the whole model.",
+                    "different measure, which needs one backward pass through the whole model (not for transformers).",
                 ),
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
                     advanced=True,
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
-                    "pass per latent element, for every model and layer; slow (the node shows how long it will take). "
-                    "aggregated uses neither.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x, SD 2.x and transformers. exact: "
+                    "one backward pass per latent element, for every model and layer; slow (the node shows how long it "
+                    "will take). aggregated uses neither.",
                 ),
                 io.String.Input(
                     "layer",
@@ -75,7 +77,8 @@ class ELGradientSaliency(io.ComfyNode):
                     advanced=True,
                     tooltip="The cross-attention layer whose attention the gradient is taken with respect to: last (as "
                     "in the paper's code) or a name (output.5.0); several, separated by commas, give a map each. "
-                    "Layers other than last, and SDXL's last, need the solver exact. aggregated uses all layers.",
+                    "Layers other than last, and SDXL's last, need the solver exact; transformers have only last. "
+                    "aggregated uses all layers.",
                 ),
                 region_input(),
                 *refine_inputs(),

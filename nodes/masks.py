@@ -136,8 +136,8 @@ class ELMaskFromGradient(io.ComfyNode):
                     "solver",
                     options=list(SOLVERS),
                     default=SOLVERS[0],
-                    tooltip="Both give the same numbers. structured: fast, for SD 1.x and SD 2.x. exact: one backward "
-                    "pass per latent element and manipulated step, for every model and layer; very slow.",
+                    tooltip="Both give the same numbers. structured: fast, for SD 1.x, SD 2.x and transformers. exact: "
+                    "one backward pass per latent element and manipulated step, for every model and layer; very slow.",
                     advanced=True,
                 ),
                 io.String.Input(
@@ -145,7 +145,8 @@ class ELMaskFromGradient(io.ComfyNode):
                     default="last",
                     tooltip="The cross-attention layer whose attention the gradient is taken with respect to: last (as "
                     "in the paper's code) or a name (output.5.0); of several, separated by commas, the masks are "
-                    "intersected. Layers other than last, and SDXL's last, need the solver exact.",
+                    "intersected. Layers other than last, and SDXL's last, need the solver exact; transformers have "
+                    "only last.",
                     advanced=True,
                 ),
                 prompt_input(),

@@ -7,28 +7,32 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-import comfy.ops
 import torch
-import torch.nn.functional as F
-from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint
 
-from ...core.gradients.definition import WordAttention
+from ...core.gradients.definition import Progress, WordAttention
 from ...core.gradients.derivative import Derivative, agrees_with_autograd
-from ...core.gradients.structured import Head
-from ..families.unet_gradients import LayersAfter, Weights
+from ...core.gradients.structured import obstacle, structured
+from ..families.transformer_gradients import TransformerEnd
+from ..families.unet_gradients import LayersAfter
 from ..patch_names import patch_names
-
-# What autograd says if a tensor that it needs has been changed.
-_IN_PLACE = "modified by an inplace operation"
+from .exact_solver import UnfitError
+from .float32_layers import (
+    IN_PLACE,
+    Weights,
+    float32_layer,
+    float32_weights,
+    repeated_block,
+    replaced_layer,
+    with_host_weights,
+)
+from .recorded_end import RecordedEnd
 
 
 @contextmanager
 def differentiable(
-    layers: LayersAfter, device: torch.device, options: dict, *, repeat: bool = False
-) -> Iterator[RecordedLayers]:
+    layers: LayersAfter | TransformerEnd, device: torch.device, options: dict, *, repeat: bool = False
+) -> Iterator[RecordedLayers | RecordedEnd]:
     """Around one call of a network and the backward passes through it: autograd can record these layers.
 
     The layers follow one site, or the first one (`layers.site` None), and so all sites. They compute in float32,
@@ -44,12 +48,12 @@ def differentiable(
     the host's own, a recorded tensor that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
-        recorded = RecordedLayers(layers, exits)
+        recorded = RecordedEnd(layers, exits) if isinstance(layers, TransformerEnd) else RecordedLayers(layers, exits)
         recorded.replace(device, options if repeat else None)
         try:
             yield recorded
         except RuntimeError as error:
-            if _IN_PLACE not in str(error):
+            if IN_PLACE not in str(error):
                 raise
             patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
             suspects = f" (there are {patches})" if patches else ""
@@ -65,15 +69,15 @@ class RecordedLayers:
     The host's weights are inference tensors, which autograd refuses to save, and may be half precision, quantised or
     offloaded. So each layer gets another `forward` for that time; its weights are never changed.
 
-    network: which has the layers. only_end: whether they are only the rest of the site's own transformer block and the
-    network's end. After the network ran, features: what entered its last norm, float32 [rows,M,h,w]; output: its own.
+    network: which has the layers. After the network ran, features: what entered its last norm, float32 [rows,M,h,w];
+    output: its own.
     """
 
     def __init__(self, layers: LayersAfter, exits: ExitStack) -> None:
         self._layers = layers
         self._exits = exits
         self._copies: dict[nn.Module, Weights] = {}
-        self.network, self.only_end = layers.network, layers.only_end
+        self.network = layers.network
         self._forget()
         exits.callback(self._forget)
 
@@ -87,9 +91,9 @@ class RecordedLayers:
                 weight, bias = self._copies[layer] = float32_weights(layer, device)
                 self._set_forward(layer, partial(compute, weight=weight, bias=bias))
             else:
-                self._set_forward(layer, _with_host_weights(compute, layer, device, repeated=layer in repeated))
+                self._set_forward(layer, with_host_weights(compute, layer, device, repeated=layer in repeated))
         for block in blocks:
-            self._set_forward(block, _repeated(block.forward))
+            self._set_forward(block, repeated_block(block.forward))
         for hook in (
             self._layers.norm.register_forward_pre_hook(self._keep_entering),
             self._layers.last.register_forward_hook(self._keep_last_output),
@@ -98,11 +102,31 @@ class RecordedLayers:
         ):
             self._exits.callback(hook.remove)
 
-    def head(self, scale: float) -> Head | None:
-        """The network's end, times `scale`; None where it is not a norm, SiLU and a convolution."""
-        return self._layers.head(self._copies, scale)
+    def structured(
+        self,
+        layer: str,
+        rows: slice,
+        words: WordAttention,
+        prediction: Tensor,
+        scale: float,
+        polarity: str,
+        progress: Progress,
+    ) -> Tensor:
+        """Abs-Grad-SAM [S,B,C,h,w] of these rows by structure. Raises UnfitError where that is not exact.
 
-    def derivative(self, rows: slice, words: WordAttention) -> Derivative | None:
+        words: of the layer. prediction: z of the rows, `scale` times the network's output and a constant.
+        """
+        if not self._layers.only_end or layer != self._layers.site:
+            raise UnfitError(
+                f"further blocks follow the layer {layer} (in SD 1.x and 2.x none follow the layer 'last')"
+            )
+        features, head = self.features[rows], self._layers.head(self._copies, scale)
+        derivative = self._derivative(rows, words)
+        if reason := obstacle(words, features, head, prediction, derivative):
+            raise UnfitError(reason)
+        return structured(words, features, head, polarity, progress, derivative)
+
+    def _derivative(self, rows: slice, words: WordAttention) -> Derivative | None:
         """The derivative of these rows' `features` in closed form; None if the layers are not the usual ones."""
         layers = self._layers.feedforward(self._copies, self._entered_norm[rows].detach().float())
         derivative = None if layers is None else layers.derivative(words)
@@ -130,89 +154,13 @@ class RecordedLayers:
 
     def _set_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
         if "forward" in vars(module):
-            raise ValueError(
-                f"another node replaced how the model's {type(module).__name__} computes, so gradients cannot pass it: "
-                "connect the model without that node (a bypassed LoRA, for instance; load it the ordinary way)"
-            )
+            raise replaced_layer(module)
         module.forward = forward
         self._exits.callback(delattr, module, "forward")
 
     def _forget(self) -> None:
         self._copies.clear()
         self._last_output = self._entered_norm = self.features = self.output = None
-
-
-def float32_weights(layer: nn.Module, device: torch.device) -> Weights:
-    """Copies of the weight and bias the host would compute with: float32, constant. ValueError for a foreign layer."""
-    if not isinstance(layer, comfy.ops.CastWeightBiasOp):
-        raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}, which is not one of ComfyUI's own")
-    weight, bias, stream = comfy.ops.cast_bias_weight(
-        layer, dtype=torch.float32, device=device, bias_dtype=torch.float32, offloadable=True
-    )
-    plain = weight.dequantize().float() if isinstance(weight, QuantizedTensor) else weight.detach().clone()
-    if (smoothing := getattr(layer, "pre_quant_scale", None)) is not None:  # the host multiplies the input by it
-        plain = plain * smoothing.to(plain)
-    copies = plain, None if bias is None else bias.detach().clone()
-    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
-    return copies
-
-
-def float32_layer(layer: nn.Module) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """What `layer` computes of x, weight and bias, in float32. Raises ValueError for an unknown kind of layer."""
-    if isinstance(layer, nn.Linear) or type(layer).__name__ == "Linear":  # the host's for quantised weights is its own
-        return lambda x, weight, bias: F.linear(x.float(), weight, bias)
-    if isinstance(layer, nn.Conv2d):
-        return lambda x, weight, bias: layer._conv_forward(x.float(), weight, bias)
-    if isinstance(layer, nn.GroupNorm):
-        return lambda x, weight, bias: F.group_norm(x.float(), layer.num_groups, weight, bias, layer.eps)
-    if isinstance(layer, nn.LayerNorm):
-        return lambda x, weight, bias: F.layer_norm(x.float(), layer.normalized_shape, weight, bias, layer.eps)
-    raise ValueError(f"gradients cannot pass the layer {type(layer).__name__}: it is neither linear, conv nor norm")
-
-
-def _with_host_weights(
-    compute: Callable[..., Tensor], layer: nn.Module, device: torch.device, repeated: bool
-) -> Callable[[Tensor], Tensor]:
-    """A `forward` that gets the weights from the host whenever it needs them. repeated: whether its block is."""
-
-    def forward(x: Tensor) -> Tensor:
-        weight, bias = float32_weights(layer, device)
-        if repeated:  # autograd keeps nothing of a repeated block anyway
-            return compute(x, weight, bias)
-        storage = weight.untyped_storage().data_ptr()
-
-        def pack(saved: Tensor) -> tuple:
-            if saved.untyped_storage().data_ptr() != storage:
-                return saved, saved._version
-            return saved.device, saved.size(), saved.stride(), saved.storage_offset()
-
-        def unpack(kept: tuple) -> Tensor:
-            if len(kept) > 2:
-                return float32_weights(layer, kept[0])[0].as_strided(*kept[1:])
-            if kept[0]._version != kept[1]:  # with saved-tensor hooks, autograd does not check this itself
-                raise RuntimeError(f"what {type(layer).__name__} was given has been {_IN_PLACE}")
-            return kept[0]
-
-        with saved_tensors_hooks(pack, unpack):
-            return compute(x, weight, bias)
-
-    return forward
-
-
-def _repeated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A `forward` of which autograd keeps only x; it runs the block again when it needs the rest."""
-
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        options = [(value, dict(value)) for value in (*args, *kwargs.values()) if isinstance(value, dict)]
-
-        def block(x: Tensor) -> Tensor:
-            for each, before in options:
-                each.update(before)  # the host writes there which block it runs
-            return run(x, *args, **kwargs)
-
-        return checkpoint(block, x, use_reentrant=False)
-
-    return forward
 
 
 @contextmanager

@@ -16,20 +16,26 @@ log = logging.getLogger("explainable_latents")
 TOGETHER = 16
 
 
+class UnfitError(ValueError):
+    """The structured solver would not be exact; the message says why."""
+
+
 def exact(words: WordAttention, prediction: Tensor, polarity: str, together: int, progress: Progress) -> Tensor:
     """`brute_force` [S,B,C,a,b] with up to `together` elements in a pass, whichever is faster here.
 
-    Says how long it will take before it starts.
+    The frames of a prediction [B,C,t,a,b] are further pictures, each latent's one after the other. Says how long it
+    will take before it starts.
     """
     batch, seconds = _fastest_batch(words, prediction, polarity, together, progress)
     estimate = f"exact solver: {_amount(prediction, seconds)}"
     log.info("Abs-Grad-SAM, %s", estimate)
     show_on_running_node(estimate)
-    return brute_force(words, prediction, polarity, batch=batch, progress=progress)
+    maps = brute_force(words, prediction, polarity, batch=batch, progress=progress)
+    return maps.transpose(2, 3).flatten(1, 2) if prediction.ndim == 5 else maps
 
 
 def does_not_fit(
-    reason: str, words: WordAttention, prediction: Tensor, polarity: str, progress: Progress
+    reason: UnfitError, words: WordAttention, prediction: Tensor, polarity: str, progress: Progress
 ) -> ValueError:
     """The error that the structured solver cannot be used, and how much work `exact` would be here."""
     cost = _amount(prediction, _fastest_batch(words, prediction, polarity, 1, progress)[1])

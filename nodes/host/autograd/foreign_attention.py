@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.attention.heads import by_head, width
 from ..patch_names import patch_name
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,9 +27,11 @@ def differentiable_attention(
 ) -> Tensor:
     """Attention in float32 that autograd can differentiate: [rows,Q,H*d] for q [rows,Q,H*d], k and v [rows,T,H*d].
 
-    mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where kept. options: the host's, without effect.
+    Or of q [rows,H,Q,d], k and v [rows,H,T,d]. mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where
+    kept. options: the host's, without effect.
     """
-    q, k, v = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    d = width(q, heads)
+    q, k, v = (by_head(x.float(), d) for x in (q, k, v))
     if mask is not None and mask.ndim == 3:
         mask = mask.unsqueeze(1)
     if mask is not None and mask.dtype != torch.bool:

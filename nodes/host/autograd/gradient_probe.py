@@ -31,7 +31,6 @@ from ...core.gradients.definition import (
     aggregated,
     check_choices,
 )
-from ...core.gradients.structured import obstacle, structured
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..attention.layer_choice import single_layers
@@ -41,12 +40,14 @@ from ..attention.override import processing
 from ..attention.positives import Positives, PromptRows, contexts_of
 from ..attention.refinement import Refinement, refine_plan
 from ..compiled import as_written, uncompiled
-from ..families.family import NetworkCall, cross_attention_layers, family_of
+from ..families.family import cross_attention_layers, family_of, network_of
+from ..families.gradient_memory import GradientMemory
 from ..families.offers import GRADIENTS
-from ..families.unet_gradients import GradientMemory
-from ..same_prompt import require_same_prompt
+from ..families.sites import NetworkCall
+from ..same_prompt import SampledPrompt, require_same_prompt
 from .differentiable import RecordedLayers, differentiable
-from .exact_solver import TOGETHER, does_not_fit, exact
+from .exact_solver import TOGETHER, UnfitError, does_not_fit, exact
+from .recorded_end import RecordedEnd
 from .word_variable import WordVariable
 
 log = logging.getLogger("explainable_latents")
@@ -87,7 +88,8 @@ class GradientProbe:
         self._family = family_of(patcher, GRADIENTS)
         layers = cross_attention_layers(patcher)
         self._layers = layers if definition == AGGREGATED else single_layers(layers, layer)
-        self._aggregated, self._measuring = definition == AGGREGATED, False
+        self._aggregated, self._measuring, self._sampled = definition == AGGREGATED, False, SampledPrompt()
+        self._family.layers_after(network_of(patcher), None if self._aggregated else self._layers[0])
         self._refine = refine_plan(patcher, refine, refine_layers)
         self._progress: Progress | None = None
         self._call: ModelCall | None = None
@@ -98,7 +100,7 @@ class GradientProbe:
             (WrappersMP.APPLY_MODEL, self._around_model),
         ):
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-        require_same_prompt(patcher, subjects, prompt, log.warning)
+        require_same_prompt(patcher, subjects, prompt, log.warning, self._sampled)
 
     def measure(self, call: Callable[[], object], progress: Progress) -> Saliency:
         """Saliency [S,B,C,h,w] of the model call that `call` makes; of several layers, one's maps after another's.
@@ -140,16 +142,17 @@ class GradientProbe:
         """
         latents, *size = noise_shape
         plain = model.model.memory_required([1, *size])
+        count = latents * math.prod(size[1:-2])  # with their frames
         memory = self._memory(as_written(model.get_model_object("diffusion_model")), tuple(size[-2:]))
         if self._aggregated:
             total = comfy.model_management.get_total_memory(model.load_device)
-            needed = memory.once(latents, self._distinct)
+            needed = memory.once(count, self._distinct)
             if needed > total - latents * plain - model.model_size():
-                needed = memory.once(latents, self._distinct, repeat=True)
+                needed = memory.once(count, self._distinct, repeat=True)
         elif self._solver == EXACT:
-            needed = memory.exact(latents, self._distinct, TOGETHER // 4)
+            needed = memory.exact(count, self._distinct, TOGETHER // 4)
         else:
-            needed = memory.structured(latents, self._distinct)
+            needed = memory.structured(count, self._distinct)
         log.debug("%.0f MB asked for beside the model call", needed / 1024**2)
         return executor(model, [latents + math.ceil(needed / plain), *size], *args, **kwargs)
 
@@ -169,7 +172,8 @@ class GradientProbe:
             return executor(x, timestep, model_options, *args, **kwargs)
         guider = executor.class_obj
         listed = guider.conds.get("positive") or []
-        positives = Positives(listed, self._prompt, log.warning, model_options)
+        how = log.warning, model_options, self._family.pads_in_front
+        positives = Positives(listed, self._prompt, *how, pictures=self._sampled.pictures)
         sigma = float(timestep.flatten()[0])
         self._scale = prediction_scale(guider.inner_model.model_sampling, timestep)
         self._plain = guider.inner_model.memory_required([1, *x.shape[1:]])
@@ -228,7 +232,7 @@ class GradientProbe:
         return out
 
     def solve(
-        self, recorded: RecordedLayers, layer: str, words: WordAttention, prediction: Tensor, row: PromptRows
+        self, recorded: RecordedLayers | RecordedEnd, layer: str, words: WordAttention, z: Tensor, row: PromptRows
     ) -> Tensor:
         """Saliency of one conditioning and one layer, with the channels beside the subjects: [S*C,B,a,b].
 
@@ -236,15 +240,11 @@ class GradientProbe:
         """
         if self._solver == EXACT:
             memory = self._family.layers_after(recorded.network, layer).memory(row.size)
-            together = memory.fitting(len(prediction), words.change.shape[-1], prediction.device, TOGETHER)
-            maps = exact(words, prediction, self._polarity, together, self._progress)
+            together = memory.fitting(len(z), words.change.shape[-1], z.device, TOGETHER)
+            maps = exact(words, z, self._polarity, together, self._progress)
         else:
-            reason = f"further blocks follow the layer {layer} (in SD 1.x and 2.x none follow the layer 'last')"
-            if recorded.only_end and layer == self._layers[0]:
-                features, head = recorded.features[row.rows], recorded.head(self._scale)
-                derivative = recorded.derivative(row.rows, words)
-                reason = obstacle(words, features, head, prediction, derivative)
-            if reason is not None:
-                raise does_not_fit(reason, words, prediction, self._polarity, self._progress)
-            maps = structured(words, features, head, self._polarity, self._progress, derivative)
+            try:
+                maps = recorded.structured(layer, row.rows, words, z, self._scale, self._polarity, self._progress)
+            except UnfitError as reason:
+                raise does_not_fit(reason, words, z, self._polarity, self._progress) from reason
         return maps.transpose(1, 2).flatten(0, 1)

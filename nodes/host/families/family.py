@@ -21,6 +21,7 @@ from .layouts import LAYOUTS
 from .refused import REFUSED
 from .sites import Inputs, NetworkCall, Shape, Site
 from .transformer import Transformer
+from .transformer_gradients import TransformerEnd
 from .unet import UNet
 from .unet_gradients import LayersAfter
 
@@ -87,10 +88,11 @@ class Family(Protocol):
         Empty where the family does not offer KEYS.
         """
 
-    def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
-        """What gradients pass from this cross-attention to the network's output; None: from the first one.
+    def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter | TransformerEnd:
+        """What gradients pass from this attention to the network's output; None: from the first one.
 
-        This needs GRADIENTS, the following ones BLOCKS.
+        Its type says how they can be found. Raises ValueError where gradients cannot pass. This needs GRADIENTS, the
+        following ones BLOCKS.
         """
 
     def blocks(self, network: nn.Module) -> dict[str, int]:

@@ -17,9 +17,10 @@ from ...core.attention.heads import joined
 from ...core.attention.probabilities import ALL_TEXT, ALL_TOKENS
 from ..patch_names import of_other_nodes, other_names
 from .layout import Layout
-from .offers import KEYS
+from .offers import GRADIENTS, KEYS
 from .rebound import Rebound
 from .sites import CROSS, JOINT, OTHER, SELF, Inputs, NetworkCall, Shape, Site, site_name
+from .transformer_gradients import WITHOUT, TransformerEnd
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -31,7 +32,8 @@ class Transformer:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.name = layout.family
-        self.offers = frozenset([KEYS] if layout.keys else [])
+        gradients = [] if layout.network in WITHOUT else [GRADIENTS]
+        self.offers = frozenset([*gradients, KEYS] if layout.keys else gradients)
         across = CROSS in layout.calls
         self.text_kind, self.picture_kind = (CROSS, SELF) if across else (JOINT, JOINT)
         self.words_have_output = not across and layout.asking is None
@@ -65,6 +67,17 @@ class Transformer:
             name: partial(_through, [*map(network.get_submodule, before), *map(block.get_submodule, within)])
             for name, block in zip(self.site_names(network, CROSS), network.get_submodule(blocks), strict=True)
         }
+
+    def layers_after(self, network: nn.Module, site: str | None) -> TransformerEnd:
+        """See `Family`."""
+        last = self.site_names(network, self.text_kind)[-1]
+        if site != last:
+            wanted = "all layers" if site is None else f"the layer {site}"
+            raise ValueError(
+                f"gradients by {wanted}: not for the models {self.name}, because ComfyUI's code for their blocks has "
+                f"no derivative everywhere. Choose the definition Abs-Grad-SAM and the layer 'last' ({last})"
+            )
+        return TransformerEnd(self.layout, network, last)
 
 
 class TransformerSites:

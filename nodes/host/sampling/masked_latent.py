@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -124,11 +123,11 @@ class Replacement(Change):
         show_step(step, self._of_steps, mask, None if saliency is None else saliency.maps)
         log.debug("step %d, sigma %.4f: %.1f %% inside the mask", step, float(sigma), 100 * float(mask.mean()))
         inside, outside = (self._fill(policy, x, sigma) for policy in self._policies)
-        if mask.ndim < x.ndim:
-            frames = x.shape[2:-2]
-            # attention has a mask for every frame of every video, a ready-made mask is for all frames
-            own = len(mask) == len(x) * math.prod(frames)
-            mask = mask.view(len(x) if own else len(mask), 1, *(frames if own else (1,) * len(frames)), *x.shape[-2:])
+        mask = mask.unsqueeze(1) if mask.ndim == 3 else mask
+        if x.ndim == 5:
+            # what the model looks at has a mask for every frame of every video, a ready-made mask is for all frames
+            own = len(mask) == len(x) * x.shape[2]
+            mask = mask.unflatten(0, (len(x), -1)).transpose(1, 2) if own else mask.unsqueeze(2)
         replaced = blend(mask, inside, outside)
         return replaced if self._free is None else blend(self._free, replaced, x)
 

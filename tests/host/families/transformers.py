@@ -475,15 +475,15 @@ def _of_this_host(config: dict) -> dict:
     return {key: value for key, value in config.items() if key not in new}
 
 
-def small(name: str | Small) -> Any:
-    """A ModelPatcher of the network, one of `SMALL` or another, with random weights."""
+def small(name: str | Small, dtype: torch.dtype = torch.float32) -> Any:
+    """A ModelPatcher of the network, one of `SMALL` or another, with random weights, and which computes in `dtype`."""
     import comfy.model_patcher
     import comfy.supported_models
 
     each = SMALL[name] if isinstance(name, str) else name
     described = _of_this_host(each.config)
-    config = getattr(comfy.supported_models, each.supported)({**described, "dtype": torch.float32})
-    config.unet_config |= {**described, "dtype": torch.float32}
+    config = getattr(comfy.supported_models, each.supported)({**described, "dtype": dtype})
+    config.unet_config |= {**described, "dtype": dtype}
     config.manual_cast_dtype = None
     model = config.get_model({}, "", device="cpu")
     if each.change is not None:
