@@ -18,8 +18,8 @@ import torch
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from .bench_attention import MIB, Meter
 from .bench_transformer import POOLED, TEXT, WIDTH, random_flux
+from .turns import MIB, Meter
 
 # Of the block's share of a plain call, beside that call itself.
 MOST = 1.0

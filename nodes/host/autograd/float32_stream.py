@@ -13,21 +13,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 _CASTS = {Tensor.to, Tensor.type_as, Tensor.half, Tensor.bfloat16}
 
-# Operators that write into their first operand, and what gives the same result as a new tensor.
-_NEW = {
-    Tensor.__iadd__: torch.add,
-    Tensor.__isub__: torch.sub,
-    Tensor.__imul__: torch.mul,
-    Tensor.__itruediv__: torch.true_divide,
-}
-
 
 class Float32Stream(TorchFunctionMode):
     """While it is active, functions of a recorded tensor compute in float32, and constants can be saved by autograd.
 
-    A network rounds its residual stream to its own precision: by a cast, or by adding to a half-precision tensor. Every
-    gradient would be rounded with it. So casts of what autograd records are left out, a sum with it is a new tensor,
-    and what else goes in is float32 and no inference tensor, which autograd refuses to save.
+    A network rounds its residual stream to its own precision: by a cast, or by writing into a half-precision tensor (to
+    PyTorch, `x += y` is that, too). Every gradient would be rounded with it. So casts of what autograd records are left
+    out, a constant that it is written into becomes float32 itself, and what else goes in is float32 and no inference
+    tensor, which autograd refuses to save. A write into a part of a half-precision constant raises a ValueError.
     """
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -37,12 +30,29 @@ class Float32Stream(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _CASTS and _is_recorded(args[:1]):
             return args[0]
-        if not _is_recorded(args[:1]):
-            function = _NEW.get(function, function)
-        written = getattr(function, "__name__", "").rstrip("_") != getattr(function, "__name__", "")
-        own = args[:1] if written else ()
-        args, kwargs = tree_map_only(Tensor, _constant, (args[len(own) :], kwargs))
-        return function(*own, *args, **kwargs)
+        written = args[:1] if _writes(function) else ()
+        for tensor in written:
+            _widen(tensor)
+        args, kwargs = tree_map_only(Tensor, _constant, (args[len(written) :], kwargs))
+        return function(*written, *args, **kwargs)
+
+
+def _writes(function: Callable) -> bool:
+    """Whether a function writes into its first operand, as `Tensor.add_` and `Tensor.__setitem__` do."""
+    name = getattr(function, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def _widen(tensor: Tensor) -> None:
+    """Make a floating tensor float32 in place. Raises ValueError for a view: its base would miss what is written."""
+    if not tensor.is_floating_point() or tensor.dtype == torch.float32:
+        return
+    if tensor._is_view():
+        raise ValueError(
+            f"gradients cannot pass this model in {tensor.dtype}: after its last attention to the text it writes into "
+            "a part of a tensor, which would round them. Load the model in float32"
+        )
+    tensor.data = tensor.float()
 
 
 def _is_recorded(values: Iterable[Any]) -> bool:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from ..compiled import as_written
 from .layouts import LAYOUTS
+from .offers import GRADIENTS
 from .refused import REFUSED
 from .sites import Inputs, NetworkCall, Shape, Site
 from .transformer import Transformer
-from .transformer_gradients import TransformerEnd
+from .transformer_gradients import WITHOUT, TransformerEnd
 from .unet import UNet
 from .unet_gradients import LayersAfter
 
@@ -127,7 +128,11 @@ def family_of(patcher: ModelPatcher, needed: str = "") -> Family:
             if not needed or needed in family.offers:
                 return family
             able = ", ".join(each.name for each in FAMILIES if needed in each.offers)
-            raise ValueError(f"{needed}: not for the model {model}; this works with {able}. Load one of these.")
+            reason = WITHOUT.get(type(network).__name__) if needed == GRADIENTS else None
+            because = f", because {reason}" if reason else ""
+            raise ValueError(
+                f"{needed}: not for the model {model}{because}; this works with {able}. Load one of these."
+            )
     if reason := REFUSED.get(type(network).__name__):
         raise ValueError(f"attention of the model {model} cannot be read: {reason}")
     raise ValueError(

@@ -57,9 +57,14 @@ ENDS: dict[str, End] = {
     "ErnieImageModel": End(("final_norm", "final_linear")),
 }
 
-# Networks whose gradients are not offered: what follows their last attention to the text writes into tensors that
-# autograd needs, is attention once more, or has not been found to be right.
-WITHOUT = frozenset({"LTXVModel", "PixDiT_T2I", "HiDreamO1Transformer", "HunYuanDiT"})
+# Networks whose gradients are not offered, by the name of their class: why.
+_UNCHECKED = "its maps have not been found to be those of the definition"
+WITHOUT: dict[str, str] = {
+    "LTXVModel": "ComfyUI's code for its last block writes into tensors that the derivative needs",
+    "PixDiT_T2I": "blocks of single pixels follow its last attention to the text, whose own attention mixes positions",
+    "HiDreamO1Transformer": _UNCHECKED,
+    "HunYuanDiT": _UNCHECKED,
+}
 
 
 class TransformerEnd:

@@ -170,7 +170,9 @@ def test_other_layers_are_refused_before_the_model_is_called(models, how):
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if name in REFUSED])
 def test_models_without_gradients_are_refused_before_they_are_called(models, name):
-    with pytest.raises(ValueError, match=r"Abs-Grad-SAM: not for the model .*; this works with SD 1.x.*Load one of"):
+    why = {"PixelDiT": "blocks of single pixels", "LTX-Video": "writes into tensors"}.get(name, "have not been found")
+    message = rf"Abs-Grad-SAM: not for the model .*, because .*{why}.*; this works with SD 1.x.*Load one of"
+    with pytest.raises(ValueError, match=message):
         saliency(name, models[name])
 
 
@@ -180,7 +182,7 @@ def test_every_other_family_of_the_table_has_gradients():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["Qwen-Image", "Predict2", "Z-Image"])
+@pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image", "Wan", "Predict2", "Z-Image"])
 def test_half_precision(name, dtype, comfy):
     """What follows the attention is float32: no gradient is rounded, and both solvers find the same."""
     model, precisions = small(name, dtype), set()
@@ -197,9 +199,9 @@ def test_half_precision(name, dtype, comfy):
         found = saliency(name, model)
     assert (found.maps - exact.maps).abs().max() <= 1e-5 * exact.maps.mean()
     assert {name for name, precision in precisions if precision != torch.float32} == set()
-    # activations before the last attention have three digits
-    full = saliency(name, small(name))
-    assert (found.maps - full.maps).abs().mean() <= 0.1 * full.maps.mean()
+    # autograd over the host's network rounds what follows the attention to this precision; measured: up to 0.75 of it
+    other = expected(name, small(name, dtype), every=5)["absolute"]
+    assert (found.maps.flatten(1)[:, ::5] - other).abs().mean() <= 2 * torch.finfo(dtype).eps * other.mean()
 
 
 @pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image"])
