@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.attention.heads import by_head, joined, width
 from ...core.attention.probabilities import mask_of_queries, token_probabilities
 from ..families.sites import CROSS, Inputs, Site
+from .mixture import Mixture
 
 # Attention as the user's backend computes it: (q, k, v) in the call's own form and a mask to its output [R,Q,H*d].
 Attend = Callable[..., Tensor]
@@ -64,7 +65,7 @@ class AttentionCall:
     scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
-    where another node computes attention itself. edits, parts, changes, added: what the editors asked for.
+    where another node computes attention itself. edits, parts, changes, added, mixtures: what the editors asked for.
     """
 
     site: Site
@@ -79,6 +80,7 @@ class AttentionCall:
     parts: tuple[Part, ...] = ()
     changes: tuple[Change, ...] = ()
     added: tuple[Added, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
 
     def of_rows(self, rows: slice | Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q, k, v and mask of these rows, as edited so far; edited rows must have equal shapes."""
@@ -166,6 +168,16 @@ class AttentionCall:
     def with_added(self, rows: slice | Tensor | Sequence[int], q: Tensor, k: Tensor, v: Tensor) -> AttentionCall:
         """The call with the attention of q to k, with values v [len(rows),L,H*d], added to the output of these rows."""
         return replace(self, added=(*self.added, Added(self.numbers(rows), q, k, v)))
+
+    def with_mixture(
+        self, rows: slice | Tensor | Sequence[int], own: Tensor, others: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> AttentionCall:
+        """The call that mixes the output of these rows, after all other edits, see `Mixture`; q is the network's own.
+
+        Of several mixtures of a row, a later one mixes what the earlier one gives.
+        """
+        mixture = Mixture(self.numbers(rows), self.q[rows], own, tuple(others))
+        return replace(self, mixtures=(*self.mixtures, mixture))
 
     def numbers(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
         """The numbers of the rows: int64 [B]."""

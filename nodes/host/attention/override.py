@@ -200,6 +200,8 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
         summed = out.float().index_add(0, change.rows, added)
         # what depends on a variable stays as precise as its derivative is
         out = summed if change.amount.requires_grad else summed.to(out)
+    for each in call.mixtures:
+        out = each.mixed(out, compute, call.q if call.attend is None else None)
     return out
 
 

@@ -30,32 +30,42 @@ class PairedRows:
 
 
 @dataclass(frozen=True)
-class TwinCall:
+class EditedCall:
+    """A model call in which attention is edited.
+
+    count: its rows. length: tokens of the context. warn: tells the user, once for each text.
+    """
+
+    count: int
+    length: int
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TwinCall(EditedCall):
     """A model call of a twin run.
 
-    step: of `steps`. pairs: its rows. count: how many there are in all. length: tokens of the context. latent: (h, w).
-    state: the target's whole latent [B,C,H,W] as the sampler has it, of which the call may see an area alone. warn:
-    tells the user, once for each text.
+    step: of `steps`. pairs: the rows. latent: (h, w). state: the target's whole latent [B,C,H,W] as the sampler has it,
+    of which the call may see an area alone.
     """
 
     step: int
     steps: int
     pairs: Sequence[PairedRows]
-    count: int
-    length: int
     latent: tuple[int, int]
     state: Tensor
-    warn: Callable[[str], None]
 
 
 class EditingProcessor(Processor):
     """A processor of an editor, for one model call; it edits the attention that `chooses` and can be read.
 
-    name: of the editor. kinds: of the attention sites that it edits. call: the model call; all rows but the targets
-    keep their bits.
+    name: of the editor. kinds: of the attention sites that it edits. call: the model call; all rows but those that it
+    edits keep their bits. edits_replaced: whether it can edit an attention that another node computes.
     """
 
-    def __init__(self, name: str, kinds: Collection[str], call: TwinCall) -> None:
+    edits_replaced = False
+
+    def __init__(self, name: str, kinds: Collection[str], call: EditedCall) -> None:
         self.kinds = tuple(kinds)
         self._name = name
         self._call = call
@@ -101,7 +111,7 @@ class EditingProcessor(Processor):
         """Why source and target cannot be found in a call; empty if they can."""
         h, w = call.site.grid
         inputs, expected = call.inputs, (self._call.count, h * w)
-        if call.attend is None:
+        if call.attend is None and not self.edits_replaced:
             return f"it is computed by {inputs.changed_by}"
         if tuple(call.q.shape[:2]) != expected or call.k.shape[0] != expected[0]:
             found = tuple(call.q.shape[:2])

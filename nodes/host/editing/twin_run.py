@@ -96,7 +96,7 @@ class TwinRun:
             _, corner = area_of(self._conds.get(uuid, {}), tuple(self._state.shape[-2:]))
             pairs.append(PairedRows(source, target, uuid if kind in self.positives else None, corner))
         size = tuple(x.shape[-2:])
-        return TwinCall(self.step, self.steps, pairs, len(x), context.shape[1], size, self._state, self.warn)
+        return TwinCall(len(x), context.shape[1], self.warn, self.step, self.steps, pairs, size, self._state)
 
     def warn(self, message: str) -> None:
         """Tell the user, once in a run."""

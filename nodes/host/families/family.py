@@ -89,6 +89,9 @@ class Family(Protocol):
         Empty where the family does not offer KEYS.
         """
 
+    def value_layers(self, network: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """What makes the values, likewise. This needs EDITING."""
+
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter | TransformerEnd:
         """What gradients pass from this attention to the network's output; None: from the first one.
 

@@ -54,6 +54,10 @@ class UNet:
         """See `Family`."""
         return {name: each.attn2.to_k for name, each in _transformer_blocks(network) if each.attn2 is not None}
 
+    def value_layers(self, network: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """See `Family`."""
+        return {name: each.attn2.to_v for name, each in _transformer_blocks(network) if each.attn2 is not None}
+
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """See `Family`."""
         return LayersAfter(network, site)
