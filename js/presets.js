@@ -96,6 +96,7 @@ const PRESETS = {
   ELPlugAndPlay: {
     [PAPER]: { attention_end: 0.5, feature_end: 0.8, layers: "auto", feature_block: "auto" },
   },
+  ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
 };
 
 class Presets {

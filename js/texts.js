@@ -38,6 +38,8 @@ const CHINESE = {
   "exchange a word": "换一个词",
   "add words": "加词",
   "real picture": "真实图片",
+  "Attention Couple": "Attention Couple（注意力分区）",
+  "Regional Prompter": "Regional Prompter（区域提示）",
   "as published": "论文的值",
   "Writes the values of a preset into the node's inputs; only these are run and saved.":
     "把预设的值写入节点的输入；运行和保存的只有这些输入。",

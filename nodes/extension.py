@@ -15,6 +15,7 @@ from . import (
     masks,
     model_patches,
     prompt_difference,
+    regional_prompts,
     regions,
     sampling,
     self_attention_editing,
@@ -36,6 +37,6 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        editors = editing, self_attention_editing, inversion, prompt_difference
+        editors = editing, self_attention_editing, inversion, prompt_difference, regional_prompts
         files = words, show_attention, masks, sampling, model_patches, *editors, *perceiving
         return [node for file in files for node in file.NODES]

@@ -35,6 +35,7 @@ from explainable_latents.nodes.host.editing.own_run import Guided, schedule
 from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
 from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
+from explainable_latents.nodes.host.editing.regional_attention import install_regions
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
@@ -238,6 +239,25 @@ def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
         model = model.clone()
         Twin(conditioning(5), [editor]).install(model)
         return sample(model, 2, grid=GRID, batch=2)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype", "kind"), [("manual cast", torch.float16, "SD15"), ("low memory", torch.bfloat16, "SDXL")]
+)
+def test_regional_attention(offloaded, way, dtype, kind):
+    """A mask for each picture, a longer prompt, ratios, and a region by a word."""
+    masks = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(0))
+    entries = [*conditioning(5, 2, mask=masks), *conditioning(6)]
+
+    def run(model):
+        found = []
+        for how in ({"ratios": "1"}, {"masking": AttentionMasking(DOG, Shaping("mean"))}):
+            copy = model.clone()
+            install_regions(copy, entries, base=0.2, **how)
+            found.append(sample(copy, 2, grid=GRID, batch=2))
+        return torch.cat(found)
 
     assert_same(*on_both(offloaded(way, dtype, kind), run))
 

@@ -6,6 +6,9 @@ noise); `editors` (what an editor is); `prompt_to_prompt` (the first one) with `
 `mutual_self_attention` and `plug_and_play` with `layers` (where they edit);
 `local_blend` (keeps the source outside a mask).
 
+Without a twin: `regional_attention` (prompts for parts of the picture) with `region_prompts` (which is where) and
+`region_rows` (in a model call).
+
 Pictures that the model did not draw: `own_run` (the pack's own walk through the noise levels), `inversion` and
 `edit_friendly` (into the noise that leads to a picture), `prompt_difference` (where two prompts disagree about it).
 """

@@ -21,7 +21,7 @@ from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .layout import WIDGETS, described_inputs
-from .pipelines import TOY_GUIDANCE, TOY_THRESHOLD
+from .pipelines import TOY_GUIDANCE, TOY_REGIONS, TOY_THRESHOLD
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
@@ -308,7 +308,28 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
             (layout[0], moved),
         )
     )
+    parts_of_it = graph.add(
+        "ConditioningCombine",
+        **{f"conditioning_{i}": graph.add("CLIPTextEncode", clip=clip, text=TOY_REGIONS[i])[0] for i in (1, 2)},
+    )
+    halves = {"model": model, "regions": parts_of_it[0], "ratios": "1,1", "base_share": 0.2}
+    at_the_word = {"model": model, "regions": parts.positive[0], "masking": maskings["source_masking"]}
+    in_halves, by_the_word = (
+        graph.images(parts.decoded(parts.sampled(patched[0], positive=positive, **how)[0])[0])
+        for patched, positive in (
+            (
+                graph.add("ELRegionalAttentionModel", **halves),
+                graph.add("CLIPTextEncode", clip=clip, text=TOY_REGIONS[0])[0],
+            ),
+            (graph.add("ELRegionalAttentionModel", **at_the_word), parts.own_positive[0]),
+        )
+    )
     return {
+        "ELRegionalAttentionModel": [
+            Shown("left | right half", in_halves),
+            Shown(CASE.reference.subject, source),
+            Shown(f"{CASE.subject} where it is", by_the_word),
+        ],
         "ELMutualSelfAttention": [
             Shown(CASE.reference.subject, source),
             Shown(CASE.subject, plain),
@@ -451,12 +472,13 @@ def main() -> None:
     own |= {"ELSmoothSaliency", "ELDilateSaliency", "ELSaliencyToMask"}
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
+    captions["ELRegionalAttentionModel"] = f"left: {TOY_REGIONS[1]}, right: {TOY_REGIONS[2]}"
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())
     for node_id, page in made.items():
-        page.save(IMAGES / f"{node_id}.jpg", quality=55, optimize=True, progressive=True)
+        page.save(IMAGES / f"{node_id}.jpg", quality=40, optimize=True, progressive=True)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ STEPS_OF_DOCUMENTS = 50
 TOY_THRESHOLD = 0.2
 # Of the workflow that edits.
 TOY_GUIDANCE = 3.0
+# Of the workflow of regions: the base prompt, those of both halves, and that of where its subject is.
+TOY_REGIONS = "dog on beach", "dog on forest", "dog on desert", "cat on beach"
 Job = tuple[Any, ...]
 
 
@@ -126,6 +128,17 @@ def fill_layout(workflow: Workflow, case: Case, image: str, **sampler: float) ->
     filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Picture with the layout", image=image)
     filled = filled.fill("What the picture shows", text=f"{case.reference.subject} on {case.reference.scene}")
     return filled.fill("Prompt", text=case.prompt).fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
+def fill_regions(workflow: Workflow, base: str, left: str, right: str, at_the_word: str, **sampler: float) -> Workflow:
+    """Put the toy checkpoint and these prompts into the workflow of regions. sampler: inputs of all samplers."""
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
+    texts = {"Prompt": base, "Left half": left, "Right half": right, "Where the word is": at_the_word}
+    for title, text in texts.items():
+        filled = filled.fill(title, text=text)
+    for title in ("Sampler", "Sampler by a word", "Sampler without regions"):
+        filled = filled.fill(title, cfg=TOY_GUIDANCE, **sampler)
+    return filled
 
 
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:

@@ -47,6 +47,7 @@ HEIGHTS = {
     "ELPlugAndPlay": 180,
     "ELPromptToPrompt": 390,
     "ELPromptWords": 396,
+    "ELRegionalAttentionModel": 130,
     "ELSaliencyOverlay": 520,
     "ELSaliencyToMask": 300,
     "ELSegmentPicture": 700,

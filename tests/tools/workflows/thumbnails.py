@@ -17,10 +17,20 @@ from ..toy_world.cases import keep_the_subject
 from .drawing import drawn
 from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
-from .pipelines import fill_edit, fill_inversion, fill_layout, fill_masactrl, fill_picture, run_case, sampler_settings
+from .pipelines import (
+    TOY_REGIONS,
+    fill_edit,
+    fill_inversion,
+    fill_layout,
+    fill_masactrl,
+    fill_picture,
+    fill_regions,
+    run_case,
+    sampler_settings,
+)
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 192, 60
+SIDE, QUALITY = 192, 40
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
@@ -39,11 +49,10 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
-EDIT, TEXTURE, LAYOUT = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play"
+EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
 INVERT = "16_inversion", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
-GRAPH_QUALITY = 40
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
@@ -147,6 +156,13 @@ def in_its_layout(client: ComfyClient) -> Image.Image:
     return strip([picture, client.run(workflow.graph).images(workflow.node("Result"))[0]])
 
 
+def in_parts(client: ComfyClient) -> Image.Image:
+    """The workflow of regions: two scenes side by side, and another subject where the word is."""
+    workflow = fill_regions(Workflow.shipped(PARTS), *TOY_REGIONS)
+    result = client.run(workflow.graph)
+    return strip([result.images(workflow.node(title))[0] for title in ("Result", "Result by a word")])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -160,9 +176,9 @@ def side_by_side(client: ComfyClient) -> Image.Image:
     return contact_sheet(("reference", *PIPELINES), rows)
 
 
-def save(picture: Image.Image, name: str, quality: int = QUALITY) -> None:
+def save(picture: Image.Image, name: str) -> None:
     """Save a template's gallery picture beside its file."""
-    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=quality, optimize=True, progressive=True)
+    picture.save(ROOT / "workflows" / f"{BY_GRAPH[name].file}.jpg", quality=QUALITY, optimize=True, progressive=True)
 
 
 def main() -> None:
@@ -177,9 +193,10 @@ def main() -> None:
         for name in INVERT:
             save(inverted(client, name), name)
         for name in GRAPHS:
-            save(drawn(BY_GRAPH[name].page), name, GRAPH_QUALITY)
+            save(drawn(BY_GRAPH[name].page), name)
         save(made_of_the_source(client), TEXTURE)
         save(in_its_layout(client), LAYOUT)
+        save(in_parts(client), PARTS)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
