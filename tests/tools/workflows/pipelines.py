@@ -133,7 +133,7 @@ def fill_layout(workflow: Workflow, case: Case, image: str, **sampler: float) ->
 def fill_regions(workflow: Workflow, base: str, left: str, right: str, at_the_word: str, **sampler: float) -> Workflow:
     """Put the toy checkpoint and these prompts into the workflow of regions. sampler: inputs of all samplers."""
     filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
-    texts = {"Prompt": base, "Left half": left, "Right half": right, "Where the word is": at_the_word}
+    texts = {"Prompt": base, "Left half": left, "Right half": right, "Prompt of that place": at_the_word}
     for title, text in texts.items():
         filled = filled.fill(title, text=text)
     for title in ("Sampler", "Sampler by a word", "Sampler without regions"):
