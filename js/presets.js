@@ -97,6 +97,19 @@ const PRESETS = {
     [PAPER]: { attention_end: 0.5, feature_end: 0.8, layers: "auto", feature_block: "auto" },
   },
   ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
+  ELCrossImageAttention: {
+    [PAPER]: {
+      start: 0.15,
+      contrast: 1.67,
+      guidance: 3.5,
+      statistics_start: 0.3,
+      end: 1,
+      coarse_end: 1,
+      structure_every: 5,
+      structure_end: 0.59,
+      layers: "auto",
+    },
+  },
 };
 
 class Presets {

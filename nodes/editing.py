@@ -7,21 +7,14 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .core.methods.prompt_to_prompt import Window
+from .editing_inputs import editors_before, editors_output, path_input, share_input
 from .host.editing.local_blend import LocalBlend
+from .host.editing.paths import PATHS
 from .host.editing.prompt_to_prompt import prompt_to_prompt
-from .host.editing.twin_run import SOURCE_PATHS
 from .host.editing.twin_sampling import Twin
 from .host.editing.word_tables import AUTO, WAYS
 from .host.ui.running_node import show_on_running_node
 from .sockets import CATEGORY, Editor, Masking, Trajectory
-
-
-def _share(name: str, default: float, tooltip: str, advanced: bool = False) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, advanced=advanced, tooltip=tooltip)
-
-
-def _editors_input(tooltip: str) -> io.Input:
-    return Editor.Input("editors", optional=True, tooltip=tooltip)
 
 
 class ELPromptToPrompt(io.ComfyNode):
@@ -58,13 +51,13 @@ class ELPromptToPrompt(io.ComfyNode):
                     tooltip="Which words stand for which. swap: one for one, in their order. refine: those that both "
                     "prompts have; new words are their own. auto: swap where there are as many words, else refine.",
                 ),
-                _share(
+                share_input(
                     "cross_end",
                     0.8,
                     "Until which share of the steps the words' attention is taken over (paper: 0.8). Less lets the "
                     "new words change more; 0 is off.",
                 ),
-                _share(
+                share_input(
                     "self_end",
                     0.4,
                     "Until which share of the steps self-attention is taken over, which holds shapes and layout "
@@ -76,8 +69,8 @@ class ELPromptToPrompt(io.ComfyNode):
                     tooltip="How much words of the target prompt count while their attention is taken over: dog: 2, "
                     "red: 0.5. 1 is as it is, 0 makes a word vanish, less reverses it (paper: -2 to 2).",
                 ),
-                _share("cross_start", 0.0, "From which share of the steps on (paper: 0).", advanced=True),
-                _share("self_start", 0.0, "From which share of the steps on (paper: 0).", advanced=True),
+                share_input("cross_start", 0.0, "From which share of the steps on (paper: 0).", advanced=True),
+                share_input("self_start", 0.0, "From which share of the steps on (paper: 0).", advanced=True),
                 io.Int.Input(
                     "self_coarser",
                     default=4,
@@ -94,10 +87,10 @@ class ELPromptToPrompt(io.ComfyNode):
                     tooltip="Parts of the run for single words of the target prompt, in place of cross_start and "
                     "cross_end: dog: 0.4, red: 0.2-0.8. A new thing gets its own shape with 0.2 to 0.4.",
                 ),
-                _editors_input("Another editor, which acts before this one."),
+                editors_before(),
             ],
             outputs=[
-                Editor.Output(display_name="editors", tooltip="For Twin Sampling (model patch), or a further editor."),
+                editors_output(),
                 io.String.Output(
                     display_name="pairs",
                     tooltip="A line for each word of the target prompt: the source's words whose attention it gets.",
@@ -149,21 +142,24 @@ class ELTwinSamplingModel(io.ComfyNode):
                     tooltip="The prompt of the picture that is edited. The sampler's positive prompt is that of the "
                     "new one. Areas, masks and ControlNets of the positive prompt act on both.",
                 ),
-                io.Combo.Input(
+                path_input(
                     "source_path",
-                    options=list(SOURCE_PATHS),
-                    default=SOURCE_PATHS[0],
-                    tooltip="What the source picture is. generated: it is sampled from its prompt, as it would be "
+                    PATHS[0],
+                    "What the source picture is. generated: it is sampled from its prompt, as it would be "
                     "alone. noised reference: a given picture, with as much noise as the step has. recorded: a given "
                     "picture on the way that Invert Picture recorded; it comes back exactly (Direct Inversion).",
                 ),
-                _share(
+                share_input(
                     "blend_after",
                     0.2,
                     "With a mask: after which share of the steps the new picture becomes the source outside of it, "
                     "after every step (published: 0.2).",
                 ),
-                _editors_input("What the picture takes over: from Prompt-to-Prompt. Without it, nothing."),
+                Editor.Input(
+                    "editors",
+                    optional=True,
+                    tooltip="What the picture takes over: from Prompt-to-Prompt. Without it, nothing.",
+                ),
                 io.Latent.Input(
                     "reference",
                     optional=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    appearance_editing,
     attention,
     correspondence,
     editing,
@@ -37,6 +38,6 @@ class ExplainableLatents(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        editors = editing, self_attention_editing, inversion, prompt_difference, regional_prompts
+        editors = editing, self_attention_editing, appearance_editing, inversion, prompt_difference, regional_prompts
         files = words, show_attention, masks, sampling, model_patches, *editors, *perceiving
         return [node for file in files for node in file.NODES]

@@ -10,25 +10,10 @@ from .core.attention.refine import AUTO
 from .core.methods.mutual_self_attention import MutualSelfAttention
 from .core.methods.plug_and_play import PlugAndPlay
 from .core.methods.prompt_to_prompt import Window
+from .editing_inputs import editors_before, editors_output, layers_input, share_input
 from .host.editing.mutual_self_attention import MutualSelfAttentionEditor
 from .host.editing.plug_and_play import PlugAndPlayEditor
-from .sockets import CATEGORY, Editor, Masking
-
-
-def _share(name: str, default: float, tooltip: str, advanced: bool = False) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, advanced=advanced, tooltip=tooltip)
-
-
-def _layers(tooltip: str) -> io.Input:
-    return io.String.Input("layers", default=AUTO, advanced=True, tooltip=tooltip)
-
-
-def _before() -> io.Input:
-    return Editor.Input("editors", optional=True, tooltip="Another editor, which acts before this one.")
-
-
-def _editors() -> io.Output:
-    return Editor.Output(display_name="editors", tooltip="For Twin Sampling (model patch), or a further editor.")
+from .sockets import CATEGORY, Masking
 
 
 class ELMutualSelfAttention(io.ComfyNode):
@@ -46,14 +31,14 @@ class ELMutualSelfAttention(io.ComfyNode):
             "Twin Sampling (model patch); SD 1.x, SD 2.x and SDXL.",
             search_aliases=["masactrl", "consistent character", "same subject", "pose", "self-attention", "reference"],
             inputs=[
-                _share(
+                share_input(
                     "start",
                     0.08,
                     "From which share of the steps on the source's texture is taken (published: step 4 of 50). Later "
                     "gives the new picture more of a layout of its own; too early copies the pose; 1 is off.",
                 ),
-                _share("end", 1.0, "Until which share of the steps (published: 1).", advanced=True),
-                _layers(
+                share_input("end", 1.0, "Until which share of the steps (published: 1).", advanced=True),
+                layers_input(
                     "Self-attention layers where it is taken. auto: those of the decoder at most 2 times coarser than "
                     "the latent (published: output.6 to output.11 of SD 1.5). Or all, output, output.5, 8-15.",
                 ),
@@ -69,9 +54,9 @@ class ELMutualSelfAttention(io.ComfyNode):
                     tooltip="Where the subject is in the source: Mask from Attention with words of the source prompt, "
                     "or Mask from Image. Needed where masking is connected.",
                 ),
-                _before(),
+                editors_before(),
             ],
-            outputs=[_editors()],
+            outputs=[editors_output()],
         )
 
     @classmethod
@@ -104,19 +89,19 @@ class ELPlugAndPlay(io.ComfyNode):
             "Sampling (model patch); SD 1.x, SD 2.x and SDXL.",
             search_aliases=["pnp", "structure", "layout", "feature injection", "translate a picture", "guidance image"],
             inputs=[
-                _share(
+                share_input(
                     "attention_end",
                     0.5,
                     "Until which share of the steps the source's self-attention is taken over (published: 0.5). More "
                     "keeps shapes closer, and lets some of the source's texture through; 0 is off.",
                 ),
-                _share(
+                share_input(
                     "feature_end",
                     0.8,
                     "Until which share of the steps the source's features of one block are taken over (published: "
                     "0.8); 0 is off.",
                 ),
-                _layers(
+                layers_input(
                     "Self-attention layers that are taken over. auto: those of the decoder from its second block with "
                     "attention on (published: output.4 to output.11 of SD 1.5). Or all, output, output.5, 8-15.",
                 ),
@@ -127,9 +112,9 @@ class ELPlugAndPlay(io.ComfyNode):
                     tooltip="The block of the decoder whose features are taken over. auto: the second one with "
                     "attention (published: output.4 of SD 1.5).",
                 ),
-                _before(),
+                editors_before(),
             ],
-            outputs=[_editors()],
+            outputs=[editors_output()],
         )
 
     @classmethod

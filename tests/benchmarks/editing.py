@@ -87,8 +87,8 @@ class Editing:
         from explainable_latents.nodes.core.methods.prompt_to_prompt import Window
         from explainable_latents.nodes.core.words.parsing import parse
         from explainable_latents.nodes.host.editing.local_blend import LocalBlend
+        from explainable_latents.nodes.host.editing.paths import GENERATED, NOISED
         from explainable_latents.nodes.host.editing.prompt_to_prompt import prompt_to_prompt
-        from explainable_latents.nodes.host.editing.twin_run import GENERATED, NOISED
         from explainable_latents.nodes.host.editing.twin_sampling import Twin
         from explainable_latents.nodes.host.tokens import tokenize
 

@@ -29,9 +29,9 @@ def edits(toy: Editing, before: str, after: str, latent: Tensor, seed: int) -> I
     from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
     from explainable_latents.nodes.host.editing.inversion import invert
     from explainable_latents.nodes.host.editing.own_run import Guided, schedule
+    from explainable_latents.nodes.host.editing.paths import RECORDED
     from explainable_latents.nodes.host.editing.prompt_difference import difference_map
     from explainable_latents.nodes.host.editing.prompt_to_prompt import prompt_to_prompt
-    from explainable_latents.nodes.host.editing.twin_run import RECORDED
     from explainable_latents.nodes.host.editing.twin_sampling import Twin
     from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 

@@ -19,6 +19,8 @@ from explainable_latents.nodes.core.maps.measures import compare
 from explainable_latents.nodes.core.maps.parts import KEPT_PARTS
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
+from explainable_latents.nodes.core.methods.appearance import Schedule
+from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
@@ -27,11 +29,14 @@ from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToProm
 from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
 from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
+from explainable_latents.nodes.host.editing.appearance import AppearancePicture
+from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
 from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
 from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
 from explainable_latents.nodes.host.editing.own_run import Guided, schedule
+from explainable_latents.nodes.host.editing.paths import Path
 from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
 from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
@@ -225,14 +230,23 @@ def test_inversions_and_what_uses_them(offloaded, way, dtype):
 
 @pytest.mark.parametrize(
     ("name", "way", "dtype", "kind"),
-    [("MasaCtrl", "manual cast", torch.float16, "SD15"), ("Plug-and-Play", "low memory", torch.bfloat16, "SDXL")],
+    [
+        ("MasaCtrl", "manual cast", torch.float16, "SD15"),
+        ("Plug-and-Play", "low memory", torch.bfloat16, "SDXL"),
+        ("Cross-Image Attention", "low memory", torch.bfloat16, "SDXL"),
+        ("Cross-Image Attention", "manual cast", torch.float16, "SD15"),
+    ],
 )
 def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
-    """MasaCtrl with masks of attention, Plug-and-Play with features."""
+    """MasaCtrl and Cross-Image Attention with masks of attention, Plug-and-Play with features."""
     masking = AttentionMasking(DOG, Shaping("mean"))
     editor = {
         "MasaCtrl": MutualSelfAttentionEditor(MutualSelfAttention(Window(0.5, 1)), "auto", masking, masking),
         "Plug-and-Play": PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
+        "Cross-Image Attention": CrossImageAttentionEditor(
+            CrossImageAttention(Schedule(Window(), Window(), 2, Window(0, 0.5), 0.5), 1.67, 3.5),
+            AppearancePicture(conditioning(7), Path("noised reference", noise(1, GRID, 9)), masking, masking),
+        ),
     }[name]
 
     def run(model):

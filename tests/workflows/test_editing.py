@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt, MasaCtrl and Plug-and-Play on the real server, by the shipped workflows."""
+"""Prompt-to-Prompt, MasaCtrl, Plug-and-Play, Cross-Image Attention on the real server, by the shipped workflows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from PIL import Image
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.toy_world.cases import keep_the_context, keep_the_subject
 from tests.tools.workflows.graphs import Workflow
-from tests.tools.workflows.pipelines import fill_edit, fill_layout, fill_masactrl
+from tests.tools.workflows.pipelines import fill_edit, fill_layout, fill_look, fill_masactrl
+from tests.tools.workflows.two_cars import CARS
 
 CASE, OTHER_SCENE = keep_the_context()[2], keep_the_subject()[4]
 NAME = "12_prompt_to_prompt"
@@ -61,6 +62,35 @@ def test_plug_and_play_keeps_the_layout_of_a_picture_more_than_the_prompt_alone(
         np.asarray(client.run(each.graph).images(each.node("Result"))[0]).astype(float) for each in (workflow, off)
     )
     assert np.square(on - picture).mean() < 0.9 * np.square(plain - picture).mean()
+
+
+def test_cross_image_attention_gives_the_structure_the_others_colours(client):
+    """The red car becomes blue where it stands, and stays red when nothing is taken over."""
+    images = [client.upload_image(Image.fromarray(car.image), f"look-{car.kind.colour}.png") for car in CARS]
+    workflow = fill_look(Workflow.shipped("21_cross_image_attention"), "a photo of a car", *images, steps=8)
+    off = workflow.fill("What is taken over", guidance=0.0, statistics_start=1.0)
+    red_over_blue = []
+    for each in (workflow, off):
+        (picture,) = client.run(each.graph).images(each.node("Result"))
+        red, _, blue = np.asarray(picture).astype(float)[CARS[0].mask].mean(0)
+        red_over_blue.append(red - blue)
+    assert red_over_blue[0] < -20
+    assert red_over_blue[1] > 20
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"appearance_path": "recorded"}, "appearance_path is 'recorded', but no trajectory is connected"),
+        ({"start": 0.9, "end": 0.2}, "0 <= start <= end <= 1"),
+        ({"layers": "output.99"}, "no self-attention layer is called 'output.99'"),
+    ],
+)
+def test_mistakes_in_cross_image_attention_reach_the_user(client, inputs, words):
+    images = [client.upload_image(Image.fromarray(car.image), f"look-{car.kind.colour}.png") for car in CARS]
+    workflow = fill_look(Workflow.shipped("21_cross_image_attention"), "a photo of a car", *images, steps=2)
+    with pytest.raises(ComfyError, match=words):
+        client.run(workflow.fill("What is taken over", **inputs).graph)
 
 
 @pytest.mark.parametrize(

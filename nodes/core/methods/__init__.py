@@ -1,7 +1,8 @@
 """One paper or method per file: pure arithmetic, plus the options that describe it.
 
 Read `masked_latent` first (what happens to the latent), then `masking` (where the mask comes from). `prompt_to_prompt`
-lets a picture take over another one's attention, `mutual_self_attention` its texture, `plug_and_play` its layout.
+lets a picture take over another one's attention, `mutual_self_attention` its texture, `plug_and_play` its layout,
+`cross_image_attention` (with `appearance`) the appearance of a third one.
 `inversion` finds the noise that leads to a picture, `trajectory` is the way there, `prompt_difference` is where two
 prompts disagree about it. `regional_attention` gives parts of a picture prompts of their own. `diffseg` cuts a picture
 into regions. `correspondence` is about two pictures: where a place of one is in the other. `taught_regions` learns from

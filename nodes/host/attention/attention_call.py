@@ -65,7 +65,7 @@ class AttentionCall:
     scale: None for d^-1/2.
     inputs: what q and k were made from. attend: the user's attention backend: `attend(q, k, v,
     mask=None)` of any rows and values gives [R,Q,H*d], also after this attention, while the model call lasts; None
-    where another node computes attention itself. edits, parts, changes, added, mixtures: what the editors asked for.
+    where another node computes attention itself. edits, parts, computed, changes, added, mixtures: what was asked for.
     """
 
     site: Site
@@ -78,6 +78,7 @@ class AttentionCall:
     attend: Attend | None = None
     edits: Mapping[int, EditedRow] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    computed: tuple[tuple[slice, Attend], ...] = ()
     changes: tuple[Change, ...] = ()
     added: tuple[Added, ...] = ()
     mixtures: tuple[Mixture, ...] = ()
@@ -160,6 +161,10 @@ class AttentionCall:
     def with_part(self, row: int, queries: Tensor, k: Tensor, v: Tensor) -> AttentionCall:
         """The call in which some queries [L] of a row, as edited, attend to k and v [1,N,...] alone, without a mask."""
         return replace(self, parts=(*self.parts, Part(row, queries, k, v)))
+
+    def with_computed(self, rows: slice, attention: Attend) -> AttentionCall:
+        """The call in which `attention(q, k, v, mask)` gives the output of these rows, as edited, not the backend."""
+        return replace(self, computed=(*self.computed, (rows, attention)))
 
     def with_change(self, rows: slice | Tensor | Sequence[int], tokens: Tensor, amount: Tensor) -> AttentionCall:
         """The call with `amount` [B,H,Q,N] added to the probabilities of `tokens` [N] in these rows."""

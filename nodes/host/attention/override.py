@@ -189,6 +189,8 @@ def _computed(call: AttentionCall, compute: Callable[..., Tensor], patch: Callab
     for each in call.parts:
         q = call.of_rows([each.row])[0][..., each.queries, :]
         out[each.row].index_copy_(-2, each.queries, compute(q, each.k, each.v, None)[0].to(out))
+    for rows, attention in call.computed:
+        out = out.index_copy(0, call.numbers(rows), attention(*call.of_rows(rows)).to(out))
     for each in call.added:
         part = compute(each.q, each.k, each.v, mask_of_rows(call.mask, each.rows))
         out = out.index_copy(0, each.rows, out[each.rows] + part.to(out))

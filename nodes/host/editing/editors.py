@@ -21,12 +21,16 @@ class PairedRows:
     """One conditioning's rows in a model call: those of the source pictures and those of the target pictures.
 
     uuid: the id of the conditioning if it is a positive one, else None. corner: (y, x) of its area in the latent.
+    appearance, without: those of the pictures that give their appearance, and of the target as it would be without;
+    None where a run has none.
     """
 
     source: slice
     target: slice
     uuid: Any
     corner: tuple[int, int] = (0, 0)
+    appearance: slice | None = None
+    without: slice | None = None
 
 
 @dataclass(frozen=True)

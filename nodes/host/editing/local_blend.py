@@ -19,8 +19,8 @@ from ..sampling.mask_sources import MaskSource, mask_source
 
 WRAPPER_KEY = OURS + "local_blend"
 
-# Gives, for a sampler's state of both blocks and its noise level, the blocks and the source's state.
-SourceState = Callable[[Tensor, Tensor], tuple[TwinBlocks, Tensor]]
+# Gives, for a block, a sampler's state of all blocks and its noise level, the blocks and that block's state.
+BlockState = Callable[[str, Tensor, Tensor], tuple[TwinBlocks, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LocalBlend:
             )
         Window(self.start)
 
-    def install(self, patcher: ModelPatcher, source_prompt: list, state: SourceState) -> None:
+    def install(self, patcher: ModelPatcher, source_prompt: list, state: BlockState) -> None:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) blend.
 
         source_prompt: the CONDITIONING whose attention the source's mask is made from.
@@ -70,10 +70,10 @@ class LocalBlend:
 class _Blending(Change):
     """Blends one run. free: 1 where the latent may change, or None."""
 
-    both_blocks = True
+    all_blocks = True
 
     def __init__(
-        self, steps: tuple[int, ...], sources: Sequence[tuple[str, MaskSource]], state: SourceState, free: Tensor | None
+        self, steps: tuple[int, ...], sources: Sequence[tuple[str, MaskSource]], state: BlockState, free: Tensor | None
     ) -> None:
         super().__init__(steps)
         self._sources = sources
@@ -83,14 +83,14 @@ class _Blending(Change):
 
     def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
         """See `Change`. Raises ValueError as the sources of the masks."""
-        blocks, source = self._state(x, sigma)
+        blocks, source = self._state(SOURCE, x, sigma)
         target = x[blocks.rows(TARGET)]
         masks = [find(x[blocks.rows(block)], predict)[0] for block, find in self._sources]
         union = torch.stack(torch.broadcast_tensors(*masks)).amax(0).to(x).unsqueeze(1)
         blended = blend(union, target, source.to(x))
         if self._free is not None:
             blended = blend(self._free, blended, target)
-        return torch.cat([x[blocks.rows(SOURCE)], blended])
+        return blocks.with_blocks(x, {TARGET: blended})
 
     def before_call(self, last: bool, more: bool) -> None:
         """See `Change`."""

@@ -1,4 +1,4 @@
-"""The same random noise for the source and the target picture of a twin run, whatever the sampler draws it with."""
+"""The same random noise for all pictures of a twin run, whatever the sampler draws it with."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 
 class SharedNoise(TorchFunctionMode):
-    """While it is active, normal noise of a twin run's shape is drawn for one block and repeated for the other.
+    """While it is active, normal noise of a twin run's shape is drawn for one block and repeated for the others.
 
     So each block has the very noise of a run of its own: generators are asked for as many numbers as there. Nothing
-    else changes. shape: of the state of both blocks, [2B,C,h,w].
+    else changes. shape: of the state of all blocks, [count·B,C,h,w]. count: of blocks.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], count: int = 2) -> None:
         super().__init__()
         self._shape = torch.Size(shape)
-        self._one = torch.Size((shape[0] // 2, *shape[1:]))
+        self._count = count
+        self._one = torch.Size((shape[0] // count, *shape[1:]))
         self._paused = False
 
     def __torch_function__(
@@ -30,13 +31,13 @@ class SharedNoise(TorchFunctionMode):
         """Called by PyTorch in place of each of its functions."""
         kwargs = dict(kwargs or {})
         if function is torch.randn_like and args[0].shape == self._shape:
-            return self._twice(function(args[0][: self._one[0]], *args[1:], **kwargs))
+            return self._repeated(function(args[0][: self._one[0]], *args[1:], **kwargs), self._count)
         if function is torch.randn and self._wanted(args, kwargs) == self._shape:
             kwargs.pop("size", None)
-            return self._twice(function(self._one, **kwargs))
+            return self._repeated(function(self._one, **kwargs), self._count)
         if function is Tensor.normal_ and args[0].shape == self._shape:
             drawn = function(args[0][: self._one[0]], *args[1:], **kwargs)
-            args[0][self._one[0] :].copy_(drawn)
+            args[0][self._one[0] :].copy_(self._repeated(drawn, self._count - 1))
             return args[0]
         return function(*args, **kwargs)
 
@@ -62,5 +63,5 @@ class SharedNoise(TorchFunctionMode):
         return torch.Size(size)
 
     @staticmethod
-    def _twice(noise: Tensor) -> Tensor:
-        return torch.cat([noise, noise])
+    def _repeated(noise: Tensor, count: int) -> Tensor:
+        return torch.cat([noise] * count)

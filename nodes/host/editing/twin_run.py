@@ -1,22 +1,21 @@
-"""One run of a sampler that makes a source and a target picture: what is known while it goes on."""
+"""One run of a sampler that makes a target and pictures beside it: what is known while it goes on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import comfy.sample
 import torch
 from torch import Tensor
 
-from ...core.methods.masked_latent import fit_reference
 from ..attention.model_call import step_of
 from ..attention.positives import area_of
-from ..attention.twin_blocks import SOURCE, TARGET, TwinBlocks
-from ..sampling.recorded_path import state_on_path
+from ..attention.twin_blocks import APPEARANCE, SOURCE, TARGET, WITHOUT, TwinBlocks
 from ..ui.running_node import show_on_running_node
-from .editors import PairedRows, TwinCall, check_together
+from .appearance import InstalledAppearance
+from .editors import InstalledEditor, PairedRows, TwinCall, check_together
 from .shared_noise import SharedNoise
 
 if TYPE_CHECKING:
@@ -24,64 +23,70 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("explainable_latents")
 
-GENERATED, NOISED, RECORDED = SOURCE_PATHS = ("generated", "noised reference", "recorded")
-
 
 class TwinRun:
     """One run of a sampler along the noise levels `sigmas`, of `steps` steps.
 
-    guider: the host's, with both texts in its conditionings (`texts`, see `joined`). noise: the user's, [B,C,h,w].
-    step: of the model call that goes on. positives: which of the lists that the host evaluates in it are the positive
-    one. blocks, noise: where source and target are, and what draws their noise. Raises ValueError as the editors'
-    `chosen` and `check_together`, as `fit_reference`, and as `Trajectory.check_levels`.
+    guider: the host's, with all texts in its conditionings (`texts`, see `joined`). noise: the user's, [B,C,h,w].
+    appearance: the editor that brings a further picture, if any. step: of the model call that goes on. positives: which
+    of the lists that the host evaluates in it are the positive one. blocks, noise: where the pictures are, and what
+    draws their noise. Raises ValueError as the editors' `chosen` and `check_together`, and as `Path.begin`.
     """
 
-    def __init__(self, twin: Twin, guider: Any, noise: Tensor, seed: int | None, sigmas: Tensor, texts: dict) -> None:
-        self.twin = twin
+    def __init__(
+        self,
+        twin: Twin,
+        appearance: InstalledAppearance | None,
+        guider: Any,
+        noise: Tensor,
+        seed: int | None,
+        sigmas: Tensor,
+        texts: dict,
+    ) -> None:
         self.steps = steps = len(sigmas) - 1
         self.step: int | None = None
         self.positives: set[int] = set()
         self.positive = guider.conds["positive"]
-        self.blocks = TwinBlocks(len(noise), texts)
-        self.noise = SharedNoise((2 * len(noise), *noise.shape[1:]))
-        self.chosen = [editor.chosen(texts) for editor in twin.editors]
+        self.blocks = blocks = TwinBlocks(len(noise), texts, blocks_of(appearance))
+        self.noise = SharedNoise((blocks.size, *noise.shape[1:]), len(blocks.names))
+        pairs = {uuid: each[:2] for uuid, each in texts.items()}
+        self.chosen = [editor.chosen(pairs) for editor in twin.editors]
         check_together(twin.editors, self.chosen, steps)
-        self._sampling = guider.inner_model.model_sampling
-        self._fill = None
-        self._recorded = twin.trajectory if twin.path == RECORDED else None
-        if self._recorded is not None:
-            self._recorded.check_levels(sigmas.tolist())
-            fit_reference(self._recorded.picture, noise)
+        self._appearance = appearance
+        paths = {SOURCE: twin.way()} | ({APPEARANCE: appearance.picture.path} if APPEARANCE in blocks.names else {})
+        self._given = {
+            block: state
+            for block, path in paths.items()
+            if (state := path.begin(guider, noise, seed, sigmas)) is not None
+        }
         self._warned: set[str] = set()
         self._state: Tensor | None = None
         self._conds = {cond["uuid"]: cond for listed in guider.conds.values() for cond in listed or ()}
-        if twin.path == NOISED:
-            reference = guider.inner_model.process_latent_in(twin.reference.to(noise))
-            if torch.count_nonzero(noise) == 0:  # the run continues another one
-                fresh = comfy.sample.prepare_noise(torch.empty_like(noise, device="cpu"), seed or 0)
-                noise = fresh.to(noise)
-            self._fill = noise, fit_reference(reference, noise)
 
-    def source_state(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The source's state in the sampler's `x` [2B,C,h,w] at a noise level."""
-        rows = x[self.blocks.rows(SOURCE)]
-        if self._recorded is not None:
-            return state_on_path(self._recorded, sigma, rows)
-        if self._fill is None:
-            return rows
-        return self._sampling.noise_scaling(sigma.flatten()[0], *self._fill)
+    def state_of(self, block: str, x: Tensor, sigma: Tensor) -> Tensor:
+        """A block's state in the sampler's `x` [blocks·B,C,h,w] at a noise level."""
+        rows = x[self.blocks.rows(block)]
+        return self._given[block](rows, sigma).to(rows) if block in self._given else rows
 
     def begin_call(self, x: Tensor, sigma: Tensor, model_options: dict) -> Tensor:
-        """Note the step of a model call at a noise level, and return `x` [2B,C,h,w] as the network shall see it."""
+        """Note the step of a model call at a noise level, and return `x` as the network shall see it."""
         self.step = step_of(float(sigma.flatten()[0]), model_options)
-        self._state = x[self.blocks.rows(TARGET)]
-        if self._fill is None and self._recorded is None:
-            return x
-        return torch.cat([self.source_state(x, sigma).to(x), x[self.blocks.rows(TARGET)]])
+        self._state = target = x[self.blocks.rows(TARGET)]
+        made = {block: self.state_of(block, x, sigma) for block in self._given}
+        return self.blocks.with_blocks(x, made | ({WITHOUT: target} if WITHOUT in self.blocks.names else {}))
+
+    def end_call(self, predicted: Tensor) -> Tensor:
+        """The model's prediction [blocks·B,C,h,w] as the sampler shall see it: the target's is led on."""
+        if WITHOUT not in self.blocks.names or self.step is None:
+            return predicted
+        edited, plain = (predicted[self.blocks.rows(block)] for block in (TARGET, WITHOUT))
+        made = self._appearance.led_on(edited, plain, self.step, self.steps)
+        # its state goes along with the target's, so that it stays one that a sampler may have
+        return self.blocks.with_blocks(predicted, {TARGET: made, WITHOUT: made})
 
     def call(self, x: Tensor, context: Tensor, options: dict) -> TwinCall | None:
-        """A model call on `x` [rows,C,h,w]; None if its rows are not those of both blocks."""
-        kinds, batch = options["cond_or_uncond"], 2 * self.blocks.batch
+        """A model call on `x` [rows,C,h,w]; None if its rows are not those of all blocks."""
+        kinds, batch = options["cond_or_uncond"], self.blocks.size
         if len(x) != batch * len(kinds):
             self.warn(
                 f"the network was called with {len(x)} rows instead of {len(kinds)} conditionings of {batch} pictures; "
@@ -90,13 +95,22 @@ class TwinRun:
             return None
         pairs = []
         for j, (kind, uuid) in enumerate(zip(kinds, options["uuids"], strict=True)):
-            source, target = (
-                slice(j * batch + rows.start, j * batch + rows.stop) for rows in map(self.blocks.rows, (SOURCE, TARGET))
-            )
+            rows = {
+                name: slice(j * batch + own.start, j * batch + own.stop)
+                for name, own in ((name, self.blocks.rows(name)) for name in self.blocks.names)
+            }
             _, corner = area_of(self._conds.get(uuid, {}), tuple(self._state.shape[-2:]))
-            pairs.append(PairedRows(source, target, uuid if kind in self.positives else None, corner))
+            positive = uuid if kind in self.positives else None
+            beside = rows.get(APPEARANCE), rows.get(WITHOUT)
+            pairs.append(PairedRows(rows[SOURCE], rows[TARGET], positive, corner, *beside))
         size = tuple(x.shape[-2:])
         return TwinCall(len(x), context.shape[1], self.warn, self.step, self.steps, pairs, size, self._state)
+
+    def seen_by(self, editor: InstalledEditor, call: TwinCall) -> TwinCall:
+        """The call as an editor shall see it: what others do to the target, they do to it without appearance, too."""
+        if editor is self._appearance or WITHOUT not in self.blocks.names:
+            return call
+        return replace(call, pairs=[*call.pairs, *(replace(pair, target=pair.without) for pair in call.pairs)])
 
     def warn(self, message: str) -> None:
         """Tell the user, once in a run."""
@@ -106,9 +120,14 @@ class TwinRun:
             show_on_running_node(message)
 
 
-def doubled(tensor: Tensor | None, batch: int) -> Tensor | None:
-    """The rows of both blocks; one row for all pictures stays one, and None stays None."""
-    return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor, tensor])
+def blocks_of(appearance: InstalledAppearance | None) -> tuple[str, ...]:
+    """The blocks of a run, see `TwinBlocks`."""
+    return (SOURCE, TARGET, *(() if appearance is None else appearance.blocks))
+
+
+def repeated(tensor: Tensor | None, batch: int, count: int) -> Tensor | None:
+    """The rows of all blocks; one row for all pictures stays one, and None stays None."""
+    return tensor if tensor is None or len(tensor) != batch else torch.cat([tensor] * count)
 
 
 def of_target(callback: Callable | None, blocks: TwinBlocks) -> Callable | None:

@@ -3,14 +3,14 @@
 The user's graph keeps one latent, one prompt and its sampler node. Everything is installed through the host's wrappers:
 
   OUTER_SAMPLE      the source prompt joins the guider's lists, so that the host prepares it like the others
-  PREPARE_SAMPLING  memory is asked for twice as many pictures
+  PREPARE_SAMPLING  memory is asked for all pictures
   SAMPLER_SAMPLE    the innermost one: noise, latent and mask are doubled here, and halved again behind the sampler, so
                     that all other wrappers and nodes see the run as the user made it
   PREDICT_NOISE     one model call of the sampler: its step; a noised or recorded source is put into its rows
   CALC_COND_BATCH   which of the guider's lists is the positive one
   APPLY_MODEL       the network itself: the editors' processors run at its attention sites
 
-Nothing is kept from step to step, since an attention layer has source and target in one call.
+Nothing is kept from step to step: an attention layer has both in one call. An editor may bring a third (`appearance`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
-from ...core.choices import one_of
 from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import ASIDE, OURS
 from ..attention.override import processing
-from ..attention.twin_blocks import TARGET, TwinBlocks, announced
+from ..attention.twin_blocks import APPEARANCE, SOURCE, TARGET, TwinBlocks, announced
 from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family, family_of
 from ..families.offers import EDITING
@@ -40,10 +39,12 @@ from ..patch_names import patch_name
 from ..sampling.changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler
 from ..sampling.recorded_path import start_on_path
 from ..sampling.trial import Trial
+from .appearance import appearance_of
 from .editors import Editor
 from .local_blend import LocalBlend
-from .twin_run import GENERATED, NOISED, RECORDED, SOURCE_PATHS, TwinRun, doubled, of_target
-from .twin_texts import SOURCE_LISTS, check_guider, joined, source_list
+from .paths import GENERATED, RECORDED, Path
+from .twin_run import TwinRun, blocks_of, of_target, repeated
+from .twin_texts import OWN_LISTS, check_guider, joined, own_list
 
 WRAPPER_KEY = OURS + "twin_sampling"
 START_KEY = OURS + "twin_start"
@@ -53,12 +54,10 @@ START_KEY = OURS + "twin_start"
 class Twin:
     """What is sampled beside the user's pictures.
 
-    source: the CONDITIONING of the source prompt. editors: what the target takes over, in their order. path: GENERATED:
-    the source is sampled like the target, from the same noise; NOISED: at every noise level it is `reference`, a latent
-    [1 or B,C,h,w] as the host stores it, with the run's noise; RECORDED: it is the state of `trajectory`, and so is the
-    target's start, unless `own_start`. negative: the source's own negative prompt; None: the target's. blend: what of
-    the source is put into the target after each step. Raises ValueError for another path, for a NOISED one without a
-    reference, a RECORDED one without a trajectory, and as `source_list`.
+    source: the CONDITIONING of the source prompt. editors: what the target takes over, in their order. path, reference,
+    trajectory: what the source is at each noise level, see `Path`; where it is recorded the target starts from the same
+    state, unless `own_start`. negative: the source's own negative prompt; None: the target's. blend: what of the source
+    is put into the target after each step. Raises ValueError as `Path` and `own_list`.
     """
 
     source: list
@@ -71,23 +70,17 @@ class Twin:
     own_start: bool = False
 
     def __post_init__(self) -> None:
-        one_of("source_path", self.path, SOURCE_PATHS)
-        if self.path == NOISED and self.reference is None:
-            raise ValueError(
-                f"source_path is '{NOISED}', but no reference is connected: connect the encoded picture (VAE Encode) "
-                f"to reference, or choose {GENERATED}"
-            )
-        if self.path == RECORDED and self.trajectory is None:
-            raise ValueError(
-                f"source_path is '{RECORDED}', but no trajectory is connected: connect that of Invert Picture, or "
-                f"choose {GENERATED}"
-            )
         self.lists()
+        self.way()
+
+    def way(self) -> Path:
+        """What the source is at each noise level."""
+        return Path(self.path, self.reference, self.trajectory)
 
     def lists(self) -> dict[str, list[dict]]:
-        """The source's prompts as a guider keeps them, by the names of `SOURCE_LISTS`."""
+        """The source's prompts as a guider keeps them, by their names in `OWN_LISTS`."""
         given = {"positive": self.source, "negative": self.negative}
-        return {SOURCE_LISTS[name]: source_list(each) for name, each in given.items() if each is not None}
+        return {OWN_LISTS[name][SOURCE]: own_list(each) for name, each in given.items() if each is not None}
 
     def install(self, patcher: ModelPatcher) -> None:
         """Make every sampler that runs `patcher` (changed in place: pass a clone) a twin run.
@@ -112,34 +105,40 @@ class Twin:
             patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
         if self.path == RECORDED and not self.own_start:
             start_on_path(patcher, START_KEY, self.trajectory)
+        if APPEARANCE in sampling.names:
+            sampling.appearance.give_statistics(patcher, sampling.state_of)
         if self.blend is not None:
-            self.blend.install(patcher, self.source, sampling.source_state)
+            self.blend.install(patcher, self.source, sampling.state_of)
 
 
 class _TwinSampling:
-    """What is installed on the model."""
+    """What is installed on the model. appearance: the editor that brings a picture. names: of the blocks."""
 
     def __init__(self, twin: Twin, family: Family) -> None:
+        self.appearance = appearance_of(twin.editors)
+        self.names = blocks_of(self.appearance)
         self._twin = twin
         self._family = family
         self._run: TwinRun | None = None
 
-    def source_state(self, x: Tensor, sigma: Tensor) -> tuple[TwinBlocks, Tensor]:
-        """While a sampler runs: its blocks, and the source's state for its own `x` [2B,C,h,w] at a noise level."""
-        return self._run.blocks, self._run.source_state(x, sigma)
+    def state_of(self, block: str, x: Tensor, sigma: Tensor) -> tuple[TwinBlocks, Tensor]:
+        """While a sampler runs: its blocks, and the state of one for its own `x` at a noise level."""
+        return self._run.blocks, self._run.state_of(block, x, sigma)
 
     def around_run(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """OUTER_SAMPLE wrapper; `executor.class_obj` is the guider."""
         guider = executor.class_obj
         check_guider(guider)
         guider.conds.update(self._twin.lists())
+        if APPEARANCE in self.names:
+            guider.conds[OWN_LISTS["positive"][APPEARANCE]] = own_list(self.appearance.picture.prompt, APPEARANCE)
         return executor(*args, **kwargs)
 
     def around_loading(
         self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
     ) -> tuple:
-        """PREPARE_SAMPLING wrapper: ask the host to reserve memory for both blocks."""
-        return executor(model, [2 * noise_shape[0], *noise_shape[1:]], *args, **kwargs)
+        """PREPARE_SAMPLING wrapper: ask the host to reserve memory for all blocks."""
+        return executor(model, [len(self.names) * noise_shape[0], *noise_shape[1:]], *args, **kwargs)
 
     def around_sampler(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """SAMPLER_SAMPLE wrapper: take the innermost place, whatever order the nodes are in."""
@@ -160,23 +159,24 @@ class _TwinSampling:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Sample both blocks and return the target's."""
+        """Sample all blocks and return the target's."""
         before, outer = guider.conds, self._run
         conds, texts = dict(before), {}
-        for name, theirs in SOURCE_LISTS.items():
-            source = conds.pop(theirs, None)
-            if source is not None and conds.get(name):
-                conds[name], found = joined(conds[name], source, len(noise))
+        for name, lists in OWN_LISTS.items():
+            own = {block: conds.pop(theirs) for block, theirs in lists.items() if theirs in conds}
+            if own and conds.get(name):
+                conds[name], found = joined(conds[name], own, self.names, len(noise))
                 texts |= found if name == "positive" else {}
         self._require_steps(executor.class_obj, guider, sigmas, extra_args, noise)
         guider.conds = conds
         try:
-            self._run = run = TwinRun(self._twin, guider, noise, extra_args.get("seed"), sigmas, texts)
+            seed = extra_args.get("seed")
+            self._run = run = TwinRun(self._twin, self.appearance, guider, noise, seed, sigmas, texts)
             extra_args = {**extra_args, "model_options": announced(extra_args["model_options"], run.blocks)}
-            twice = [doubled(each, len(noise)) for each in (noise, latent_image, denoise_mask)]
+            every = [repeated(each, len(noise), len(self.names)) for each in (noise, latent_image, denoise_mask)]
             see = of_target(callback, run.blocks)
             with run.noise:
-                samples = executor(guider, sigmas, extra_args, see, *twice, *args, **kwargs)
+                samples = executor(guider, sigmas, extra_args, see, *every, *args, **kwargs)
             return samples[run.blocks.rows(TARGET)]
         finally:
             guider.conds, self._run = before, outer
@@ -190,7 +190,7 @@ class _TwinSampling:
             return executor(x, timestep, model_options, *args, **kwargs)
         with run.noise.paused():
             x = run.begin_call(x, timestep, model_options)
-            return executor(x, timestep, model_options, *args, **kwargs)
+            return run.end_call(executor(x, timestep, model_options, *args, **kwargs))
 
     def around_batch(
         self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
@@ -217,7 +217,7 @@ class _TwinSampling:
         if run is not None and run.step is not None and ASIDE not in transformer_options:
             call = run.call(x, c_crossattn, transformer_options)
             for editor, chosen in zip(self._twin.editors, run.chosen, strict=True) if call else ():
-                processors += editor.processors(call, chosen)
+                processors += editor.processors(run.seen_by(editor, call), chosen)
         if not processors:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conds)
         network = as_written(executor.class_obj.diffusion_model)

@@ -1,13 +1,14 @@
-"""The source prompt beside the target's in a guider's conditionings.
+"""The prompts of the pictures beside the target in a guider's conditionings.
 
-A conditioning whose text is a batch gives each picture its own. So the rows of source and target are rows of one
-conditioning: areas, masks, ControlNet, timestep ranges and guidance act on both alike.
+A conditioning whose text is a batch gives each picture its own. So their rows are rows of one conditioning: areas,
+masks, ControlNet, timestep ranges and guidance act on all alike.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.samplers
@@ -16,29 +17,33 @@ from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
 from ..attention.model_call import OURS
+from ..attention.twin_blocks import APPEARANCE, SOURCE
 
-# The names of the source's own lists among the guider's while the host prepares them.
-SOURCE_LISTS = {"positive": OURS + "source", "negative": OURS + "source_negative"}
-# Lists of prompts that guiders have and that source and target may share.
+# The names of other blocks' own lists among the guider's, while the host prepares them.
+OWN_LISTS = {
+    "positive": {SOURCE: OURS + "source", APPEARANCE: OURS + "appearance"},
+    "negative": {SOURCE: OURS + "source_negative"},
+}
+# Lists of prompts that guiders have and that all blocks may share.
 _KNOWN = {"positive", "negative", "empty_negative_prompt"}
 # What the host makes of a prompt: the text itself, and what SDXL reads beside it.
 _TEXT, _POOLED = "c_crossattn", "y"
 
-Texts = dict[Any, tuple[Tensor, Tensor]]  # id of a conditioning -> contexts of source and target [1 or B,T,d]
+Texts = dict[Any, tuple[Tensor, ...]]  # id of a conditioning -> contexts [1 or B,T,d] of each block
 
 
-def source_list(conditioning: list) -> list[dict]:
-    """A CONDITIONING as the host's guiders keep it, its texts alone: where they act is said by the target's.
+def own_list(conditioning: list, block: str = SOURCE) -> list[dict]:
+    """A block's CONDITIONING as the host's guiders keep it, its texts alone: where they act is said by the target's.
 
     Raises ValueError where there is no text, or a text has a schedule or a LoRA of its own.
     """
     found = []
     for context, options in conditioning:
         if context is None:
-            raise ValueError("the source prompt holds no text: connect the output of CLIP Text Encode to source")
+            raise ValueError(f"the {block} prompt holds no text: connect the output of CLIP Text Encode to it")
         if options.get("hooks") is not None or "clip_start_percent" in options:
             raise ValueError(
-                "the source prompt has a LoRA or a schedule of its own, which only the target's can have: encode it "
+                f"the {block} prompt has a LoRA or a schedule of its own, which only the target's can have: encode it "
                 "with a CLIP without hooks"
             )
         kept = {name: options[name] for name in _SIZES if name in options}
@@ -68,25 +73,21 @@ def check_guider(guider: comfy.samplers.CFGGuider) -> None:
         )
 
 
-def joined(listed: list[dict], source: list[dict], batch: int) -> tuple[list[dict], Texts]:
-    """A prepared list of conditionings with source and target text, and both texts by the conditionings' ids.
+def joined(
+    listed: list[dict], own: Mapping[str, list[dict]], names: Sequence[str], batch: int
+) -> tuple[list[dict], Texts]:
+    """A prepared list of the target's conditionings with the texts of all blocks, and those by the conditionings' ids.
 
-    source: the prepared list of the source's, one for all or as many as there are different texts. batch: pictures of
-    each block. Raises ValueError for another number.
+    own: the prepared lists of the blocks that have a prompt of their own, with one text for all or as many as there are
+    different ones of the target. names: of all blocks, in their order. batch: pictures of each block. Raises ValueError
+    for another number.
     """
     originals: list[Tensor] = []
     for cond in listed:
         text = _text(cond)
         if text is not None and not any(text is other for other in originals):
             originals.append(text)
-    sources = [cond for cond in source if _text(cond) is not None]
-    if all(_text(cond) is _text(sources[0]) for cond in sources):  # the host repeats it for the areas of the target's
-        sources = sources[:1]
-    if len(sources) != 1 and len(sources) < len(originals):
-        raise ValueError(
-            f"there are {len(sources)} source prompts for {len(originals)} target prompts: connect one source prompt "
-            "for all, or combine as many, in the same order"
-        )
+    given = {block: _different(own[block], block, len(originals)) for block in own}
     result, texts = [], {}
     for cond in listed:
         text = _text(cond)
@@ -94,10 +95,24 @@ def joined(listed: list[dict], source: list[dict], batch: int) -> tuple[list[dic
             result.append(cond)
             continue
         number = next(i for i, other in enumerate(originals) if text is other)
-        theirs = sources[min(number, len(sources) - 1)]
-        result.append(_joined(cond, theirs, batch))
-        texts[cond["uuid"]] = _text(theirs), text
+        conds = {block: each[min(number, len(each) - 1)] for block, each in given.items()}
+        each = [conds.get(name, cond) for name in names]
+        result.append({**cond, "model_conds": _joined(cond["model_conds"], each, batch)})
+        texts[cond["uuid"]] = tuple(map(_text, each))
     return result, texts
+
+
+def _different(own: list[dict], block: str, wanted: int) -> list[dict]:
+    """A block's conditionings with text, one for all or as many as there are target prompts."""
+    given = [cond for cond in own if _text(cond) is not None]
+    if all(_text(cond) is _text(given[0]) for cond in given):  # the host repeats it for the areas of the target's
+        given = given[:1]
+    if len(given) != 1 and len(given) < wanted:
+        raise ValueError(
+            f"there are {len(given)} {block} prompts for {wanted} target prompts: connect one {block} prompt for all, "
+            "or combine as many, in the same order"
+        )
+    return given
 
 
 def _text(cond: dict) -> Tensor | None:
@@ -105,15 +120,17 @@ def _text(cond: dict) -> Tensor | None:
     return None if made is None else made.cond
 
 
-def _joined(target: dict, source: dict, batch: int) -> dict:
-    """The target's conditioning with the texts of both blocks."""
-    conds = dict(target["model_conds"])
+def _joined(target: dict, blocks: Sequence[dict], batch: int) -> dict:
+    """The target's `model_conds` with the texts of all blocks, whose conditionings these are."""
+    conds = dict(target)
     for name in (_TEXT, _POOLED):
-        if name in conds and name in source["model_conds"]:
-            own, other = conds[name].cond, source["model_conds"][name].cond
-            if name == _TEXT:
-                length = math.lcm(own.shape[1], other.shape[1])
-                own, other = (each.repeat(1, length // each.shape[1], 1) for each in (own, other))
-            both = [repeat_to_batch_size(each, batch) for each in (other.to(own), own)]
-            conds[name] = type(conds[name])(torch.cat(both))
-    return {**target, "model_conds": conds}
+        each = [cond["model_conds"].get(name) for cond in blocks]
+        if name not in conds or any(made is None for made in each):
+            continue
+        own = conds[name].cond
+        texts = [made.cond.to(own) for made in each]
+        if name == _TEXT:
+            length = math.lcm(*(text.shape[1] for text in texts))
+            texts = [text.repeat(1, length // text.shape[1], 1) for text in texts]
+        conds[name] = type(conds[name])(torch.cat([repeat_to_batch_size(text, batch) for text in texts]))
+    return conds

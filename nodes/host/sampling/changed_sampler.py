@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..attention.model_call import aside
-from ..attention.twin_blocks import SOURCE, TARGET, twin_blocks
+from ..attention.twin_blocks import TARGET, twin_blocks
 from .intercepted_model import BeforeCall, InterceptedModel, SamplerStopped, stop_at
 from .noise_source import MakeNoise
 from .trial import InPlace, Segment, Trial, euler_step
@@ -203,11 +202,10 @@ class _Run:
         for change in self.changes:
             if step in change.steps:
                 predict = partial(self.predict, x, sigma, aside(arguments or self.extra_args))
-                if twin is None or change.both_blocks:
+                if twin is None or change.all_blocks:
                     x = change(step, x, sigma, predict)
                 else:
-                    source, target = x[twin.rows(SOURCE)], x[twin.rows(TARGET)]
-                    x = torch.cat([source, change(step, target, sigma, predict)])
+                    x = twin.with_blocks(x, {TARGET: change(step, x[twin.rows(TARGET)], sigma, predict)})
         return x
 
     def prepare(self, next_step: int | None) -> None:

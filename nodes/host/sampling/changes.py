@@ -46,11 +46,11 @@ class SamplerInputs:
 class Change:
     """Changes the sampler's state as it enters chosen steps; made for one sampler run.
 
-    steps: ascending, from 0 to the number of steps, which stands for the finished latent. both_blocks: whether it gets
+    steps: ascending, from 0 to the number of steps, which stands for the finished latent. all_blocks: whether it gets
     the states of source and target in a twin run, see `twin_blocks`, not of the target alone.
     """
 
-    both_blocks = False
+    all_blocks = False
 
     def __init__(self, steps: tuple[int, ...]) -> None:
         self.steps = steps

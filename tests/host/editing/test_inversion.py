@@ -11,7 +11,7 @@ from explainable_latents.nodes.core.methods.masking import ImageMasking
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
 from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.own_run import Guided, schedule
-from explainable_latents.nodes.host.editing.twin_run import RECORDED
+from explainable_latents.nodes.host.editing.paths import RECORDED
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.patches import PATCHES

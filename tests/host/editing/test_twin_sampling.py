@@ -12,7 +12,7 @@ from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
-from explainable_latents.nodes.host.editing.twin_run import NOISED
+from explainable_latents.nodes.host.editing.paths import NOISED
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.editing.twins import controlled

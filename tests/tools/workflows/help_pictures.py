@@ -353,6 +353,26 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
     }
 
 
+def appearance_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
+    """The strip of the node that takes over the look of another picture: the workflow's own settings."""
+    graph, (model, clip, vae) = parts.graph, (parts.model[slot] for slot in range(3))
+    structure, look = (graph.add("LoadImage", image=name) for name in cars)
+    prompt = graph.add("CLIPTextEncode", clip=clip, text="a photo of a car")[0]
+    start, reference = (graph.add("VAEEncode", pixels=each[0], vae=vae)[0] for each in (structure, look))
+    editor = graph.add("ELCrossImageAttention", prompt=prompt, reference=reference)[0]
+    twin = {"model": model, "source": prompt, "source_path": "noised reference", "reference": start}
+    patched = graph.add("ELTwinSamplingModel", **twin, editors=editor)[0]
+    how = {"steps": 68, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.68}
+    sampled = parts.sampled(patched, positive=prompt, latent_image=start, **how)
+    return {
+        "ELCrossImageAttention": [
+            Shown("structure", graph.images(structure[0])),
+            Shown("appearance", graph.images(look[0])),
+            Shown("result", graph.images(parts.decoded(sampled[0])[0])),
+        ],
+    }
+
+
 def inversion_pages(parts: Parts) -> dict[str, list[Shown]]:
     """Strips of the nodes that edit a given picture: what comes back of it, and where two prompts differ."""
     graph = parts.graph
@@ -466,6 +486,7 @@ def main() -> None:
         cars, third = upload_cars(client), client.upload_image(Image.fromarray(THIRD.image), "car-c.png")
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
         pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
+        pages |= appearance_pages(parts, cars)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
@@ -473,6 +494,7 @@ def main() -> None:
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
     captions["ELRegionalAttentionModel"] = f"left: {TOY_REGIONS[1]}, right: {TOY_REGIONS[2]}"
+    captions["ELCrossImageAttention"] = "a photo of a car"
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}

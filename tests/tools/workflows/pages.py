@@ -412,4 +412,31 @@ PAGES: dict[str, Page | ByHand] = {
         },
         ((0, 480, 340, 640), (0, 1200, 340, 660)),
     ),
+    "21_cross_image_attention": Page(
+        (
+            Column(
+                280,
+                "1 · Model and pictures",
+                ("Picture with the appearance", "Picture with the structure", "Checkpoint"),
+            ),
+            Column(
+                280,
+                "2 · Prompt",
+                ("Picture as latent", "Negative prompt", "Appearance as latent", "What the pictures show"),
+            ),
+            Column(280, "3 · Sample all", ("What is taken over",)),
+            Column(260, "", ("Pictures and result together",)),
+            Column(250, "", ("Sampler",)),
+            Column(200, "", ("Decode",)),
+            Column(330, "4 · Result", ("Before and after", "Result")),
+        ),
+        ((4, 5), (0, 0)),
+        tops={
+            **{"Picture with the appearance": 138, "Picture with the structure": 552, "Checkpoint": 936},
+            **{"Negative prompt": 108, "Appearance as latent": 274, "What the pictures show": 382},
+            **{"What is taken over": 835, "Pictures and result together": 637, "Sampler": 370, "Decode": 82},
+            **{"Before and after": 188, "Result": 888},
+        },
+        gap=62,
+    ),
 }

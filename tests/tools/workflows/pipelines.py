@@ -141,6 +141,13 @@ def fill_regions(workflow: Workflow, base: str, left: str, right: str, at_the_wo
     return filled
 
 
+def fill_look(workflow: Workflow, prompt: str, structure: str, appearance: str, **sampler: float) -> Workflow:
+    """Put the toy checkpoint, two pictures and the prompt of both into the workflow of Cross-Image Attention."""
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("What the pictures show", text=prompt)
+    filled = filled.fill("Picture with the structure", image=structure)
+    return filled.fill("Picture with the appearance", image=appearance).fill("Sampler", **sampler)
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")

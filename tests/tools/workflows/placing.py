@@ -43,6 +43,7 @@ HEIGHTS = {
     "ELMaskFromImage": 60,
     "ELParseSubjects": 420,
     "ELProbeAttention": 424,
+    "ELCrossImageAttention": 450,
     "ELMutualSelfAttention": 190,
     "ELPlugAndPlay": 180,
     "ELPromptToPrompt": 390,

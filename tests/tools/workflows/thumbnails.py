@@ -22,6 +22,7 @@ from .pipelines import (
     fill_edit,
     fill_inversion,
     fill_layout,
+    fill_look,
     fill_masactrl,
     fill_picture,
     fill_regions,
@@ -50,6 +51,7 @@ LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Pi
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
+LOOK = "21_cross_image_attention"
 INVERT = "16_inversion", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
@@ -163,6 +165,14 @@ def in_parts(client: ComfyClient) -> Image.Image:
     return strip([result.images(workflow.node(title))[0] for title in ("Result", "Result by a word")])
 
 
+def in_its_look(client: ComfyClient) -> Image.Image:
+    """The workflow of Cross-Image Attention: the pictures with the structure and the appearance, and the result."""
+    pictures = [Image.fromarray(picture.image) for picture in CARS]
+    images = [client.upload_image(picture, f"look-{i}.png") for i, picture in enumerate(pictures)]
+    workflow = fill_look(Workflow.shipped(LOOK), "a photo of a car", *images)
+    return strip([*pictures, client.run(workflow.graph).images(workflow.node("Result"))[0]])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -197,6 +207,7 @@ def main() -> None:
         save(made_of_the_source(client), TEXTURE)
         save(in_its_layout(client), LAYOUT)
         save(in_parts(client), PARTS)
+        save(in_its_look(client), LOOK)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
 
 
