@@ -31,7 +31,7 @@ from .pipelines import (
 )
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 192, 40
+SIDE, QUALITY = 160, 40
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
