@@ -107,6 +107,9 @@ bench-pipelines: host ## measure the pipelines on the fixed list of cases
 bench-editing: host ## compare editing by attention with image-to-image (ARGS="--cases 10")
 	$(RUN) -m tests.benchmarks.editing $(ARGS)
 
+bench-regional-prompts: host ## measure prompts for parts of a picture on the toy world (ARGS="--cases 7")
+	$(RUN) -m tests.benchmarks.regional_prompts $(ARGS)
+
 bench-perception: host ## measure what the model sees without training, on held-out pictures (ARGS="--pictures 20")
 	$(RUN) -m tests.benchmarks.perception $(ARGS)
 

@@ -4,8 +4,9 @@ A UNet of full SD 1.5 size with random weights samples one 512x512 latent with c
 KSampler, with a source picture beside it (Twin Sampling), and with Prompt-to-Prompt of every word at every step, once
 with all probabilities from the source and once with some of the target's own, which takes a second attention; with
 MasaCtrl, plain and with masks of half the picture, and with Plug-and-Play, all of them at every step. Twice the stock
-time is the least: there are two pictures. A run of three times the steps shows that memory does not grow with them. The
-variants take turns, so that a busy machine slows all of them alike; compared are the runs of one turn.
+time is the least: there are two pictures. Without a twin, Regional Attention gives both halves prompts of their own. A
+run of three times the steps shows that memory does not grow with them. The variants take turns, so that a busy machine
+slows all of them alike; compared are the runs of one turn.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .turns import MIB, Meter
 MOST_TIME, MOST_GROWTH = 2.1, 16 * MIB
 TWIN, SWAPPED, MIXED = "twin without editor", "words exchanged", "words exchanged and added"
 TEXTURE, TEXTURE_INSIDE = "MasaCtrl", "MasaCtrl with masks"
-LAYOUT = "Plug-and-Play"
+LAYOUT, REGIONS = "Plug-and-Play", "two regions, without a twin"
 
 
 def twins(model: Any) -> dict[str, Any]:
@@ -70,6 +71,16 @@ def twins(model: Any) -> dict[str, Any]:
     return found
 
 
+def regions(model: Any) -> dict[str, Any]:
+    """Name -> a copy of the model whose halves have random prompts of 77 tokens."""
+    from explainable_latents.nodes.host.editing.regional_attention import install_regions
+
+    texts = torch.randn(2, 1, 77, 768, generator=torch.Generator().manual_seed(5))
+    patched = model.clone()
+    install_regions(patched, [[text, {}] for text in texts], "1,1")
+    return {REGIONS: patched}
+
+
 def main() -> int:
     """Measure, print the table, and return 1 when a run costs more than it may."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,7 +97,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     dtype = torch.float32 if args.device == "cpu" else torch.float16
     model = full_size_model(device, dtype, channels=args.channels)
-    variants, run = twins(model), runner(args.steps, args.side)
+    variants, run = twins(model) | regions(model), runner(args.steps, args.side)
     ratios: dict[str, list[float]] = {name: [] for name in variants}
     run(model.clone())
     for turn in range(args.turns):
