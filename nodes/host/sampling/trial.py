@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -82,7 +81,7 @@ class Trial:
         # picture, the second one always the same noise.
         self._denoisers = (lambda x, sigma: clean + 0 * x, lambda x, sigma: x - sigma * noise)
         self._starts = clean + self._sigmas[0] * noise, clean + 10 * self._sigmas[0] * other
-        self._pair = cache(self._two_runs)
+        self._pairs: dict[int, tuple[TrialRun, TrialRun]] = {}
         try:
             self._pair(0)
         except _FAILURES as failure:
@@ -132,8 +131,12 @@ class Trial:
                         return segments, make
         return None
 
-    def _two_runs(self, kind: int) -> tuple[TrialRun, TrialRun]:
-        return tuple(self._run(kind, start, self._sigmas, noise=self._any_noise()) for start in self._starts)
+    def _pair(self, kind: int) -> tuple[TrialRun, TrialRun]:
+        """A run from each of the two starts, with one of the denoisers; made once."""
+        if kind not in self._pairs:
+            runs = (self._run(kind, start, self._sigmas, noise=self._any_noise()) for start in self._starts)
+            self._pairs[kind] = tuple(runs)
+        return self._pairs[kind]
 
     def _any_noise(self) -> NoiseSource | None:
         """A noise source that is made quickly and repeats itself, for runs that are compared with each other."""
