@@ -75,7 +75,7 @@ def _joint(q: Tensor, k: Tensor, text: int, tokens: int, picture: int, places: i
 
 def _flux(network: Any, got: Outputs, tokens: int, places: int) -> dict[str, Attended]:
     (pe,) = got["pe_embedder"]
-    length = pe.shape[2] - places
+    length = got["double_blocks.0.txt_attn.norm"][0][0].shape[2]
     at = (length - tokens, tokens, length, places)
     found = {}
     for i in range(len(network.double_blocks)):

@@ -475,8 +475,12 @@ def _of_this_host(config: dict) -> dict:
     return {key: value for key, value in config.items() if key not in new}
 
 
-def small(name: str | Small, dtype: torch.dtype = torch.float32) -> Any:
-    """A ModelPatcher of the network, one of `SMALL` or another, with random weights, and which computes in `dtype`."""
+def small(name: str | Small, dtype: torch.dtype = torch.float32, quantised: dict | None = None) -> Any:
+    """A ModelPatcher of the network, one of `SMALL` or another, with random weights, and which computes in `dtype`.
+
+    Weights of 8 bits are cast to float32 when they are used. quantised: weights instead, as the host keeps quantised
+    checkpoints, with scales and formats beside some of them.
+    """
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -484,21 +488,30 @@ def small(name: str | Small, dtype: torch.dtype = torch.float32) -> Any:
     described = _of_this_host(each.config)
     config = getattr(comfy.supported_models, each.supported)({**described, "dtype": dtype})
     config.unet_config |= {**described, "dtype": dtype}
-    config.manual_cast_dtype = None
+    config.manual_cast_dtype = torch.float32 if quantised or dtype.itemsize == 1 else None
+    config.quant_config = {"mixed_ops": True} if quantised else None
     model = config.get_model({}, "", device="cpu")
-    if each.change is not None:
-        each.change(model.diffusion_model)
-    generator = torch.Generator().manual_seed(0)
     network = model.diffusion_model
+    if each.change is not None:
+        each.change(network)
+    if quantised:
+        network.load_state_dict(quantised)
+    else:
+        randomise(network, each.centred)
+    return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+
+
+def randomise(network: Any, centred: bool = False) -> None:
+    """Give a network random weights. centred: see `Small`."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for place, value in [*network.named_parameters(), *network.named_buffers()]:
             if not value.is_floating_point() or any(place.endswith(made) or made in place for made in _MADE):
                 continue
             spread = 1.2 / max(1, value[0].numel()) ** 0.5 if value.ndim > 1 else 0.05
             scales = value.ndim <= 1 and place.endswith(("weight", "scale"))
-            offset = float(scales and not each.centred)
+            offset = float(scales and not centred)
             value.copy_(torch.randn(value.shape, generator=generator) * spread + offset)
-    return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 
 def prompt(name: str, seed: int = 1, tokens: int | None = None, **extra: Any) -> list:
