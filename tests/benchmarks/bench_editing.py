@@ -4,9 +4,10 @@ A UNet of full SD 1.5 size with random weights samples one 512x512 latent with c
 KSampler, with a source picture beside it (Twin Sampling), and with Prompt-to-Prompt of every word at every step, once
 with all probabilities from the source and once with some of the target's own, which takes a second attention; with
 MasaCtrl, plain and with masks of half the picture, and with Plug-and-Play, all of them at every step. Twice the stock
-time is the least: there are two pictures. Without a twin, Regional Attention gives both halves prompts of their own. A
-run of three times the steps shows that memory does not grow with them. The variants take turns, so that a busy machine
-slows all of them alike; compared are the runs of one turn.
+time is the least: there are two pictures; with Cross-Image Attention three, or four with its guidance, and its contrast
+writes probabilities down, so that it has no limit here. Without a twin, Regional Attention gives both halves prompts of
+their own. A run of three times the steps shows that memory does not grow with them. The variants take turns, so that a
+busy machine slows all of them alike; compared are the runs of one turn.
 """
 
 from __future__ import annotations
@@ -28,16 +29,26 @@ MOST_TIME, MOST_GROWTH = 2.1, 16 * MIB
 TWIN, SWAPPED, MIXED = "twin without editor", "words exchanged", "words exchanged and added"
 TEXTURE, TEXTURE_INSIDE = "MasaCtrl", "MasaCtrl with masks"
 LAYOUT, REGIONS = "Plug-and-Play", "two regions, without a twin"
+LOOK, LOOK_GUIDED, LOOK_PUBLISHED = (
+    f"Cross-Image Attention{more}" for more in ("", " with guidance", " with guidance and contrast")
+)
+# How many, of those with more than two.
+PICTURES = {LOOK: 3, LOOK_GUIDED: 4}
 
 
 def twins(model: Any) -> dict[str, Any]:
     """Name -> a copy of the model with a twin, of random prompts of 77 tokens."""
+    from explainable_latents.nodes.core.methods.appearance import Schedule
+    from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
     from explainable_latents.nodes.core.methods.masking import ImageMasking
     from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
     from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
     from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
     from explainable_latents.nodes.core.words.alignment import Alignment
+    from explainable_latents.nodes.host.editing.appearance import AppearancePicture
+    from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
     from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
+    from explainable_latents.nodes.host.editing.paths import Path
     from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
     from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
     from explainable_latents.nodes.host.editing.twin_sampling import Twin
@@ -55,11 +66,14 @@ def twins(model: Any) -> dict[str, Any]:
     half[..., :4] = 1
     masks = ImageMasking(half), ImageMasking(half.flip(-1))
     always, found = MutualSelfAttention(Window()), {}
+    schedule, picture = Schedule(Window(), Window(), 0, Window(), 1.0), AppearancePicture([[source, {}]], Path())
     others = {
         TEXTURE: MutualSelfAttentionEditor(always),
         TEXTURE_INSIDE: MutualSelfAttentionEditor(always, "auto", *masks),
         LAYOUT: PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
     }
+    for name, contrast, guidance in ((LOOK, 1.0, 1.0), (LOOK_GUIDED, 1.0, 3.5), (LOOK_PUBLISHED, 1.67, 3.5)):
+        others[name] = CrossImageAttentionEditor(CrossImageAttention(schedule, contrast, guidance), picture)
     for name in (TWIN, SWAPPED, MIXED, *others):
         editors = [others[name]] if name in others else []
         if name in alignments:
@@ -115,10 +129,12 @@ def main() -> int:
         memory.append(meter.memory)
     print("| run | of the stock run's time | at most |\n|---|---|---|")
     medians = {name: statistics.median(each) for name, each in ratios.items()}
+    most = {name: PICTURES.get(name, 2) * MOST_TIME / 2 for name in medians if name != LOOK_PUBLISHED}
     for name, ratio in medians.items():
-        print(f"| {name} | {ratio:.2f}x | {MOST_TIME:.2f}x |")
+        print(f"| {name} | {ratio:.2f}x | {f'{most[name]:.2f}x' if name in most else '-'} |")
     print(f"{memory[0] / MIB:.0f} MiB for {args.steps} steps, {memory[1] / MIB:.0f} MiB for {3 * args.steps}")
-    good = max(medians.values()) <= MOST_TIME and memory[1] - memory[0] <= MOST_GROWTH
+    in_time = all(ratio <= most.get(name, ratio) for name, ratio in medians.items())
+    good = in_time and memory[1] - memory[0] <= MOST_GROWTH
     print("ok" if good else "FAILED")
     return 0 if good else 1
 
