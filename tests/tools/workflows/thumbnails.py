@@ -52,7 +52,7 @@ FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
 LOOK = "21_cross_image_attention"
-INVERT = "16_inversion", "17_diffedit"
+INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
 # The subject is to be kept here, another scene drawn.
