@@ -271,16 +271,30 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_prompts_are_answered_or_refused_in_two_seconds(clips, case):
-    parse("a dog", {})
-    prompt, message = HOSTILE[case], ""
-    began = time.process_time()  # of this process alone: the machine may be busy
+PLAIN = "a photo of a dog on the beach, " * 320  # as long as most of them
+
+
+def answered(clips, prompt: str) -> tuple[float, str]:
+    """The processor's seconds that reading a prompt takes, and why it is refused, if it is."""
+    began, message = time.process_time(), ""
     try:
         parse(prompt, tokenize(clips["SD 3"], prompt), override="dog" if "dog" in prompt else "")
     except ValueError as error:
         message = str(error)
-    assert time.process_time() - began < 2.0
+    return time.process_time() - began, message
+
+
+@pytest.fixture(scope="module")
+def plain_seconds(clips) -> float:
+    """What a plain prompt takes: a busy machine makes all of them slow."""
+    parse("a dog", {})
+    return answered(clips, PLAIN)[0]
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_prompts_take_less_time_than_ten_plain_ones(clips, plain_seconds, case):
+    seconds, message = answered(clips, HOSTILE[case])
+    assert seconds < 10 * plain_seconds  # one in whose length the time is squared takes hundreds of times as long
     assert len(message) < 1_000
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from .scripts import NOT_AFTER_LETTER, NOT_BEFORE_LETTER, is_unspaced
 from .subjects import Role
@@ -44,7 +46,7 @@ class NamedWords:
         """
         # A prompt may have the question mark itself.
         found = self.if_present and self.occurrence is None and _places(f"{self.words}?", text)
-        found = found or _places(self.words, text)
+        found = list(found or _places(self.words, text))
         if self.occurrence is None or not found:
             return found
         if not 1 <= self.occurrence <= len(found):
@@ -93,12 +95,13 @@ def occurrence(text: str, start: int, end: int) -> tuple[int, int]:
     return next(overlapping, 1), len(places)
 
 
-def _places(words: str, text: str) -> list[tuple[int, int]]:
+@lru_cache(maxsize=32)  # a prompt that says a word a thousand times asks for its places as often
+def _places(words: str, text: str) -> Sequence[tuple[int, int]]:
     """Return [start, end) of every occurrence of words in a text."""
     pattern = r"\s+".join(map(_spelled, words.split()))
     before = "" if is_unspaced(words[0]) else NOT_AFTER_LETTER
     after = "" if is_unspaced(words[-1]) else NOT_BEFORE_LETTER
-    return [match.span() for match in re.finditer(f"{before}{pattern}{after}", text, re.IGNORECASE)]
+    return tuple(match.span() for match in re.finditer(f"{before}{pattern}{after}", text, re.IGNORECASE))
 
 
 def _spelled(word: str) -> str:
