@@ -74,7 +74,7 @@ toy-transformer: host ## train the toy transformer anew (goes on where it was br
 toy-quality: host ## measure the toy checkpoints: the tables of their model cards (ARGS=--help)
 	$(RUN) -m tests.tools.toy_world.quality $(ARGS)
 
-word-kinds: host ## make nodes/core/words/english/data/word_kinds.txt.gz anew from WordNet (DICT=its dict folder)
+word-kinds: host ## make nodes/core/words/english/data/word_kinds.txt.bz2 anew from WordNet (DICT=its dict folder)
 	$(RUN) -m tests.tools.wordnet $(DICT)
 
 workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
@@ -83,7 +83,7 @@ workflows: host ## lay out workflows/*.json anew from workflows/api/*.json
 blueprint: browser ## make subgraphs/*.json from the workflow, in the real front end
 	$(RUN) -m tests.tools.browser.blueprint
 
-ui-pictures: browser ## make the screenshots js/docs/images/ui_*.jpg in the real front end
+ui-pictures: browser ## make the screenshots js/docs/images/ui_*.webp in the real front end
 	$(RUN) -m tests.tools.browser.pictures
 
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs

@@ -26,6 +26,12 @@ const IDLE = {
   count: [["points", "mask"], (points, hasMask) => points.trim() && !hasMask],
   file: [["classifier"], (isConnected) => isConnected],
   opacity: [["image"], (isConnected) => !isConnected],
+  refinement: [["act_on"], (form) => form === "prediction"],
+  repeats: [["act_on"], (form) => form === "prediction"],
+  stop_for_good: [["until"], (loss) => loss === 0],
+  inside_weight: [["loss"], (loss) => loss === "box share"],
+  outside_weight: [["loss"], (loss) => loss === "box share"],
+  edge_weight: [["loss"], (loss) => loss !== "BoxDiff"],
   blend_after: [["masking", "source_masking"], (target, source) => !target && !source],
 };
 

@@ -31,6 +31,22 @@ const kept = {
   normal: keptAt("15%, 50%, 80%"),
   loose: keptAt("15%, 50%"),
 };
+const placed = {
+  strength: 1,
+  steps: "0-20%",
+  loss: "box share",
+  unit: "variance",
+  step_size: 30,
+  schedule: "constant",
+  repeats: "5",
+  until: 0.2,
+  stop_for_good: true,
+  refinement: "",
+  inside_weight: 1,
+  outside_weight: 1,
+  edge_weight: 1,
+  layers: "auto",
+};
 const published = keptAt("5, 18, 28");
 const cached = { manipulate_at: "2, 4", inside: "keep", outside: "cached reference", outside_timestep: 80 };
 const replacedUntil = (cross, self) => ({ cross_start: 0, cross_end: cross, self_start: 0, self_end: self });
@@ -95,6 +111,56 @@ const PRESETS = {
   ELMutualSelfAttention: { [PAPER]: { start: 0.08, end: 1, layers: "auto" } },
   ELPlugAndPlay: {
     [PAPER]: { attention_end: 0.5, feature_end: 0.8, layers: "auto", feature_block: "auto" },
+  },
+  ELKeepWords: {
+    [PAPER]: {
+      strength: 1,
+      steps: "0-50%",
+      unit: "latent",
+      step_size: 20,
+      schedule: "falling",
+      refinement: "0: 0.05, 10: 0.5, 20: 0.8",
+      tokens: "last token",
+      compared_with: "auto",
+      layers: "auto",
+    },
+    gentle: {
+      strength: 1,
+      steps: "0-50%",
+      unit: "relative",
+      step_size: 0.03,
+      schedule: "constant",
+      refinement: "",
+      tokens: "mean of tokens",
+      compared_with: "auto",
+      layers: "auto",
+    },
+  },
+  ELPlaceWords: {
+    "layout guidance": placed,
+    "LLM-grounded Diffusion": {
+      ...placed,
+      steps: "0-60%",
+      loss: "top values",
+      unit: "ddim",
+      step_size: 5,
+      repeats: "0: 4, 5: 3, 10: 2, 20: 1",
+      until: 5,
+      outside_weight: 4,
+    },
+    BoxDiff: {
+      ...placed,
+      steps: "0-50%",
+      loss: "BoxDiff",
+      unit: "latent",
+      step_size: 20,
+      schedule: "falling",
+      repeats: "1",
+      until: 0,
+      stop_for_good: false,
+      refinement: "0: 0.05, 10: 0.5, 20: 0.8",
+    },
+    gentle: { ...placed, steps: "0-50%", unit: "relative", step_size: 0.03, repeats: "1", stop_for_good: false },
   },
   ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
   ELCrossImageAttention: {

@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 
-// Told apart with any colour blindness (Okabe and Ito 2008).
+// Told apart with any colour blindness (Okabe and Ito 2008; of the layout: pink of the light scheme of Tol 2021).
 const COLOURS = {
   EL_SUBJECTS: "#56b4e9",
   EL_ATTENTION: "#e69f00",
@@ -12,6 +12,7 @@ const COLOURS = {
   EL_CLASSIFIER: "#d55e00",
   EL_EDITOR: "#0072b2",
   EL_TRAJECTORY: "#999999",
+  EL_LAYOUT: "#ffaabb",
 };
 
 /** Lets a table of colours by type have ours. A theme that is loaded later writes all types: none, or a colour. */

@@ -10,11 +10,15 @@ from . import (
     correspondence,
     editing,
     gradients,
+    guidance,
     images,
+    interaction,
     inversion,
+    layout,
     maps,
     masks,
     model_patches,
+    phrases,
     prompt_difference,
     regional_prompts,
     regions,
@@ -24,7 +28,8 @@ from . import (
     teaching,
     words,
 )
-from .host.ui import live_outline, live_words
+from .host.pauses import routes
+from .host.ui import live_layout, live_outline, live_words
 
 
 class ExplainableLatents(ComfyExtension):
@@ -34,10 +39,25 @@ class ExplainableLatents(ComfyExtension):
         """Let the server answer the browser."""
         live_words.add_route()
         live_outline.add_route()
+        live_layout.add_route()
+        routes.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
-        editors = editing, self_attention_editing, appearance_editing, inversion, prompt_difference, regional_prompts
-        files = words, show_attention, masks, sampling, model_patches, *editors, *perceiving
+        editors = editing, self_attention_editing, appearance_editing, inversion, prompt_difference
+        regions_and_phrases = regional_prompts, phrases
+        files = (
+            words,
+            show_attention,
+            layout,
+            masks,
+            sampling,
+            model_patches,
+            interaction,
+            guidance,
+            *editors,
+            *regions_and_phrases,
+            *perceiving,
+        )
         return [node for file in files for node in file.NODES]

@@ -93,10 +93,10 @@ class ELMaskedLatentReport(io.ComfyNode):
             display_name="Masked Latent Report",
             category=CATEGORY,
             description="The masks, maps and noise levels of the steps at which Masked Latent (model patch) replaced "
-            "part of the latent, after the sampler has run.",
+            "part of the latent, or Keep Words moved it, after the sampler has run.",
             search_aliases=["masks of the steps", "masked latent", "attention mask", "log"],
             inputs=[
-                Report.Input("report", tooltip="From Masked Latent (model patch)."),
+                Report.Input("report", tooltip="From Masked Latent (model patch), or from Keep Words."),
                 io.Latent.Input(
                     "samples",
                     tooltip="The latent that the sampler made with that model. It makes this node wait for the "
@@ -108,7 +108,7 @@ class ELMaskedLatentReport(io.ComfyNode):
                 io.String.Output(
                     display_name="text",
                     tooltip="For each manipulated step: its number, its noise level (sigma), and "
-                    "how much of the latent is inside the mask.",
+                    "how much of the latent is inside the mask; or the loss of each word and the change.",
                 ),
             ],
         )

@@ -14,6 +14,7 @@ Report = io.Custom("EL_REPORT")
 Classifier = io.Custom("EL_CLASSIFIER")
 Editor = io.Custom("EL_EDITOR")
 Trajectory = io.Custom("EL_TRAJECTORY")
+Layout = io.Custom("EL_LAYOUT")
 
 
 def report_outputs() -> list[io.Output]:

@@ -45,6 +45,8 @@ LONGEST = (
     "browser/test_frontend.py",
     "browser/test_inspector.py",
     "browser/test_chips.py",
+    "browser/test_pauses.py",
+    "workflows/test_pauses.py",
 )
 
 

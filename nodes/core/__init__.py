@@ -1,5 +1,6 @@
 """The methods, in pure PyTorch: no ComfyUI here. This is the table of contents, in reading order.
 
+    layout       boxes with words: where things are to go; layout_text/ reads them from a text
     words/       from a prompt to its subjects and the positions of their tokens; English in words/english/
     attention/   where the model looks at a word: cross-attention probabilities of its tokens, over layers; refining
     gradients/   which parts of a prediction depend on the attention to a word: Abs-Grad-SAM

@@ -14,12 +14,14 @@ from weakref import WeakValueDictionary
 
 from .attention.observer import AttentionCapture
 from .graph import identity, running
+from .sampling.guidance_report import GuidanceReport
+from .sampling.pause_report import PauseReport
 from .sampling.report import Report
 
-Handle = TypeVar("Handle", AttentionCapture, Report)
+Handle = TypeVar("Handle", AttentionCapture, Report, GuidanceReport, PauseReport)
 
 # Node identity -> the handle that the node outputs; only the host's cache keeps a handle alive.
-_alive: WeakValueDictionary[str, AttentionCapture | Report] = WeakValueDictionary()
+_alive: WeakValueDictionary[str, AttentionCapture | Report | GuidanceReport | PauseReport] = WeakValueDictionary()
 
 # Node identity -> its fingerprint, and the id of the queued workflow that the fingerprint was made for.
 _fingerprints: dict[str, tuple[str, str]] = {}

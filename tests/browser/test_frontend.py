@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, TimeoutError, expect
 
-from tests.tools.browser.front import VISITED, Front
+from tests.tools.browser.front import SLOW, VISITED, Front
 from tests.tools.browser.templates import fill
 from tests.tools.comfyui.base import PACK_NAME
 from tests.tools.comfyui.client import ComfyClient
@@ -17,18 +17,20 @@ from tests.tools.workflows.index import TEMPLATES, Template
 from tests.tools.workflows.pages import PAGES, Page
 
 CARD = re.compile("^template-workflow-")
+PAUSES = {"26_pause_and_paint": 2}  # how often a template's run waits for its user
 LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
 MOMENT = 30_000  # milliseconds, only where the test is about to fail
 # The host's words for what is clicked, and ours, by the language of the interface.
 TEMPLATES_BUTTON = re.compile("Templates|模板")
 EXTENSIONS = re.compile("^(Extensions|扩展)$")
 OURS_IN = {"en": PACK_NAME, "zh": "可解释 Latent"}
-# Links that go to the left, or pass under a node, and nodes on each other, as the renderer has placed them.
-BADLY_PLACED = """() => {
+# Nodes on each other, and where `links` are looked at, those that go to the left or pass under a node, as the renderer
+# has placed them.
+BADLY_PLACED = """(links) => {
     const nodes = app.graph.nodes;
     const named = (id) => app.graph.getNodeById(id);
     const bad = [];
-    for (const link of app.graph.links.values()) {
+    for (const link of links ? app.graph.links.values() : []) {
         const [source, target] = [named(link.origin_id), named(link.target_id)];
         const [x0, y0] = source.getOutputPos(link.origin_slot);
         const [x3, y3] = target.getInputPos(link.target_slot);
@@ -54,6 +56,14 @@ BADLY_PLACED = """() => {
     }
     return bad;
 }"""
+
+
+def badly_placed(front: Front, template: Template) -> list[str]:
+    """What lies on or passes under what. Nodes get their sizes a moment after they, or their pictures, are there."""
+    links = isinstance(PAGES[template.graph], Page)  # a page by hand lets them pass behind nodes
+    with contextlib.suppress(TimeoutError):
+        front.page.wait_for_function(f"links => ({BADLY_PLACED})(links).length === 0", arg=links, timeout=MOMENT)
+    return front.run(BADLY_PLACED, links)
 
 
 def our_nodes(client: ComfyClient) -> dict[str, str]:
@@ -143,7 +153,7 @@ def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Calla
     dialog = browse_templates(front)
     dialog.get_by_role("combobox").or_(dialog.get_by_placeholder("Search")).first.fill("attention")
     concerned = [template for template in TEMPLATES if "Attention" in template.tags]
-    assert len(concerned) == 18
+    assert len(concerned) == 23
     other = next(template for template in TEMPLATES if template not in concerned)
     expect(dialog.get_by_test_id(f"template-workflow-{other.file}")).to_have_count(0)
     for template in concerned:
@@ -163,9 +173,7 @@ def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callab
             [template.page, template.file],
         )
         front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
-        with contextlib.suppress(TimeoutError):  # nodes get their sizes a moment after they are there
-            front.page.wait_for_function(f"() => ({BADLY_PLACED})().length === 0", timeout=MOMENT)
-        assert front.run(BADLY_PLACED) == [], template
+        assert badly_placed(front, template) == [], template
         assert front.run("app.canvas.ds.scale") >= TEXT_IS_DRAWN, template
 
 
@@ -176,11 +184,21 @@ def test_a_template_opens_whole_and_runs_from_the_run_button(front: Front, clien
     assert front.run(missing) == []
     assert plain(front.prompt()) == plain(template.prompt)
     fill(front, client)
-    outputs = front.press_run()
+    outputs = front.press_run(lambda: go_on(front, PAUSES.get(template.graph, 0)))
     images = [item for output in outputs.values() for item in output.get("images", [])]
     assert images
     front.run("app.canvas.fitViewToSelectionAnimated?.() ?? null")
+    assert badly_placed(front, template) == []  # with what the run has shown on its nodes
     front.shot(f"ran-{template}")
+
+
+def go_on(front: Front, pauses: int) -> None:
+    """Answer the pauses of a run that waits for its user, so many of them."""
+    for _ in range(pauses):
+        badge = front.page.locator(".el-pause-badge")
+        step = badge.inner_text()
+        front.page.locator(".el-pause-panel").get_by_role("button", name="Continue").click()
+        expect(badge.filter(has_text=step)).to_have_count(0, timeout=SLOW)
 
 
 def test_without_our_javascript_workflows_are_the_same_and_run(open_front: Callable[..., Front], client: ComfyClient):

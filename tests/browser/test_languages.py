@@ -16,7 +16,7 @@ from tests.tools.comfyui.paths import ROOT
 
 CHINESE = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 LOCALE = "Comfy.Locale"
-PICTURE = "id => [...document.images].some(i => i.src.endsWith(`/docs/images/${id}.jpg`) && i.naturalWidth > 0)"
+PICTURE = "id => [...document.images].some(i => i.src.endsWith(`/docs/images/${id}.webp`) && i.naturalWidth > 0)"
 
 
 def test_nodes_wear_their_chinese_names(open_front: Callable[..., Front]):

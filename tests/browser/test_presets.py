@@ -16,6 +16,7 @@ expect.set_options(timeout=SLOW)
 
 MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
 SAMPLER, PATCH = "ELMaskedLatentKSampler", "ELMaskedLatentModel"
+KEEP, PLACE = "ELKeepWords", "ELPlaceWords"
 ONE, TWO, PAPER = "Devaney experiment 1", "Devaney experiment 2", "Abs-Grad-SAM paper"
 # Preset -> the shipped workflow that has its values, and the nodes in it.
 PUBLISHED = {
@@ -83,6 +84,28 @@ def test_a_preset_is_named_for_as_long_as_the_inputs_have_its_values(either_fron
     front.wait(f"app.graph.nodes.find((node) => node.type === '{SAMPLER}')?.widgets[2]?.value === 35")
     assert values(front, SAMPLER) == before
     assert front.value(SAMPLER, "preset") == "normal"
+
+
+def test_presets_of_guidance_are_the_papers(front: Front):
+    """Each with all of its values, whatever was chosen before; two are in shipped workflows."""
+    add(front, KEEP, PLACE)
+    for each, preset, name in ((KEEP, "as published", "22_keep_words"), (PLACE, "layout guidance", "23_place_words")):
+        (shipped,) = (n["inputs"] for n in BY_GRAPH[name].prompt.values() if n["class_type"] == each)
+        expected = {k: v for k, v in shipped.items() if not isinstance(v, list)}
+        assert front.value(each, "preset") == preset
+        front.set(each, preset="gentle")
+        assert values(front, each) != expected
+        front.set(each, preset=preset)
+        assert values(front, each) == expected
+    same = {"strength": 1, "role": "all", "inside_weight": 1, "edge_weight": 1, "layers": "auto", "act_on": "auto"}
+    front.set(PLACE, preset="LLM-grounded Diffusion")
+    planned = {"steps": "0-60%", "loss": "top values", "unit": "ddim", "step_size": 5, "schedule": "constant"}
+    often = {"repeats": "0: 4, 5: 3, 10: 2, 20: 1", "until": 5, "stop_for_good": True, "refinement": ""}
+    assert values(front, PLACE) == {**same, **planned, **often, "outside_weight": 4}
+    front.set(PLACE, preset="BoxDiff")
+    planned = {"steps": "0-50%", "loss": "BoxDiff", "unit": "latent", "step_size": 20, "schedule": "falling"}
+    often = {"repeats": "1", "until": 0, "stop_for_good": False, "refinement": "0: 0.05, 10: 0.5, 20: 0.8"}
+    assert values(front, PLACE) == {**same, **planned, **often, "outside_weight": 1}
 
 
 def test_tight_lies_inside_normal_and_normal_inside_loose(front: Front):

@@ -92,7 +92,7 @@ def test_inputs_that_a_choice_or_a_link_makes_idle_are_grey(either_front: Front)
 
 def test_each_of_our_sockets_has_its_own_colour(open_front: Callable[..., Front]):
     front = open_front(settings={"Comfy.ColorPalette": "light"})
-    names = "SUBJECTS ATTENTION SALIENCY MASKING REPORT CLASSIFIER EDITOR TRAJECTORY"
+    names = "SUBJECTS ATTENTION SALIENCY MASKING REPORT CLASSIFIER EDITOR TRAJECTORY LAYOUT"
     types = [f"EL_{name}" for name in names.split()]
     links = front.run("types => types.map((type) => app.canvas.constructor.link_type_colors[type])", types)
     slots = front.run("types => types.map((type) => app.canvas.default_connection_color_byType[type])", types)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each imports itself and what stands before it. Runs of a sampler are below attention: captures are kept by run.
 ORDER = {
-    "core": ("choices", "words", "attention", "gradients", "maps", "methods"),
-    "host": ("ui", "families", "sampling.runs", "attention", "autograd", "features", "sampling", "editing"),
+    "core": ("choices", "layout_text", "words", "attention", "gradients", "maps", "methods"),
+    "host": ("ui", "pauses", "families", "sampling.runs", "attention", "autograd", "features", "sampling", "editing"),
 }
 
 
@@ -98,7 +98,15 @@ def test_node_files_do_not_import_each_other():
     """Only what they share, and the extension, which collects them."""
     shared = {
         f"nodes.{name}"
-        for name in ("inputs", "feature_inputs", "prompt_inputs", "shaping_inputs", "editing_inputs", "sockets")
+        for name in (
+            "inputs",
+            "feature_inputs",
+            "guidance_inputs",
+            "prompt_inputs",
+            "shaping_inputs",
+            "editing_inputs",
+            "sockets",
+        )
     }
     files = NODE_FILES - {"nodes.extension"}
     assert [f"{name} imports {other}" for name in files for other in IMPORTS[name] & files - shared] == []

@@ -1,5 +1,6 @@
 """Host tests run ComfyUI in this process, on the CPU, in a base directory of their own."""
 
+import gc
 import importlib
 import types
 
@@ -18,6 +19,9 @@ def comfy() -> types.ModuleType:
     """The imported `comfy` package, with the toy model registered, so that `comfy.sd` loads its checkpoint."""
     importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     importlib.import_module("comfy.sd")
+    # Some 400,000 objects of libraries, which stay: ComfyUI and tests collect garbage often, and need not look at them.
+    gc.collect()
+    gc.freeze()
     return importlib.import_module("comfy")
 
 

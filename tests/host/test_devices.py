@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from explainable_latents.nodes.core.attention.looked_for import READINGS
+from explainable_latents.nodes.core.layout import Box
 from explainable_latents.nodes.core.maps.filters import OPERATIONS, apply_filter
 from explainable_latents.nodes.core.maps.masks import CHANNELS_TO_MASK, COMBINATIONS, Shaping, saliency_masks
 from explainable_latents.nodes.core.maps.measures import compare
@@ -20,13 +21,18 @@ from explainable_latents.nodes.core.maps.parts import KEPT_PARTS
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
 from explainable_latents.nodes.core.methods.appearance import Schedule
+from explainable_latents.nodes.core.methods.attend_and_excite import AttendAndExcite
+from explainable_latents.nodes.core.methods.box_losses import BoxLoss
 from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
+from explainable_latents.nodes.core.methods.guidance import Guidance
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
 from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
 from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
+from explainable_latents.nodes.core.methods.structured_diffusion import PhraseAlone
 from explainable_latents.nodes.core.methods.taught_regions import Perceptrons, predict
+from explainable_latents.nodes.core.methods.word_places import Boxes, Masks
 from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.appearance import AppearancePicture
@@ -41,12 +47,15 @@ from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEdit
 from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
 from explainable_latents.nodes.host.editing.regional_attention import install_regions
+from explainable_latents.nodes.host.editing.structured_attention import install_structured_diffusion
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
+from explainable_latents.nodes.host.editing.weighted_words import install_weights
 from explainable_latents.nodes.host.features.picture_features import FeatureReader
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.regions import Segmenting, outputs, segment_pictures
 from explainable_latents.nodes.host.same_prompt import Encoded
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from explainable_latents.nodes.host.sampling.word_guidance import WordGuidance
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
@@ -60,10 +69,10 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 OFFLOADED = [("manual cast", torch.float16), ("low memory", torch.bfloat16)]
 
 
-def in_turn(values: Iterable[Any]) -> list:
-    """Each value with each of `OFFLOADED`; `make test` runs it with one of them, these in turn."""
+def in_turn(values: Iterable[Any], first: int = 0) -> list:
+    """Each value with each of `OFFLOADED`; `make test` runs it with one of them, these in turn, from the `first` on."""
     return [
-        pytest.param(value, *way, marks=() if (i + j) % 2 == 0 else pytest.mark.matrix)
+        pytest.param(value, *way, marks=() if (i + j + first) % 2 == 0 else pytest.mark.matrix)
         for i, value in enumerate(values)
         for j, way in enumerate(OFFLOADED)
     ]
@@ -182,28 +191,27 @@ def test_masked_latents(offloaded, masking, way, dtype):
         assert_same(*pair)
 
 
-@pytest.mark.parametrize(
-    ("way", "dtype", "kind", "sampler"),
-    [("manual cast", torch.float16, "SD15", "euler"), ("low memory", torch.bfloat16, "SDXL", "euler")],
-)
-def test_editing_by_attention(offloaded, way, dtype, kind, sampler):
-    """Prompt-to-Prompt with a word of two tokens, weights, and blending with a mask of the attention."""
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SDXL"], 1))
+def test_editing_by_attention(offloaded, kind, way, dtype):
+    """Prompt-to-Prompt with a word of two tokens, weights, and blending with a mask of the attention; weights alone."""
     shares = (*((i, i, 1.0) for i in range(77) if i not in (2, 3)), (2, 2, 0.5), (2, 3, 0.5))
     windows = Window(), {5: Window(0, 0.5)}, {4: 2.0}, Window()
     method = PromptToPrompt(Alignment((77, 77), shares, frozenset({6})), *windows, 1)
     texts = [(name, Encoded((conditioning(seed)[0][0],), {})) for name, seed in (("old", 5), ("new", 1))]
 
     def run(model):
-        model, masking = model.clone(), AttentionMasking(DOG, Shaping("mean"))
+        both, weighed, masking = model.clone(), model.clone(), AttentionMasking(DOG, Shaping("mean"))
         blend = LocalBlend(masking, masking, 0.5)
-        Twin(conditioning(5), [PromptToPromptEditor(method, texts, "")], blend=blend).install(model)
-        return sample(model, 2, grid=GRID, batch=2, sampler=sampler)
+        Twin(conditioning(5), [PromptToPromptEditor(method, texts, "")], blend=blend).install(both)
+        install_weights(weighed).weights = {3: 2.5, 6: -1.0}
+        return [sample(each, 2, grid=GRID, batch=2) for each in (both, weighed)]
 
-    assert_same(*on_both(offloaded(way, dtype, kind), run))
+    for pair in zip(*on_both(offloaded(way, dtype, kind), run), strict=True):
+        assert_same(*pair)
 
 
-@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
-def test_inversions_and_what_uses_them(offloaded, way, dtype):
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"]))
+def test_inversions_and_what_uses_them(offloaded, kind, way, dtype):
     """The path is in main memory, the sampler's state on the device."""
     import comfy.sample
 
@@ -224,7 +232,7 @@ def test_inversions_and_what_uses_them(offloaded, way, dtype):
         map_of = difference_map(model, conditioning(5), conditioning(1), latent, 0.5, 2, 1).maps
         return found.path.states[0], found.round_trip["samples"], edited, *sampled, map_of
 
-    for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
+    for pair in zip(*on_both(offloaded(way, dtype, kind), run), strict=True):
         assert_same(*pair)
 
 
@@ -233,8 +241,8 @@ def test_inversions_and_what_uses_them(offloaded, way, dtype):
     [
         ("MasaCtrl", "manual cast", torch.float16, "SD15"),
         ("Plug-and-Play", "low memory", torch.bfloat16, "SDXL"),
-        ("Cross-Image Attention", "low memory", torch.bfloat16, "SDXL"),
         ("Cross-Image Attention", "manual cast", torch.float16, "SD15"),
+        pytest.param("Cross-Image Attention", "low memory", torch.bfloat16, "SDXL", marks=pytest.mark.matrix),
     ],
 )
 def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
@@ -257,10 +265,8 @@ def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
     assert_same(*on_both(offloaded(way, dtype, kind), run))
 
 
-@pytest.mark.parametrize(
-    ("way", "dtype", "kind"), [("manual cast", torch.float16, "SD15"), ("low memory", torch.bfloat16, "SDXL")]
-)
-def test_regional_attention(offloaded, way, dtype, kind):
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"]))
+def test_regional_attention(offloaded, kind, way, dtype):
     """A mask for each picture, a longer prompt, ratios, and a region by a word."""
     masks = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(0))
     entries = [*conditioning(5, 2, mask=masks), *conditioning(6)]
@@ -271,6 +277,47 @@ def test_regional_attention(offloaded, way, dtype, kind):
             copy = model.clone()
             install_regions(copy, entries, base=0.2, **how)
             found.append(sample(copy, 2, grid=GRID, batch=2))
+        return torch.cat(found)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
+
+
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"], 1))
+def test_structured_diffusion(offloaded, kind, way, dtype):
+    own = conditioning(1)[0][0]
+    phrases = [PhraseAlone("red dog", (2, 3), conditioning(7)[0][0][0, 2:4])]
+
+    def run(model):
+        model = model.clone()
+        install_structured_diffusion(model, "a red dog on a beach", Encoded((own,), {}), phrases)
+        return sample(model, 2, grid=GRID, batch=2)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype", "kind"), [("manual cast", torch.float16, "SD15"), ("low memory", torch.bfloat16, "SDXL")]
+)
+def test_guidance(offloaded, way, dtype, kind):
+    """The state is moved, with refinement, and then the prediction is changed; the report is on the CPU."""
+    places = Boxes(((Box("dog", 0, 0, 0.5, 1),), (Box("beach", 0.5, 0, 1, 1),)))
+    runs = (
+        (AttendAndExcite(), {"refinement": "0: 0.9", "refinements": 2}),
+        (AttendAndExcite(), {"act_on": "prediction"}),
+        (BoxLoss(places), {"repeats": "2", "until": 0.01, "stop_for_good": True}),
+        (BoxLoss(Masks(places.shares((16, 16))), "top values"), {"until": 0.01}),
+        (BoxLoss(places, "BoxDiff"), {"act_on": "prediction"}),
+    )
+
+    def run(model):
+        found = []
+        for loss, how in runs:
+            copy = model.clone()
+            guidance = Guidance(unit="relative", step_size=0.02, steps="0", **how)
+            report = WordGuidance("Guidance", loss, SUBJECTS, guidance).install(copy)
+            found.append(sample(copy, 2, grid=GRID, batch=2))
+            (step,) = report.steps(found[-1])
+            assert step.changed.device.type == step.saliency.maps.device.type == "cpu"
         return torch.cat(found)
 
     assert_same(*on_both(offloaded(way, dtype, kind), run))
@@ -304,14 +351,14 @@ def test_a_probe_of_areas_and_masks(offloaded):
     assert_same(*on_both(offloaded("low memory", torch.float16), run))
 
 
-@pytest.mark.parametrize(("way", "dtype"), OFFLOADED)
-def test_features_of_pictures(offloaded, way, dtype):
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"], 1))
+def test_features_of_pictures(offloaded, kind, way, dtype):
     def run(model):
         reader = FeatureReader(model, conditioning(1), ("middle.0", "output.1"), (0.2, 0.5), 2, 3)
         found = [each for levels in reader.read(noise(2, GRID), lambda *_: None) for each in levels]
         return [features for each in found for features in each.values()]
 
-    for pair in zip(*on_both(offloaded(way, dtype), run), strict=True):
+    for pair in zip(*on_both(offloaded(way, dtype, kind), run), strict=True):
         assert_same(*pair)
 
 

@@ -145,7 +145,7 @@ def test_the_pictures_of_a_comparison_are_left_for_the_browser(nodes, shown):
 def test_large_pictures_are_made_smaller_for_the_browser(nodes):
     import folder_paths
 
-    image = torch.rand(1, 3000, 1500, 3)
+    image = torch.rand(1, 1400, 700, 3)
     (entry,) = nodes["ELCompareImages"].execute(image, image).ui["el_compare"]
     (file,) = entry["files"]["result"]
     assert Image.open(Path(folder_paths.get_temp_directory()) / file["file"]).size == (512, 1024)

@@ -11,6 +11,7 @@ from tests.tools.comfyui.archive import write_archive
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
+from tests.workflows.answering import AnsweringBrowser
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 SMALL_MODELS = ROOT / "tests" / "tools" / "workflows" / "small_models.py"
@@ -29,6 +30,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 def client(server: ComfyServer) -> Iterator[ComfyClient]:
     """A client of that server."""
     with ComfyClient(server) as connected:
+        yield connected
+
+
+@pytest.fixture
+def browser(server: ComfyServer) -> Iterator[AnsweringBrowser]:
+    """A stand-in for a browser, which has announced itself."""
+    with AnsweringBrowser(server) as connected:
+        assert connected.announce() == {"connected": True, "pauses": 0}
         yield connected
 
 

@@ -1,14 +1,20 @@
 """Nodes that make the real server do what users' graphs do to it: take long, fail, show text, use up the memory."""
 
+import gc
 import itertools
 import json
+import sys
+import threading
 import time
 import types
 from typing import Any
 
 import comfy.utils
 import comfy_execution.caching
+import psutil
+import torch
 from comfy_api.latest import ComfyExtension, io, ui
+from server import PromptServer
 
 CATEGORY = "tests"
 
@@ -87,11 +93,69 @@ class TestScarceMemory(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(f"{entries} entries"))
 
 
+class TestLeftOver(io.ComfyNode):
+    """Shows what is alive on the server: objects of pauses, its threads, how many websockets, events and tensors it
+    has, and its memory in bytes.
+    """
+
+    CLASSES = (
+        "Pause",
+        "Painter",
+        "RunWithPauses",
+        "StagedValues",
+        "LivePrompt",
+        "ShownCall",
+        "SamplingEnded",
+        "Answer",
+    )
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="TestLeftOver", category=CATEGORY, is_output_node=True, inputs=[io.Int.Input("seed")])
+
+    @classmethod
+    def execute(cls, seed: int) -> io.NodeOutput:
+        gc.collect()
+        kinds = [type(each) for each in gc.get_objects()]
+        alive = [kind.__name__ for kind in kinds if kind.__name__ in cls.CLASSES and ".nodes.host." in kind.__module__]
+        # the server keeps threads of its own for what it answers beside its loop
+        threads = [each.name for each in threading.enumerate() if not each.name.startswith("asyncio")]
+        found = {
+            "alive": alive,
+            "threads": sorted(threads),
+            "sockets": len(PromptServer.instance.sockets),
+            "events": kinds.count(threading.Event) - threading.active_count(),  # each thread has one
+            "tensors": sum(issubclass(kind, torch.Tensor) for kind in kinds),
+            "bytes": psutil.Process().memory_info().rss,
+        }
+        return io.NodeOutput(ui=ui.PreviewText(json.dumps(found)))
+
+
+def of_the_pack(name: str) -> types.ModuleType:
+    """A module of the pack, which the host imports under a name that depends on its folder."""
+    return next(module for full, module in list(sys.modules.items()) if full.endswith(f".nodes.{name}"))
+
+
+class TestAsks(io.ComfyNode):
+    """Asks its user as a sampler does, with another grace for a browser that has gone; shows why the pause was over."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Float.Input("grace"), io.String.Input("then"), io.Int.Input("seed")]
+        return io.Schema(node_id="TestAsks", category=CATEGORY, is_output_node=True, inputs=inputs)
+
+    @classmethod
+    def execute(cls, grace: float, then: str, seed: int) -> io.NodeOutput:
+        limit = of_the_pack("host.pauses.pause").Limit(60.0, then, grace)
+        outcome = of_the_pack("host.pauses.asking").ask(lambda: {"kind": "step", "step": 1, "values": []}, limit)
+        return io.NodeOutput(ui=ui.PreviewText(outcome.reason))
+
+
 class TestNodes(ComfyExtension):
     """What ComfyUI loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TestSlow, TestFail, TestNumbers, TestScarceMemory]
+        return [TestSlow, TestFail, TestNumbers, TestScarceMemory, TestLeftOver, TestAsks]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

@@ -108,10 +108,10 @@ def test_every_node_has_a_help_page_with_a_picture(get, nodes, language):
         assert page.splitlines()[0] == f"# {title}", path
         # the front end looks for pictures beside the English pages, whatever the language
         pictures = PICTURE.findall(page)
-        assert [picture for _, picture in pictures] == [f"images/{name}.jpg"], path
+        assert [picture for _, picture in pictures] == [f"images/{name}.webp"], path
         data = get(f"/extensions/{PACK_NAME}/docs/{pictures[0][1]}")
         assert len(data) <= PICTURE_BYTES, pictures
-        assert Image.open(io.BytesIO(data)).format == "JPEG"
+        assert Image.open(io.BytesIO(data)).format == "WEBP"
 
 
 def test_no_page_or_picture_is_of_a_node_that_is_gone(nodes):

@@ -2,7 +2,8 @@
 
 Reading order:
     heads           the forms in which models hand over queries and keys
-    probabilities   softmax(q k^T) at the subjects' tokens: the one softmax of the pack
+    probabilities   softmax(q k^T) at the subjects' tokens
+    recorded_maps   the same softmax as a function that autograd differentiates
     log_sums        the same softmax without the keys that nobody asks for
     output_space    the likeness of words and places in what the attention puts out
     looked_for      the same for words that are not in the prompt

@@ -59,3 +59,24 @@ class LossScale:
             "attention, for instance); if there are none, the model's own numbers are too large for float16: start "
             "ComfyUI with --fp32-unet or --bf16-unet"
         )
+
+    def of_rows(self, loss: Tensor, variable: Tensor, counted: Sequence[int]) -> Tensor:
+        """d loss / d variable [R,...], at least float32; keeps the record.
+
+        loss: a sum over rows that do not depend on each other. counted: the rows whose own loss is finite and not 0. A
+        smaller power is tried where the gradient of one of these is not finite, a larger one where it is 0 in all of
+        them. What no power makes finite stays as it is, for the caller to leave out.
+        """
+        first, tried = self._exponent, set()
+        while True:
+            power = 2.0**self._exponent
+            (scaled,) = torch.autograd.grad(loss * power, [variable], retain_graph=True)
+            found = scaled.to(torch.promote_types(scaled.dtype, torch.float32)) / power
+            tried.add(self._exponent)
+            own = found[list(counted)]
+            overflows, vanishes = not bool(own.isfinite().all()), bool(counted) and not bool(own.any())
+            following = self._exponent + vanishes - overflows
+            if following in tried or len(tried) == TRIES:
+                self._exponent = first if vanishes else self._exponent
+                return found
+            self._exponent = following

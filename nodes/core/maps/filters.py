@@ -11,13 +11,15 @@ from torch import Tensor
 from .saliency import Saliency
 
 
-def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
-    """Gaussian filter of the last two axes with a `size` × `size` window, edge values repeated outwards.
+def gaussian_smooth(maps: Tensor, sigma: float, size: int, padding: str = "replicate") -> Tensor:
+    """Gaussian filter of the last two axes with a `size` × `size` window.
 
     G[k] ∝ exp(-k²/2σ²) for |k| ≤ (size-1)/2, normalised to sum 1; the published code of Abs-Grad-SAM uses σ = 6,
     size = 3.
     maps: float [...,h,w]. sigma: standard deviation in latent pixels, 0 returns the maps unchanged. size: odd, in
-    latent pixels. Raises ValueError for a negative σ or an even or non-positive size.
+    latent pixels. padding: what lies beyond the edge: its own values (replicate), or what lies as far inside of it
+    (reflect; for maps too small for that, replicate). Raises ValueError for a negative σ or an even or non-positive
+    size.
     """
     if sigma < 0:
         raise ValueError(
@@ -30,8 +32,9 @@ def gaussian_smooth(maps: Tensor, sigma: float, size: int) -> Tensor:
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
+    padding = padding if min(maps.shape[-2:]) > radius else "replicate"
+    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode=padding), kernel.view(1, 1, -1, 1))
+    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode=padding), kernel.view(1, 1, 1, -1))
     return flat.view_as(maps)
 
 

@@ -26,22 +26,23 @@ _ITEM = re.compile(r"(\d+)(?:\s*-\s*(\d+))?|(\d+(?:\.\d+)?)\s*%")
 _USUAL_RUNS = (35, 50, 100, 1000)
 
 
-def parse_steps(text: str, total: int) -> tuple[int, ...]:
+def parse_steps(text: str, total: int, name: str = "manipulate_at") -> tuple[int, ...]:
     """Read step numbers such as ``5, 18, 28``, ranges such as ``2-4`` and shares of the run such as ``10%``.
 
     text: items separated by commas; empty for no step. total: number of steps that the run makes. Step j means the
     state that enters step j, counted from 0 in the schedule that actually runs (after denoise has cut its beginning);
-    j = total is the finished latent. Returns ascending, distinct numbers in [0, total]. Raises ValueError with the
-    wrong item and what is allowed; where the run is too short, also with the same steps scaled to it.
+    j = total is the finished latent. name: of the input, for messages. Returns ascending, distinct numbers in
+    [0, total]. Raises ValueError with the wrong item and what is allowed; where the run is too short, also with the
+    same steps scaled to it.
     """
     steps: set[int] = set()
-    items = list(_items(text))
+    items = list(_items(text, name))
     for item in items:
         if isinstance(item, float):
             steps.add(int(item * total / 100))
         elif item[-1] > total:
             raise ValueError(
-                f"manipulate_at: step {item[-1]} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
+                f"{name}: step {item[-1]} does not exist. This run makes {total} steps: 0 to {total - 1}, and "
                 f"{total} for the finished latent. With denoise below 1 only the steps that remain are counted. "
                 f"{_scaled([item for item in items if isinstance(item, range)], total)}"
             )
@@ -50,12 +51,12 @@ def parse_steps(text: str, total: int) -> tuple[int, ...]:
     return tuple(sorted(steps))
 
 
-def check_steps(text: str) -> None:
+def check_steps(text: str, name: str = "manipulate_at") -> None:
     """Raise the ValueError of `parse_steps` if `text` cannot be read, however many steps the run makes."""
-    list(_items(text))
+    list(_items(text, name))
 
 
-def _items(text: str) -> Iterator[range | float]:
+def _items(text: str, name: str) -> Iterator[range | float]:
     """Each item of the text: the steps that it names, or a share of the run in percent."""
     for item in (part.strip() for part in text.split(",")):
         if not item:
@@ -63,18 +64,18 @@ def _items(text: str) -> Iterator[range | float]:
         found = _ITEM.fullmatch(item)
         if found is None:
             raise ValueError(
-                f"manipulate_at: {item!r} is not a step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
+                f"{name}: {item!r} is not a step. Write step numbers (5, 18, 28), ranges (2-4) or shares of the "
                 "run (10%), separated by commas."
             )
         first, last, percent = found.groups()
         if percent is not None:
             if float(percent) > 100:
-                raise ValueError(f"manipulate_at: {item} is more than 100% of the run.")
+                raise ValueError(f"{name}: {item} is more than 100% of the run.")
             yield float(percent)
             continue
         low, high = int(first), int(last or first)
         if low > high:
-            raise ValueError(f"manipulate_at: the range {item} runs backwards; write {high}-{low}.")
+            raise ValueError(f"{name}: the range {item} runs backwards; write {high}-{low}.")
         yield range(low, high + 1)
 
 

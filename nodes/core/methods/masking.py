@@ -16,6 +16,10 @@ from ..words.subjects import Subjects
 
 CHANNELS = ("each", "together")
 LAST_CALL, CUMULATIVE = CALLS = ("last call", "cumulative")
+# At which of the manipulated steps the user is asked, what the painter begins with, and what follows if nobody answers.
+FIRST, EACH, LISTED = ASK_AT = ("first manipulated step", "each manipulated step", "listed steps")
+FOUND, LAST = STARTS = ("the found mask", "last painted")
+CONTINUE, CANCEL = THEN = ("continue", "cancel")
 
 
 @dataclass(frozen=True)
@@ -84,4 +88,33 @@ class ImageMasking:
             raise ValueError("a mask holds numbers from 0 (outside) to 1 (inside); this one has others")
 
 
-Masking = AttentionMasking | GradientMasking | ImageMasking
+@dataclass(frozen=True)
+class PaintedMasking:
+    """Another masking, over whose masks the user paints while the sampler waits.
+
+    masking: finds the mask. ask_at: FIRST, EACH or LISTED of the manipulated steps; listed: which, as of
+    `parse_steps`. start: what the painter begins with, FOUND or LAST, the found mask with what was painted at the stop
+    before. seconds: to wait for an answer, 0 for as long as it takes. then: CONTINUE or CANCEL after that time.
+    answers: recorded answers that are given in place of the user's, who is not asked then; empty for none. metadata: of
+    the images of the run, for the host. Raises ValueError for another choice, and for a masking that is painted over
+    already.
+    """
+
+    masking: AttentionMasking | GradientMasking | ImageMasking
+    ask_at: str
+    listed: str = ""
+    start: str = FOUND
+    seconds: int = 600
+    then: str = CONTINUE
+    answers: str = ""
+    metadata: Any = None
+
+    def __post_init__(self) -> None:
+        one_of("ask_at", self.ask_at, ASK_AT)
+        one_of("start_from", self.start, STARTS)
+        one_of("when_over", self.then, THEN)
+        if isinstance(self.masking, PaintedMasking):
+            raise ValueError("this masking is painted over already: use one Paint Mask While Sampling")
+
+
+Masking = AttentionMasking | GradientMasking | ImageMasking | PaintedMasking

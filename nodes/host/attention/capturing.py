@@ -11,8 +11,9 @@ Everything is installed through the host's wrappers, which run at these moments:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy.patcher_extension import WrapperExecutor
@@ -31,7 +32,7 @@ from ..sampling.runs import Runs
 from .captured_run import CapturedRun, of_all_layers
 from .layer_choice import LayerSelection
 from .looked_for import LookedFor, LookedForMaps
-from .model_call import ASIDE, REFINED, ModelCall, evaluating, step_of
+from .model_call import ASIDE, EXCHANGED, REFINED, ModelCall, evaluating, step_of
 from .named_tokens import NamedTokens
 from .override import processing
 from .positives import Positives
@@ -85,12 +86,32 @@ class Observer:
         self.runs: Runs[CapturedRun] = Runs(CapturedRun, "capture", "Capture Attention", keep)
         self._adds = keep or add_up
         self.resize = settings.resize
-        self.scores = settings.scores
         self._family = family
         self._settings = settings
         self._call: ModelCall | None = None
         self._asking = False
         self._answer: Saliency | None = None
+
+    @property
+    def scores(self) -> int:
+        """See `Settings`."""
+        return self._settings.scores
+
+    @contextmanager
+    def reading(self, subjects: Subjects, prompt: list[Tensor]) -> Iterator[None]:
+        """Inside the block these words of another prompt are read at any noise level, and none is looked for.
+
+        prompt: its contexts [1,T,d].
+        """
+        settings, labels = self._settings, self.labels
+        words = None if settings.tokens.words is None else subjects.word_positions()
+        tokens = replace(settings.tokens, tokens=subjects.positions(), words=words)
+        self._settings = replace(settings, tokens=tokens, prompt=prompt, start=0.0, end=1.0, looked=None)
+        self.labels = subjects.labels
+        try:
+            yield
+        finally:
+            self._settings, self.labels = settings, labels
 
     def ask(self, predict: Callable[[], object]) -> Saliency | None:
         """The maps of the one model call that `predict` makes between the sampler's steps; None if it has none."""
@@ -140,8 +161,11 @@ class Observer:
     def around_batch(
         self, executor: WrapperExecutor, model: Any, conds: list, *args: Any, **kwargs: Any
     ) -> list[Tensor]:
-        """CALC_COND_BATCH wrapper: find the positive list among `conds`."""
-        with evaluating(self._call, conds):
+        """CALC_COND_BATCH wrapper: find the positive list among `conds`; another's own evaluation does not count."""
+        # the last argument, which another node may hand on by name
+        options = kwargs["model_options"] if "model_options" in kwargs else args[-1]
+        beside = ASIDE in options.get("transformer_options", {}) and not self._asking
+        with evaluating(None if beside else self._call, conds):
             return executor(model, conds, *args, **kwargs)
 
     def around_model(
@@ -196,6 +220,12 @@ class Observer:
         if not end <= sigma <= start:
             return None
         listed, settings = guider.conds.get("positive") or [], self._settings
+        if settings.prompt is None and any(EXCHANGED in cond for cond in listed):
+            self._warn(
+                "the prompt was exchanged while the sampler paused: from there on no attention is captured to the "
+                "words of the first one"
+            )
+            return None
         how = self._warn, model_options, self._family.pads_in_front, settings.block, settings.sampled.pictures
         positives = Positives(listed, settings.prompt, *how)
         if not positives:

@@ -22,12 +22,17 @@ REFINED = "refined"
 
 # In transformer_options: this call is not a step of the sampler; it is made for a mask.
 ASIDE = OURS + "aside"
+# What ASIDE is where the call predicts what a step would: it is edited as that is.
+EDITED = "edited"
+
+# In a conditioning: its text was exchanged while the sampler ran, so the words of the first one are not in it.
+EXCHANGED = OURS + "exchanged"
 
 
-def aside(extra_args: dict) -> dict:
-    """A sampler's `extra_args`, marked for a model call that is not one of its steps."""
+def aside(extra_args: dict, how: object = True) -> dict:
+    """A sampler's `extra_args`, marked for a model call that is not one of its steps. how: EDITED or True."""
     options = extra_args.get("model_options", {})
-    marked = {**options.get("transformer_options", {}), ASIDE: True}
+    marked = {**options.get("transformer_options", {}), ASIDE: how}
     return {**extra_args, "model_options": {**options, "transformer_options": marked}}
 
 

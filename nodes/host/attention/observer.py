@@ -80,6 +80,11 @@ class AttentionCapture:
         """The maps of the model call that `predict` makes, which is not a step of the sampler; None if it has none."""
         return self._observer.ask(predict)
 
+    def ask_about(self, subjects: Subjects, prompt: list[Tensor], predict: Callable[[], object]) -> Saliency | None:
+        """As `ask`, of the words of another prompt, at any noise level. prompt: its contexts [1,T,d]."""
+        with self._observer.reading(subjects, prompt):
+            return self._observer.ask(predict)
+
     def saliency(self, samples: Tensor, role: str, how: str, each_layer: bool = False) -> Saliency:
         """Maps of the finished run that made `samples` (see `Runs.of`), on the CPU.
 

@@ -12,6 +12,9 @@ from torch import Tensor
 # What may stand beside source and target: a picture that gives its appearance, and the target as it would be without.
 SOURCE, TARGET, APPEARANCE, WITHOUT = "source", "target", "appearance", "target without appearance"
 
+# Of what a twin run installs on its model.
+TWIN_KEY = "explainable_latents.twin_sampling"
+
 # In transformer_options: the `TwinBlocks` of the run that goes on.
 _TWIN = "explainable_latents.twin"
 

@@ -14,31 +14,33 @@ from ...core.gradients.definition import Progress, WordAttention
 from ...core.gradients.derivative import Derivative, agrees_with_autograd
 from ...core.gradients.structured import obstacle, structured
 from ..families.transformer_gradients import TransformerEnd
-from ..families.unet_gradients import LayersAfter
+from ..families.unet_gradients import LayersAfter, LayersUntil
 from ..patch_names import patch_names
 from .exact_solver import UnfitError
-from .float32_layers import (
+from .host_layers import (
     IN_PLACE,
+    INFERENCE,
     Weights,
     float32_layer,
-    float32_weights,
+    host_weights,
     repeated_block,
-    replaced_layer,
+    replace_forward,
     with_host_weights,
 )
 from .recorded_end import RecordedEnd
+from .recorded_start import RecordedStart
 
 
 @contextmanager
 def differentiable(
-    layers: LayersAfter | TransformerEnd, device: torch.device, options: dict, *, repeat: bool = False
-) -> Iterator[RecordedLayers | RecordedEnd]:
+    layers: LayersAfter | LayersUntil | TransformerEnd, device: torch.device, options: dict, *, repeat: bool = False
+) -> Iterator[RecordedLayers | RecordedStart | RecordedEnd]:
     """Around one call of a network and the backward passes through it: autograd can record these layers.
 
     The layers follow one site, or the first one (`layers.site` None), and so all sites. They compute in float32,
     outside of inference mode and with TF32 off. Recording begins after the attention of that site, where a processor
     turns it on (`torch.set_grad_enabled`), and ends with the network's output: what the host makes of it is not
-    recorded.
+    recorded. Or they come before the last of several sites: see `RecordedStart`.
 
     After one site each layer has a float32 copy of its weights during the call, since many backward passes use it.
     After all sites, for a single pass, nothing is copied: a layer gets its weights from the host when it computes, and
@@ -48,18 +50,20 @@ def differentiable(
     the host's own, a recorded tensor that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
-        recorded = RecordedEnd(layers, exits) if isinstance(layers, TransformerEnd) else RecordedLayers(layers, exits)
+        kinds = {TransformerEnd: RecordedEnd, LayersUntil: RecordedStart, LayersAfter: RecordedLayers}
+        recorded = kinds[type(layers)](layers, exits)
         recorded.replace(device, options if repeat else None)
         try:
             yield recorded
         except RuntimeError as error:
-            if IN_PLACE not in str(error):
+            if not any(refusal in str(error) for refusal in (IN_PLACE, INFERENCE)):
                 raise
             patches = patch_names(patch for kind in options.get("patches", {}).values() for patch in kind)
             suspects = f" (there are {patches})" if patches else ""
+            does = "changes in place" if IN_PLACE in str(error) else "computes with weights of its own"
             raise ValueError(
-                f"gradients cannot pass what another node changes in place{suspects}. Connect the model without that "
-                "node (FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
+                f"gradients cannot pass what another node {does}{suspects}. Connect the model without that node "
+                "(FreeU_V2, for instance), or use Abs-Grad-SAM by the layer 'last' of SD 1.x or SD 2.x"
             ) from error
 
 
@@ -88,12 +92,12 @@ class RecordedLayers:
         for layer in self._layers.weighted():
             compute = float32_layer(layer)
             if self._layers.site is not None or isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):  # of small weights
-                weight, bias = self._copies[layer] = float32_weights(layer, device)
-                self._set_forward(layer, partial(compute, weight=weight, bias=bias))
+                weight, bias = self._copies[layer] = host_weights(layer, device)
+                replace_forward(layer, partial(compute, weight=weight, bias=bias), self._exits)
             else:
-                self._set_forward(layer, with_host_weights(compute, layer, device, repeated=layer in repeated))
+                replace_forward(layer, with_host_weights(compute, layer, device, layer in repeated), self._exits)
         for block in blocks:
-            self._set_forward(block, repeated_block(block.forward))
+            replace_forward(block, repeated_block(block.forward), self._exits)
         for hook in (
             self._layers.norm.register_forward_pre_hook(self._keep_entering),
             self._layers.last.register_forward_hook(self._keep_last_output),
@@ -151,12 +155,6 @@ class RecordedLayers:
         self.output = output
         torch.set_grad_enabled(False)
         return output.detach()
-
-    def _set_forward(self, module: nn.Module, forward: Callable[..., Tensor]) -> None:
-        if "forward" in vars(module):
-            raise replaced_layer(module)
-        module.forward = forward
-        self._exits.callback(delattr, module, "forward")
 
     def _forget(self) -> None:
         self._copies.clear()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.attention.heads import by_head, width
+from ..attention.attention_call import Processor
 from ..patch_names import patch_name
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -30,13 +31,47 @@ def differentiable_attention(
     Or of q [rows,H,Q,d], k and v [rows,H,T,d]. mask: [Q,T], [rows,Q,T] or [rows,H,Q,T], added or (bool) True where
     kept. options: the host's, without effect.
     """
+    return attention_in_own_precision(q.float(), k.float(), v.float(), heads, mask, scale)
+
+
+def attention_in_own_precision(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, scale: float | None = None, **options: Any
+) -> Tensor:
+    """As `differentiable_attention`, in the precision of q."""
     d = width(q, heads)
-    q, k, v = (by_head(x.float(), d) for x in (q, k, v))
+    q, k, v = (by_head(x, d) for x in (q, k.to(q), v.to(q)))
     if mask is not None and mask.ndim == 3:
         mask = mask.unsqueeze(1)
     if mask is not None and mask.dtype != torch.bool:
-        mask = mask.float()
+        mask = mask.to(q)
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(2)
+
+
+class RecordedAttention(Processor):
+    """Where autograd records, attention is computed such that gradients pass it.
+
+    That of the host's backends is computed by `attention` instead, as these compute in place or without a derivative;
+    that of other nodes has to let gradients pass, and is refused if it does not. passed: is told the names of theirs.
+    """
+
+    def __init__(self, attention: Callable[..., Tensor], passed: list[str]) -> None:
+        self._attention = attention
+        self._passed = passed
+
+    def backend(self, attention: Callable) -> Callable:
+        """See `Processor`."""
+        return self._attention if torch.is_grad_enabled() else attention
+
+    def foreign(self, patch: Callable, compute: Compute) -> Compute:
+        """See `Processor`."""
+
+        def followed_and_named(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            out = followed(patch, compute, q, k, v)
+            if out.requires_grad:
+                self._passed.append(patch_name(patch))
+            return out
+
+        return followed_and_named
 
 
 def followed(patch: Callable, compute: Compute, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from ...core.gradients.parallel_block import ParallelBlock
 from ...core.gradients.patches import as_patches, from_patches, is_local, patchwise
 from ..families.transformer_gradients import TransformerEnd
 from .exact_solver import UnfitError
-from .float32_layers import Weights, float32_layer, float32_weights, replaced_layer
 from .float32_stream import Float32Stream
+from .host_layers import Weights, float32_layer, host_weights, replaced_layer
 
 
 class RecordedEnd:
@@ -114,7 +114,7 @@ class RecordedEnd:
         if not x.requires_grad:
             return own(x, *args, **kwargs)
         if layer not in self._copies:
-            self._copies[layer] = float32_weights(layer, device)
+            self._copies[layer] = host_weights(layer, device)
         return float32_layer(layer)(x, *self._copies[layer])
 
     def _keep(self, layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:

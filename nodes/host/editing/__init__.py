@@ -7,8 +7,9 @@ guider's conditionings) and `shared_noise` (all get the same noise); `editors` (
 edit); `appearance` (a third picture, which gives its appearance) with `cross_image_attention`; `local_blend` (keeps the
 source outside a mask).
 
-Without a twin: `regional_attention` (prompts for parts of the picture) with `region_prompts` (which is where) and
-`region_rows` (in a model call).
+Without a twin: `positive_rows` (what edits the positive prompts' rows in every run); `regional_attention` (prompts for
+parts of the picture) with `region_prompts` (which is where) and `region_rows` (in a model call); `structured_attention`
+with `phrases` (values of phrases encoded alone).
 
 Pictures that the model did not draw: `own_run` (the pack's own walk through the noise levels), `inversion` and
 `edit_friendly` (into the noise that leads to a picture), `prompt_difference` (where two prompts disagree about it).

@@ -30,7 +30,7 @@ from torch import Tensor
 from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import ASIDE, OURS
 from ..attention.override import processing
-from ..attention.twin_blocks import APPEARANCE, SOURCE, TARGET, TwinBlocks, announced
+from ..attention.twin_blocks import APPEARANCE, SOURCE, TARGET, TWIN_KEY, TwinBlocks, announced
 from ..compiled import as_written, hidden_by_compilation, uncompiled
 from ..families.family import Family, family_of
 from ..families.offers import EDITING
@@ -46,7 +46,6 @@ from .paths import GENERATED, RECORDED, Path
 from .twin_run import TwinRun, blocks_of, of_target, repeated
 from .twin_texts import OWN_LISTS, check_guider, joined, own_list
 
-WRAPPER_KEY = OURS + "twin_sampling"
 START_KEY = OURS + "twin_start"
 
 
@@ -87,7 +86,7 @@ class Twin:
 
         Raises ValueError for a model that no family knows, where the model has a twin already, and as the editors.
         """
-        if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY):
+        if patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, TWIN_KEY):
             raise ValueError(
                 "the model has a Twin Sampling already: chain the editors, and connect them to one Twin Sampling"
             )
@@ -102,7 +101,7 @@ class Twin:
             (WrappersMP.CALC_COND_BATCH, sampling.around_batch),
             (WrappersMP.APPLY_MODEL, sampling.around_model),
         ):
-            patcher.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+            patcher.add_wrapper_with_key(kind, TWIN_KEY, wrapper)
         if self.path == RECORDED and not self.own_start:
             start_on_path(patcher, START_KEY, self.trajectory)
         if APPEARANCE in sampling.names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,21 +61,33 @@ class ReadPrompt:
         source: the input that it was typed into. read: reads what stands after the colon. Raises ValueError for an
         entry without a colon, or a word that the prompt lacks; it lists the tokens there are.
         """
-        found: dict[int, Value] = {}
-        for part in SEPARATORS.split(text.replace("：", ":")):
-            if not part.strip():
-                continue
-            words, colon, value = (each.strip() for each in part.rpartition(":"))
-            if not colon or not words:
-                raise ValueError(f"{source}: '{part.strip()}' is no word with a value. Write for instance dog: 0.5")
-            places = find_words(self.tokens.prompt, self.spans, one_entry(words, "subject", source))
-            if not places:
-                raise ValueError(
-                    f"{source}: '{words}' is not in the target prompt. It has the tokens "
-                    f"{token_list(self.tokens.prompt, self.tokens.tokens)}"
-                )
-            found |= {position: read(value) for place in places for position in place.positions()}
-        return found
+        return of_words(self.tokens.prompt, self.spans, text, source, read, "target prompt")
+
+
+def of_words(
+    prompt: str,
+    spans: Mapping[str, Sequence[TokenSpan]],
+    text: str,
+    source: str,
+    read: Callable[[str], Value],
+    which: str = "prompt",
+) -> dict[int, Value]:
+    """What `text` says of words of a prompt, see `ReadPrompt.of_words`. spans: its tokens, by encoder."""
+    found: dict[int, Value] = {}
+    for part in SEPARATORS.split(text.replace("：", ":")):
+        if not part.strip():
+            continue
+        words, colon, value = (each.strip() for each in part.rpartition(":"))
+        if not colon or not words:
+            raise ValueError(f"{source}: '{part.strip()}' is no word with a value. Write for instance dog: 0.5")
+        places = find_words(prompt, spans, one_entry(words, "subject", source))
+        if not places:
+            tokens = next(iter(spans.values()), ())
+            raise ValueError(
+                f"{source}: '{words}' is not in the {which}. It has the tokens {token_list(prompt, tokens)}"
+            )
+        found |= {position: read(value) for place in places for position in place.positions()}
+    return found
 
 
 def paired(source: ReadPrompt, target: ReadPrompt, way: str) -> Alignment:

@@ -6,5 +6,6 @@ GRADIENTS = "Abs-Grad-SAM"
 BLOCKS = "features of the model's blocks"
 KEYS = "words that are not in the prompt"
 EDITING = "editing by attention"
+GUIDANCE = "guidance by attention"
 
-FEATURES = (GRADIENTS, BLOCKS, KEYS, EDITING)
+FEATURES = (GRADIENTS, BLOCKS, KEYS, EDITING, GUIDANCE)

@@ -17,7 +17,7 @@ from ..patch_names import other_names
 from .offers import FEATURES
 from .sites import CROSS, SELF, Inputs, NetworkCall, Shape, Site, site_name
 from .unet_blocks import block_scales, with_blocks
-from .unet_gradients import LayersAfter
+from .unet_gradients import LayersAfter, LayersUntil, RecordedLayers
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -61,6 +61,15 @@ class UNet:
     def layers_after(self, network: nn.Module, site: str | None) -> LayersAfter:
         """See `Family`."""
         return LayersAfter(network, site)
+
+    def layers_until(self, network: nn.Module, sites: Collection[str]) -> LayersUntil:
+        """See `Family`."""
+        return LayersUntil(network, sites)
+
+    def site_grids(self, network: nn.Module, grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """See `Family`."""
+        grids = RecordedLayers(network, []).grids(grid)
+        return {name: grids[each] for name, each in _transformer_blocks(network) if each.attn2 is not None}
 
     def blocks(self, network: nn.Module) -> dict[str, int]:
         """See `Family`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
 from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock
@@ -14,6 +14,7 @@ from ...core.gradients.derivative import Feedforward
 from ...core.gradients.structured import Head
 from ..patch_names import of_other_nodes
 from .gradient_memory import GradientMemory
+from .sites import site_name
 
 # A layer's weight and bias.
 Weights = tuple[Tensor, Tensor | None]
@@ -27,37 +28,12 @@ _WITHIN = ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "
 _HEAD = (nn.GroupNorm, nn.SiLU, nn.Conv2d)
 
 
-class LayersAfter:
-    """The layers that a UNet runs after the cross-attention `site` (`output.11.0`), or after its first one.
+class RecordedLayers:
+    """Modules of a UNet that gradients pass, in the order in which they run."""
 
-    modules: in the order in which they run, the first is the attention's own output projection. norm: the layer norm
-    after the attention. last: the module whose output enters `end`, the network's last layers.
-    """
-
-    def __init__(self, network: nn.Module, site: str | None) -> None:
-        blocks = _blocks(network)
-        if site is None:
-            at, depth = next(i for i, (_, block) in enumerate(blocks) if _transformer(block) is not None), 0
-        else:
-            kind, number, depth = site.split(".")
-            at = [name for name, _ in blocks].index((kind, int(number)))
-        own = list(blocks[at][1])
-        transformer = _transformer(own)
-        place = own.index(transformer)
-        block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
-        in_transformer = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
-        following = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
-        self.network, self.site = network, site
-        self._attention = block.attn2
-        self.modules: list[nn.Module] = [*in_transformer, *following, network.out]
-        self.norm: nn.Module = block.norm3
-        self.last: nn.Module = network.output_blocks[-1][-1]
-        self.end: nn.Module = network.out
-
-    @property
-    def only_end(self) -> bool:
-        """Whether only the rest of its own transformer block and the network's end come after the attention."""
-        return len(self.modules) == _IN_TRANSFORMER + 1
+    def __init__(self, network: nn.Module, modules: list[nn.Module]) -> None:
+        self.network = network
+        self.modules = modules
 
     def weighted(self) -> list[nn.Module]:
         """The layers that have weights, each once."""
@@ -74,24 +50,27 @@ class LayersAfter:
         kinds = (ResBlock,) if of_other_nodes(patches) else (ResBlock, BasicTransformerBlock)
         return [block for module in self.modules for block in module.modules() if isinstance(block, kinds)]
 
-    def memory(self, grid: tuple[int, int]) -> GradientMemory:
-        """How much the layers hold for a latent of this height and width."""
-        grids: dict[nn.Module, tuple[int, int]] = {}
+    def grids(self, grid: tuple[int, int]) -> dict[nn.Module, tuple[int, int]]:
+        """The (height, width) on which each module of the network computes, for a latent of this size."""
+        found: dict[nn.Module, tuple[int, int]] = {}
         for module in (module for _, block in _blocks(self.network) for module in block):
             if isinstance(module, Downsample):
                 grid = tuple(-(-side // 2) for side in grid)
             elif isinstance(module, Upsample):
                 grid = tuple(2 * side for side in grid)
-            grids |= dict.fromkeys(module.modules(), grid)
-        grids |= dict.fromkeys(self.end.modules(), grid)
-        outputs = {layer: _width(layer) * math.prod(grids[layer]) for layer in self.weighted()}
+            found |= dict.fromkeys(module.modules(), grid)
+        return found | dict.fromkeys(self.network.out.modules(), grid)
+
+    def held(self, grid: tuple[int, int], attention: int, sums: int, number: int) -> GradientMemory:
+        """How much the layers hold for a latent of this height and width; the rest: see `GradientMemory`."""
+        grids = self.grids(grid)
+        outputs = {layer: _width(layer) * math.prod(grids[layer]) for layer in self.weighted() if layer in grids}
         weights = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in outputs}
         blocks = {block: [layer for layer in block.modules() if layer in outputs] for block in self.repeatable()}
         inside = set().union(*blocks.values())
         repeated = sum(_entering(block) * math.prod(grids[block]) for block in blocks)
         repeated += sum(size for layer, size in outputs.items() if layer not in inside)
         repeated += max((sum(outputs[layer] for layer in layers) for layers in blocks.values()), default=0)
-        norm, *_, conv = self.end
         return GradientMemory(
             outputs=sum(outputs.values()),
             widest=max(outputs.values()),
@@ -99,9 +78,80 @@ class LayersAfter:
             largest=max(weights.values()),
             repeated=repeated,
             repeated_weights=max((sum(weights[layer] for layer in layers) for layers in blocks.values()), default=0),
-            attention=self._attention.heads * math.prod(grids[self.modules[0]]),
-            sums=conv.weight[:, 0].numel() + 2 * norm.num_groups,
+            attention=attention,
+            sums=sums,
+            number=number,
         )
+
+
+class LayersUntil(RecordedLayers):
+    """The layers that a UNet runs up to its cross-attention `sites`: gradients pass them to what it was given.
+
+    sites: their names in running order; the last of them is where the way ends.
+    """
+
+    def __init__(self, network: nn.Module, sites: Collection[str]) -> None:
+        embeddings = [network.time_embed, *([] if network.num_classes is None else [network.label_emb])]
+        modules: list[nn.Module] = []
+        self._attended: list[nn.Module] = []
+        for (kind, number), block in _blocks(network):
+            for module in block:
+                if not hasattr(module, "transformer_blocks"):
+                    modules.append(module)
+                    continue
+                modules += [module.norm, module.proj_in]
+                for depth, each in enumerate(module.transformer_blocks):
+                    if site_name((kind, number), depth) in sites:
+                        self._attended.append(each.attn2)
+                        until = [*embeddings, *modules, each.norm1, each.attn1, each.norm2, each.attn2]
+                    modules.append(each)
+                modules.append(module.proj_out)
+        super().__init__(network, until)
+        self.sites = tuple(sites)
+
+    def memory(self, grid: tuple[int, int], number: int) -> GradientMemory:
+        """How much the layers hold for a latent of this height and width. number: bytes of one of their numbers."""
+        grids = self.grids(grid)
+        return self.held(grid, max(each.heads * math.prod(grids[each]) for each in self._attended), 0, number)
+
+
+class LayersAfter(RecordedLayers):
+    """The layers that a UNet runs after the cross-attention `site` (`output.11.0`), or after its first one.
+
+    modules: the first is the attention's own output projection. norm: the layer norm after the attention. last: the
+    module whose output enters `end`, the network's last layers.
+    """
+
+    def __init__(self, network: nn.Module, site: str | None) -> None:
+        blocks = _blocks(network)
+        if site is None:
+            at, depth = next(i for i, (_, block) in enumerate(blocks) if _transformer(block) is not None), 0
+        else:
+            kind, number, depth = site.split(".")
+            at = [name for name, _ in blocks].index((kind, int(number)))
+        own = list(blocks[at][1])
+        transformer = _transformer(own)
+        place = own.index(transformer)
+        block, *deeper = list(transformer.transformer_blocks)[int(depth) :]
+        in_transformer = [block.attn2.to_out, block.norm3, block.ff, *deeper, transformer.proj_out]
+        following = [*own[place + 1 :], *(module for _, module in blocks[at + 1 :])]
+        super().__init__(network, [*in_transformer, *following, network.out])
+        self.site = site
+        self._attention = block.attn2
+        self.norm: nn.Module = block.norm3
+        self.last: nn.Module = network.output_blocks[-1][-1]
+        self.end: nn.Module = network.out
+
+    @property
+    def only_end(self) -> bool:
+        """Whether only the rest of its own transformer block and the network's end come after the attention."""
+        return len(self.modules) == _IN_TRANSFORMER + 1
+
+    def memory(self, grid: tuple[int, int]) -> GradientMemory:
+        """How much the layers hold for a latent of this height and width."""
+        norm, *_, conv = self.end
+        attention = self._attention.heads * math.prod(self.grids(grid)[self.modules[0]])
+        return self.held(grid, attention, conv.weight[:, 0].numel() + 2 * norm.num_groups, number=4)
 
     def head(self, weights: Mapping[nn.Module, Weights], scale: float) -> Head | None:
         """GroupNorm, SiLU and convolution at the network's end, times `scale`; None where it ends differently."""

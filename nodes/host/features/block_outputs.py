@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..attention.model_call import OURS
 from ..compiled import uncompiled
+from ..early_exit import may_leave
 from ..families.family import family_of, network_of
 from ..families.offers import BLOCKS
 from ..patch_names import patch_name, replaced_parts
-from .early_exit import may_leave
 
 WRAPPER_KEY = OURS + "features"
 

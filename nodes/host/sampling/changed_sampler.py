@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..attention.model_call import aside
-from ..attention.twin_blocks import TARGET, twin_blocks
-from .intercepted_model import BeforeCall, InterceptedModel, SamplerStopped, stop_at
+from .changed_run import ChangedRun
+from .intercepted_model import BeforeCall, SamplerStopped, stop_at
 from .noise_source import MakeNoise
 from .trial import InPlace, Segment, Trial, euler_step
 from .trial_run import near
@@ -57,12 +54,19 @@ class ChangedSampler:
 
         Raises ValueError for a function that does not follow `sigmas`, or whose state cannot be changed.
         """
-        run = _Run(self._function, model, sigmas, extra_args or {}, callback, disable, options, self._changes)
+        run = ChangedRun(self._function, model, sigmas, extra_args or {}, callback, disable, options, self._changes)
         trial = Trial(self._function, model, x, sigmas, run.extra_args.get("seed"), options)
-        if not trial.follows_schedule():
-            raise self._own_steps()
         before_the_end = tuple(step for step in self._steps if step < run.total)
-        in_place = trial.in_place(before_the_end)
+        follows = trial.follows_schedule()
+        in_place = trial.in_place(before_the_end) if follows else None
+        if in_place is None:
+            needed = tuple(change for change in self._changes if not change.acts_otherwise())
+            if len(needed) < len(self._changes):
+                function = ChangedSampler(self._function, needed) if needed else self._function
+                how = {"extra_args": extra_args, "callback": callback, "disable": disable}
+                return function(model, x, sigmas, **how, **options)
+        if not follows:
+            raise self._own_steps()
         if in_place is not None:
             x = self._sample_in_place(run, x, in_place)
         else:
@@ -75,7 +79,7 @@ class ChangedSampler:
             x = self._sample_in_segments(run, x, *found)
         return run.changed(run.total, x, sigmas[run.total])
 
-    def _sample_in_place(self, run: _Run, x: Tensor, in_place: InPlace) -> Tensor:
+    def _sample_in_place(self, run: ChangedRun, x: Tensor, in_place: InPlace) -> Tensor:
         """Sample without interruption; at some of its model calls the state is overwritten."""
         left = dict(in_place.calls)
 
@@ -98,7 +102,7 @@ class ChangedSampler:
         return x
 
     def _sample_in_segments(
-        self, run: _Run, x: Tensor, segments: list[Segment], make_noise: MakeNoise | None
+        self, run: ChangedRun, x: Tensor, segments: list[Segment], make_noise: MakeNoise | None
     ) -> Tensor:
         """Sample with the function restarted for each segment; one noise source and one progress bar serve them all."""
         self._note(segments)
@@ -154,71 +158,7 @@ class ChangedSampler:
         )
 
 
-@dataclass
-class _Run:
-    """One run of a sampler function: what it is called with, apart from the state, and the changes of its state.
-
-    entered: the steps whose changes have been made.
-    """
-
-    function: Callable
-    model: Any
-    sigmas: Tensor
-    extra_args: dict
-    callback: Callable | None
-    disable: bool | None
-    options: dict
-    changes: tuple[Change, ...]
-    entered: set[int] = field(default_factory=set)
-
-    @property
-    def total(self) -> int:
-        """Number of steps; as a step, the finished latent."""
-        return len(self.sigmas) - 1
-
-    def sample(self, x: Tensor, before: BeforeCall | None = None, start: int = 0, **other: Any) -> Tensor:
-        """Sample from state `x`, which enters step `start`. before: is called before every model call."""
-        return self.function(
-            self.model if before is None else InterceptedModel(self.model, before),
-            x,
-            self.sigmas[start:].clone(),  # some functions write into them
-            **{
-                "extra_args": dict(self.extra_args),
-                "callback": self.callback,
-                "disable": self.disable,
-                **self.options,
-                **other,
-            },
-        )
-
-    def predict(self, x: Tensor, sigma: Tensor, arguments: dict) -> Tensor:
-        """The model's prediction for state `x` at noise level `sigma`."""
-        return self.model(x, sigma * x.new_ones(x.shape[0]), **arguments)
-
-    def changed(self, step: int, x: Tensor, sigma: Tensor, arguments: dict | None = None) -> Tensor:
-        """The state that enters `step` after all changes that fall on it. arguments: of the model call there."""
-        self.entered.add(step)
-        twin = twin_blocks(self.extra_args.get("model_options", {}))
-        for change in self.changes:
-            if step in change.steps:
-                predict = partial(self.predict, x, sigma, aside(arguments or self.extra_args))
-                if twin is None or change.all_blocks:
-                    x = change(step, x, sigma, predict)
-                else:
-                    x = twin.with_blocks(x, {TARGET: change(step, x[twin.rows(TARGET)], sigma, predict)})
-        return x
-
-    def prepare(self, next_step: int | None) -> None:
-        """Prepare the changes for a model call. next_step: the changed step that comes right after it, if any."""
-        for change in self.changes:
-            change.before_call(next_step in change.steps, not self.entered.issuperset(change.steps))
-
-    def in_last_step(self, sigma: Tensor) -> bool:
-        """Whether a model call at this noise level belongs to the last step of the run."""
-        return float(sigma.flatten()[0]) <= float(self.sigmas[-2]) * (1 + 1e-3)
-
-
-def _in_segment(run: _Run, segment: Segment) -> BeforeCall:
+def _in_segment(run: ChangedRun, segment: Segment) -> BeforeCall:
     """Prepare the changes for each model call of a segment, and stop the sampler function where the segment ends."""
     stop, is_last = stop_at(segment.calls), segment.stop == run.total
 

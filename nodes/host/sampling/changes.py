@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
+from .changed_run import Predict
 from .changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler, listed
 
 log = logging.getLogger("explainable_latents")
@@ -55,11 +56,11 @@ class Change:
     def __init__(self, steps: tuple[int, ...]) -> None:
         self.steps = steps
 
-    def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
+    def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Predict) -> Tensor:
         """Return the state that enters `step` in place of `x` [B,C,h,w], of the same shape and noise level `sigma`.
 
-        predict: one more call of the model on `x`, which no other node counts as a step of the sampler. It may be
-        called or not.
+        predict: one more call of the model on `x`, or on the state that it is given, which no other node counts as a
+        step of the sampler. It may be called as often as needed.
         """
         raise NotImplementedError
 
@@ -72,6 +73,14 @@ class Change:
 
     def after_first_step(self) -> None:
         """Raise the ValueError that a later step is bound to raise, if that is known by now."""
+
+    def predicted(self, x0: Tensor) -> None:
+        """Learn what the model predicted [B,C,h,w] in the step that goes on, for all blocks of a twin run."""
+
+    def acts_otherwise(self) -> bool:
+        """Asked where the sampler does not hand over its state: whether the change needs it not, as from now on it acts
+        in another way."""
+        return False
 
     def note(self, text: str) -> None:
         """Tell the user how the sampler had to be treated so that its state could be changed."""
@@ -104,6 +113,10 @@ def change_steps(patcher: ModelPatcher, key: str, begin: Callable[[SamplerInputs
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
         sampler = executor.class_obj
         if not hasattr(sampler, "sampler_function"):
+            if change.acts_otherwise():
+                return executor(
+                    guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
+                )
             raise ValueError(
                 f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be changed at "
                 f"step {listed(change.steps)}. {FOLLOW_THE_SCHEDULER}"
@@ -111,19 +124,20 @@ def change_steps(patcher: ModelPatcher, key: str, begin: Callable[[SamplerInputs
         changed = copy.copy(sampler)
         changed.sampler_function = ChangedSampler.around(sampler.sampler_function, change)
         following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
-        after = _after_first_step(change.after_first_step, callback)
+        after = _telling(change, callback)
         return following.execute(guider, sigmas, extra_args, after, noise, latent_image, denoise_mask, *args, **kwargs)
 
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
 
 
-def _after_first_step(check: Callable[[], None], callback: Callable | None) -> Callable[..., None]:
-    """Return the host's sampler callback, which also calls `check` after the first step."""
+def _telling(change: Change, callback: Callable | None) -> Callable[..., None]:
+    """Return the host's sampler callback, which also tells the change what happened in the step."""
 
-    def after(step: int, *args: Any) -> None:
+    def after(step: int, x0: Tensor, *args: Any) -> None:
+        change.predicted(x0)
         if step == 0:
-            check()
+            change.after_first_step()
         if callback is not None:
-            callback(step, *args)
+            callback(step, x0, *args)
 
     return after

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from ...core.maps.masks import Shaping, shape_mask
 from ...core.maps.saliency import Saliency
-from ...core.methods.masking import CUMULATIVE, AttentionMasking, GradientMasking, ImageMasking, Masking
+from ...core.methods.masking import (
+    CUMULATIVE,
+    AttentionMasking,
+    GradientMasking,
+    ImageMasking,
+    Masking,
+    PaintedMasking,
+)
 from ..attention.observer import AttentionCapture, observe
 from ..attention.twin_blocks import TARGET
 from ..autograd.gradient_probe import GradientProbe
@@ -127,8 +134,14 @@ class ImageSource(MaskSource):
 def mask_source(masking: Masking, patcher: ModelPatcher, block: str = TARGET) -> MaskSource:
     """Return the source for `masking`; what it reads is captured on `patcher` (changed in place: pass a clone).
 
-    block: in which block of a twin run attention is read.
+    block: in which block of a twin run attention is read. Raises ValueError for a masking that is painted over: masks
+    that change during a step cannot wait for a user.
     """
+    if isinstance(masking, PaintedMasking):
+        raise ValueError(
+            "Paint Mask While Sampling works with KSampler (Masked Latent) and Masked Latent (model patch) only: "
+            "connect the masking itself here"
+        )
     if isinstance(masking, ImageMasking):
         return ImageSource(masking)
     refining = {"refine": masking.refine, "refine_layers": masking.refine_layers}

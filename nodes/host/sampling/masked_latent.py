@@ -22,12 +22,13 @@ from ...core.methods.masked_latent import (
     fit_reference,
     parse_steps,
 )
-from ...core.methods.masking import Masking
+from ...core.methods.masking import Masking, PaintedMasking
 from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import OURS
 from ..ui.live_masks import show_step
 from .changes import Change, SamplerInputs, change_steps
 from .mask_sources import MaskSource, mask_source
+from .painting import Painter
 from .recorded_path import start_on_path, state_on_path
 from .report import ManipulatedRun, Manipulation, Report
 
@@ -72,7 +73,8 @@ class MaskedLatent:
         Several of them may be installed on one model; each has its own report. The samplers raise ValueError as
         `parse_steps` and `fit_reference` do, and where their state cannot be changed.
         """
-        source = mask_source(self.masking, patcher)
+        painted = isinstance(self.masking, PaintedMasking)
+        source = mask_source(self.masking.masking if painted else self.masking, patcher)
         report = Report(patcher.get_model_object("latent_format").spacial_downscale_ratio)
 
         runs = report.runs  # the patched model lives longer than the handle and must not keep it
@@ -91,13 +93,16 @@ class Replacement(Change):
     """Fills each side of the mask with what its policy says.
 
     plan: what to replace. source: finds the mask. run: where to report it. inputs: the host's, of this run; where
-    their `denoise_mask` protects the latent, the state stays as it is. Raises ValueError as `parse_steps` and
-    `fit_reference` do.
+    their `denoise_mask` protects the latent, the state stays as it is. Raises ValueError as `parse_steps`,
+    `fit_reference` and `Painter` do.
     """
 
     def __init__(self, plan: MaskedLatent, source: MaskSource, run: ManipulatedRun, inputs: SamplerInputs) -> None:
         super().__init__(parse_steps(plan.manipulate_at, inputs.steps))
         model = inputs.guider.inner_model
+        self._painter = None
+        if isinstance(plan.masking, PaintedMasking):
+            self._painter = Painter(plan.masking, self.steps, inputs.steps, model.latent_format, run)
         self._policies = plan.inside, plan.outside
         self._path = plan.trajectory
         self._source = source
@@ -118,6 +123,8 @@ class Replacement(Change):
     def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Callable[[], Tensor]) -> Tensor:
         """Find the mask, fill both sides of it, and report it; see `Change`. Raises ValueError as the source does."""
         mask, saliency = self._source(x, predict)
+        if self._painter is not None:
+            mask = self._painter(step, x, sigma, (mask, saliency), predict)
         self._in_first_step = self._in_first_step and step == 0
         self._run.add(Manipulation(step, float(sigma), mask, saliency))
         show_step(step, self._of_steps, mask, None if saliency is None else saliency.maps)
@@ -139,6 +146,11 @@ class Replacement(Change):
         """Raise the ValueError of a mask that cannot be made, see `MaskSource.check`."""
         self._source.check()
         self._in_first_step = False
+
+    def predicted(self, x0: Tensor) -> None:
+        """See `Change`."""
+        if self._painter is not None:
+            self._painter.predicted(x0)
 
     def note(self, text: str) -> None:
         """Also put the text into the report."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.maps.masks import enlarge
 from ...core.maps.saliency import Saliency
+from ..pauses.records import Record, recorded
 from .runs import Runs, SamplerRun
 
 
@@ -29,10 +30,14 @@ class Manipulation:
 
 @dataclass
 class ManipulatedRun(SamplerRun):
-    """The manipulations of one sampler run, in their order. notes: how the sampler had to be treated for them."""
+    """The manipulations of one sampler run, in their order.
+
+    notes: how the sampler had to be treated for them, and how its pauses ended. records: what the user answered there.
+    """
 
     manipulations: list[Manipulation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
     def add(self, manipulation: Manipulation) -> None:
         """Add one manipulated step."""
@@ -75,8 +80,8 @@ class Report:
         Masks are in picture pixels, step after step. An output that the run does not have blocks the nodes after it
         with a message. Raises ValueError as `Runs.of`.
         """
-        found = self.manipulations(samples)
-        text = "\n".join([described(found), *self.notes(samples)])
+        found, records = self.manipulations(samples), self.runs.of(samples).records
+        text = "\n".join([described(found), *self.notes(samples), *recorded(records)])
         return picture_masks(found, self._scale), joined_saliency(found), text
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-
 import torch
 from torch import Tensor
 
 from ...core.maps.colours import COLORMAPS, colourise
 from .running_node import browser_listens, send_from_running_node
-from .temporary_files import as_pngs
+from .temporary_files import as_pngs, data_url
 
 # The message that js/live_masks.js listens for.
 STEP = "explainable_latents.step"
@@ -39,4 +37,4 @@ def show_step(step: int, steps: int, mask: Tensor, maps: Tensor | None) -> None:
 def _picture(batch: Tensor) -> str:
     """The first pictures of a batch [B,h,w,3] side by side, as a data URL."""
     (png,) = as_pngs(torch.cat(list(batch[:SHOWN].float()), dim=1)[None])
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return data_url(png)

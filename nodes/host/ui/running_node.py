@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -27,21 +28,49 @@ def show_on_running_node(text: str) -> None:
 
 def browser_listens() -> bool:
     """Whether a node is executed now for a browser, or another client, that hears of it."""
+    who = listener()
+    return who is not None and who.connection() is not None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """The client that queued the run, which may be a browser: what is sent to it is sent to nobody else."""
+
+    client: str
+    context: ExecutionContext
+    server: PromptServer
+
+    def connection(self) -> Any | None:
+        """The websocket that it has now, if any."""
+        return self.server.sockets.get(self.client)
+
+    def send(self, event: str, content: Mapping[str, Any]) -> None:
+        """Send it a message."""
+        self.server.send_sync(event, content, self.client)
+
+    def ids(self) -> dict[str, str | None]:
+        """Those of the running node, the run and its workflow.
+
+        The browser may show another workflow by now, where the node's number is that of another node. A run that was
+        queued without its workflow has None for it.
+        """
+        workflow = _workflow(self.server, self.context.prompt_id)
+        return {"node": self.context.node_id, "run": self.context.prompt_id, "workflow": workflow}
+
+
+def listener() -> Listener | None:
+    """Who hears of the node that the host executes now; None where no client queued the run."""
     context, server = _running()
-    return context is not None and server is not None and server.client_id in server.sockets
+    if context is None or server is None or server.client_id is None:
+        return None
+    return Listener(server.client_id, context, server)
 
 
 def send_from_running_node(event: str, content: Mapping[str, Any]) -> None:
-    """Send a message to the browser that queued the run, with the ids of the running node, the run and its workflow.
-
-    The browser may show another workflow by now, where the node's number is that of another node. A run that was
-    queued without its workflow has None for it.
-    """
-    context, server = _running()
-    if context is not None and server is not None:
-        workflow = _workflow(server, context.prompt_id)
-        ids = {"node": context.node_id, "run": context.prompt_id, "workflow": workflow}
-        server.send_sync(event, {**content, **ids}, server.client_id)
+    """Send a message to the browser that queued the run, with the ids of the running node, the run and its workflow."""
+    who = listener()
+    if who is not None:
+        who.send(event, {**content, **who.ids()})
 
 
 def _workflow(server: PromptServer, run: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import os
@@ -31,6 +32,11 @@ def as_pngs(images: Tensor) -> list[bytes]:
     """Each picture of an IMAGE [N,H,W,C], encoded; large ones are reduced."""
     side = math.floor(LONGEST_SIDE * min(1, math.sqrt(LARGE_PICTURES / max(1, len(images)))))
     return [_png(picture, side) for picture in images]
+
+
+def data_url(png: bytes) -> str:
+    """An encoded picture as an address that holds all of it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _png(picture: Tensor, side: int) -> bytes:

@@ -73,3 +73,58 @@ def test_in_float32_every_bit_is_that_of_plain_autograd(batched):
     (plain,) = torch.autograd.grad(z, words.change, seed, retain_graph=True, is_grads_batched=batched)
     (found,) = LossScale(0.03).gradients(z, [words.change], seed, batched=batched, terms=z.numel())
     assert torch.equal(found, plain)
+
+
+class InHalf(torch.autograd.Function):
+    """The identity, whose gradient passes float16."""
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.half().float()
+
+
+def gradient_of(factors: Tensor, scale: LossScale, counted: list[int]) -> Tensor:
+    """Of sum_r factor_r · Σ x_r by x [R,3], through float16."""
+    x = torch.ones(len(factors), 3, requires_grad=True)
+    return scale.of_rows((InHalf.apply(x) * factors.unsqueeze(1)).sum(), x, counted)
+
+
+@pytest.mark.parametrize("size", [1e-11, 1e-7, 1.0, 1e3])
+def test_small_and_large_gradients_are_right_to_the_digits_of_float16(size):
+    factors = torch.tensor([size, 0.3 * size])
+    found = gradient_of(factors, LossScale(), [0, 1])
+    # the smallest power at which not all vanish may leave the smaller ones few digits
+    tolerance = 1e-3 if size > 1e-9 else 0.5
+    torch.testing.assert_close(found, factors.unsqueeze(1).expand(-1, 3), rtol=tolerance, atol=0)
+
+
+def test_a_power_that_was_found_is_tried_first_next_time():
+    scale = LossScale()
+    large = torch.tensor([1e3])
+    assert torch.equal(gradient_of(large, scale, [0]), large.half().float().expand(1, 3))
+    # the larger power would keep the digits of this one, but is no longer tried
+    assert float(gradient_of(torch.tensor([1e-9]), scale, [0])[0, 0]) == pytest.approx(1e-9, rel=0.5)
+
+
+def test_a_row_that_is_not_finite_does_not_count():
+    factors = torch.tensor([torch.nan, 2.0])
+    found = gradient_of(factors, LossScale(), [1])
+    assert found[0].isnan().all()
+    assert torch.equal(found[1], torch.full((3,), 2.0))
+
+
+def test_where_no_power_helps_the_rest_is_still_there():
+    factors = torch.tensor([torch.inf, 2.0])
+    found = gradient_of(factors, LossScale(), [0, 1])
+    assert not found[0].isfinite().any()
+    assert torch.equal(found[1], torch.full((3,), 2.0))
+    assert not gradient_of(torch.zeros(2), LossScale(), [0, 1]).any()
+    assert not gradient_of(torch.zeros(2), LossScale(), []).any()

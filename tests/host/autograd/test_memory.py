@@ -20,6 +20,7 @@ from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host import unets
 from tests.host.autograd.test_gradients import out_of_memory, subjects
+from tests.host.autograd.test_latent_gradient import AtNoiseLevel
 from tests.host.operations import at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
@@ -41,23 +42,28 @@ CASES = [
     # kind, channels, grid, batch, words' tokens, layer, how
     ("SD15", 64, (16, 16), 1, [(1,)], -1, "structured"),
     ("SD15", 128, (12, 20), 2, [(1, 2), (5, 6)], -1, "structured"),
-    ("SD15", 64, (9, 14), 1, [tuple(range(1, 21))], -1, "structured"),
     ("SD20", 64, (24, 24), 1, [(1,)], -1, "structured"),
     ("SD20", 128, (16, 16), 1, [(1,)], -1, "exact"),
-    ("SD15", 64, (16, 12), 1, [(1, 2, 3)], -1, "exact"),
     ("SD15", 64, (9, 14), 1, [(1,)], 2, "exact"),
-    ("SD20", 64, (16, 16), 3, [(1,)], 0, "exact"),
-    ("SDXL", 64, (16, 16), 1, [(1,)], -1, "exact"),
     ("SDXL", 64, (16, 16), 2, [(1,), (2,)], 0, "exact"),
-    ("SD20", 64, (24, 16), 1, [(1,)], 0, "aggregated"),
     ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "aggregated"),
-    ("SD20", 64, (24, 16), 1, [(1,)], 0, "in little memory"),
     ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "in little memory"),
     ("SD15", 256, (8, 8), 1, [(1,)], 0, "in little memory"),
 ]
+MORE_CASES = [
+    ("SD15", 64, (9, 14), 1, [tuple(range(1, 21))], -1, "structured"),
+    ("SD15", 64, (16, 12), 1, [(1, 2, 3)], -1, "exact"),
+    ("SD20", 64, (16, 16), 3, [(1,)], 0, "exact"),
+    ("SDXL", 64, (16, 16), 1, [(1,)], -1, "exact"),
+    ("SD20", 64, (24, 16), 1, [(1,)], 0, "aggregated"),
+    ("SD20", 64, (24, 16), 1, [(1,)], 0, "in little memory"),
+]
 
 
-@pytest.mark.parametrize(("kind", "channels", "grid", "batch", "sets", "layer", "how"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "channels", "grid", "batch", "sets", "layer", "how"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.matrix) for case in MORE_CASES)],
+)
 def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels, grid, batch, sets, layer, how):
     """At most the estimate beside a plain call, at least half of it in all; and all of it is given back."""
     model = random_unet(kind, model_channels=channels)
@@ -82,6 +88,33 @@ def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels
         "aggregated": lambda: asked.once(batch, tokens),
         "in little memory": lambda: asked.once(batch, tokens, repeat=True),
     }[how]()
+    assert found - plain <= estimate
+    assert found >= 0.5 * estimate
+    assert left == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "grid", "batch", "little"),
+    [
+        ("SD15", 64, (16, 16), 1, False),
+        ("SD20", 128, (24, 16), 2, False),
+        ("SDXL", 128, (16, 16), 1, False),
+        ("SDXL", 128, (16, 16), 2, True),
+        ("SD15", 128, (32, 24), 1, True),
+    ],
+)
+def test_what_guidance_asks_for_is_what_it_takes(comfy, little_memory, kind, channels, grid, batch, little):
+    """As above, for the way from a loss on attention to the latent: not too little, and all of it is given back."""
+    model = random_unet(kind, model_channels=channels)
+    if little:
+        little_memory()
+    measure = AtNoiseLevel(model, conditioning(1))
+    x = noise(batch, grid)
+    with torch.inference_mode():
+        plain, _ = used_by(lambda: call_once(model.clone(), conditioning(1), {"samples": x}, 0.5, 0))
+    found, left = used_by(lambda: measure(x))
+    room = -1.0 if little else float("inf")
+    estimate = measure.gradient.bytes_needed(model, batch, grid, room)
     assert found - plain <= estimate
     assert found >= 0.5 * estimate
     assert left == 0

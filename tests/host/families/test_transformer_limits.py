@@ -18,7 +18,7 @@ from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.attention.place_reader import PlaceProbe
 from explainable_latents.nodes.host.families.family import FAMILIES, family_of
 from explainable_latents.nodes.host.families.layouts import LAYOUTS
-from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, KEYS
+from explainable_latents.nodes.host.families.offers import BLOCKS, GRADIENTS, GUIDANCE, KEYS
 from explainable_latents.nodes.host.families.refused import REFUSED
 from explainable_latents.nodes.host.one_call import call_once
 from explainable_latents.nodes.host.regions import Segmenting, segment_pictures
@@ -335,11 +335,12 @@ def test_layers_are_chosen_by_name_and_range_and_a_wrong_one_lists_them(models):
 
 
 def test_what_a_transformer_cannot_do_names_what_can(models):
-    able = {needed: [each.name for each in FAMILIES if needed in each.offers] for needed in (GRADIENTS, BLOCKS, KEYS)}
+    features = GRADIENTS, BLOCKS, KEYS, GUIDANCE
+    able = {needed: [each.name for each in FAMILIES if needed in each.offers] for needed in features}
     assert len(able[GRADIENTS]) == len(FAMILIES) - 4
     assert able[BLOCKS] == ["SD 1.x, SD 2.x and SDXL (a UNet with cross-attention layers)"]
     model = models["Flux.1"]
-    for needed in (BLOCKS, KEYS):
+    for needed in (BLOCKS, KEYS, GUIDANCE):
         with pytest.raises(ValueError, match=f"{needed}: not for the model Flux .*{able[needed][-1].split('(')[0]}"):
             family_of(model, needed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +232,10 @@ class Front:
         """The graph in API format, as the Run button would send it."""
         return self.run("async () => (await app.graphToPrompt()).output")
 
-    def press_run(self) -> dict[str, Any]:
+    def press_run(self, meanwhile: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Click the Run button, wait until the page has heard the run's end and return its outputs by node id.
 
-        AssertionError with the server's words when it fails.
+        meanwhile: what the user does while it runs. AssertionError with the server's words when it fails.
         """
         self.run(HEAR_ENDS)
         with self.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")) as answer:
@@ -244,6 +244,7 @@ class Front:
         assert not queued.get("error"), json.dumps(queued, indent=1)
         assert not queued.get("node_errors"), json.dumps(queued, indent=1)
         prompt_id = queued["prompt_id"]
+        meanwhile()
         done = self._done(prompt_id)
         self.wait("id => window.endedRuns.has(id)", prompt_id)
         assert done["status"]["status_str"] == "success", json.dumps(done["status"], indent=1)

@@ -56,7 +56,7 @@ def temporary_base(home: Path = HOME) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         pid = old.name.partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not alive(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
 
@@ -81,7 +81,8 @@ def _link(link: Path, target: Path) -> None:
         link.unlink()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is a process with this id, anybody's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .base import model_paths, prepare_base, temporary_base
+from .base import alive, model_paths, prepare_base, temporary_base
 from .errors import ServerError
 from .install import Host, installed
 from .paths import HOME, ROOT
@@ -142,8 +142,7 @@ class ComfyServer:
     def _spawn(self) -> None:
         self.port = _checked_port(self.port) if self._fixed_port else _free_port()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self.log.parent.glob("comfyui-*.log"), key=lambda file: file.stat().st_mtime)[:-KEPT_LOGS]:
-            old.unlink(missing_ok=True)
+        remove_old_logs(self.log.parent)
         command = [
             str(self.host.python),
             str(Path(__file__).with_name("launch.py")),
@@ -190,6 +189,13 @@ class ComfyServer:
         except (OSError, ValueError, http.client.HTTPException):
             return False
         return str(self.base) in arguments  # not somebody else's server that took the port meanwhile
+
+
+def remove_old_logs(folder: Path) -> None:
+    """Keep the newest KEPT_LOGS logs, and all whose owner still runs: its servers may."""
+    for log in sorted(folder.glob("comfyui-*.log"), key=lambda file: file.stat().st_mtime)[:-KEPT_LOGS]:
+        if not alive(int(log.stem.split("-")[1])):
+            log.unlink(missing_ok=True)
 
 
 def server_environment(host: Host) -> dict[str, str]:

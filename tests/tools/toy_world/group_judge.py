@@ -75,7 +75,8 @@ def train_group_judge(steps: int, vae: nn.Module, device: torch.device, snapshot
         found = F.binary_cross_entropy_with_logits(verdict.present.float(), there.float())
         found = found + F.cross_entropy(verdict.colour.float()[there], colours[there])
         found = found + F.cross_entropy(verdict.scene.float(), scenes)
-        return found + 6 * F.binary_cross_entropy_with_logits(verdict.masks.float(), masks)
+        # Where a subject is not there its mask is never read; six empty masks beside a true one would teach emptiness.
+        return found + 6 * F.binary_cross_entropy_with_logits(verdict.masks.float()[there], masks[there])
 
     torch.manual_seed(7)
     generator = torch.Generator().manual_seed(8)

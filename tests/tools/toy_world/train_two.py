@@ -26,8 +26,8 @@ from .train import begin
 from .vocabulary import Vocabulary, second_world
 
 PICTURES = 24_000
-DIFFUSION = Plan(steps=3_000, batch=32, learning_rate=4e-4)
-JUDGE_STEPS = 2_000
+DIFFUSION = Plan(steps=6_000, batch=32, learning_rate=4e-4, bare=0.5)
+JUDGE_STEPS = 2_500
 
 
 def main() -> None:

@@ -7,9 +7,11 @@ gets the kinds of its senses, each weighed by how often the sense was met in Wor
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +21,11 @@ alias_pack()
 
 from explainable_latents.nodes.core.words.english.noun_kinds import (  # noqa: E402  the line above makes it importable
     CORRECTIONS,
+    FIRST,
     TABLE,
 )
 
+MOST_SHARED = 25  # letters, which Z stands for
 # WordNet's numbers of its lexicographer files for nouns begin at 3.
 _CLASSES = """
     Tops act animal artifact attribute body cognition communication event feeling food group location motive object
@@ -136,20 +140,44 @@ def word_kinds(folder: Path) -> dict[str, tuple[str, ...]]:
     return kinds
 
 
+def shortened(words: Iterable[str]) -> str:
+    """Lower-case words as `noun_kinds.spelled_out` reads them: without the letters that the word before begins with."""
+    text, before = "", ""
+    for word in words:
+        same = (one == other for one, other in zip(before, word[:MOST_SHARED], strict=False))
+        shared = sum(1 for _ in takewhile(bool, same))
+        text += chr(ord("A") + shared) + word[shared:]
+        before = word
+    return text
+
+
+def written(kinds: dict[str, tuple[str, ...]]) -> bytes:
+    """The table as `noun_kinds` reads it: the combinations of kinds, all words, and the combination of each word.
+
+    Words of all kinds stand in one list, so that more of them begin alike.
+    """
+    often = Counter(kinds.values())
+    combinations = sorted(often, key=lambda found: (-often[found], found))
+    numbers = {found: chr(FIRST + i) for i, found in enumerate(combinations)}
+    words = sorted(kinds)
+    lines = ";".join(map(" ".join, combinations)), shortened(words), "".join(numbers[kinds[word]] for word in words)
+    # each by itself is smaller than all together
+    return b"".join(bz2.compress(line.encode("utf-8")) for line in ("\n".join(lines[:2]) + "\n", lines[2]))
+
+
 def main() -> None:
-    """Write the table: one line for each combination of kinds, with its words."""
+    """Write the table."""
     kinds = word_kinds(Path(sys.argv[1]))
-    groups: dict[str, list[str]] = defaultdict(list)
+    listed = {}
     for word, found in kinds.items():
         head = word.rpartition("_")[2]
         of_head = NAMELESS.get(head) or kinds.get(head, ("thing",))
         differs = found[0] in NAMED and of_head[0] not in NAMED and found[0] not in ("plant", "group", "body")
         # nothing is listed for a thing, which is what an unknown word is, nor for two words that are what their head is
         if differs if head != word else found != ("thing",):
-            groups[" ".join(found)].append(word)
-    text = "".join(f"{name}: {' '.join(sorted(words))}\n" for name, words in sorted(groups.items()))
-    TABLE.write_bytes(gzip.compress(text.encode("utf-8"), 9, mtime=0))
-    print(f"{sum(map(len, groups.values()))} words, {TABLE.stat().st_size} bytes")
+            listed[word] = found
+    TABLE.write_bytes(written(listed))
+    print(f"{len(listed)} words, {TABLE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw a template as the canvas shows it, without a browser: boxes, links and the titles of its nodes."""
+"""Draw a template as the canvas shows it, without a browser: boxes, links and the titles of this pack's nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .placing import SOCKET, SOCKETS, TITLE_BAR
 
-WIDTH, MARGIN = 520, 8  # pixels
+WIDTH, MARGIN = 360, 6  # pixels: a card of the gallery shows no more
 PAGE, GROUP, OURS, OTHER, BAR, LINK, TEXT = "#202124", "#2b3440", "#1f6f6b", "#3c4043", "#17191b", "#8a9099", "#f1f3f4"
 POINTS = 24  # of a link
 
@@ -45,6 +45,8 @@ def drawn(page: dict[str, Any]) -> Image.Image:
         ours = node["properties"]["cnr_id"] != "comfy-core"
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y + h)), fill=OURS if ours else OTHER)
         pen.rectangle((*at(x, y - TITLE_BAR), *at(x + w, y)), fill=BAR)
+        if not ours:
+            continue
         start, bar = at(x + 8, y - TITLE_BAR), TITLE_BAR * scale
         pen.text((start[0], start[1] + bar / 2), node.get("title", node["type"]), fill=TEXT, font=font, anchor="lm")
     return picture

@@ -1,11 +1,13 @@
 """Make the pictures of the help pages: `python -m tests.tools.workflows.help_pictures` (`make help-pictures`).
 
-Every picture `js/docs/images/<NodeId>.jpg` shows what its node does, all from one real run of the toy checkpoint. The
+Every picture `js/docs/images/<NodeId>.webp` shows what its node does, all from one real run of the toy checkpoint. The
 words in the pictures are few and English, because the pages of all languages show the same pictures.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +17,27 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..comfyui.client import ComfyClient, Result
 from ..comfyui.command import run_main
-from ..comfyui.paths import ROOT, toy_checkpoint
+from ..comfyui.paths import ROOT, TOY_TWO, toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..contact_sheet import contact_sheet
 from ..demo import CASES
 from ..toy_world.cases import keep_the_subject
 from .layout import WIDGETS, described_inputs
-from .pipelines import TOY_GUIDANCE, TOY_REGIONS, TOY_THRESHOLD
+from .pipelines import (
+    FORGOTTEN,
+    TO_THE_RIGHT,
+    TOY_GROUP,
+    TOY_GUIDANCE,
+    TOY_PHRASES,
+    TOY_PLACED,
+    TOY_REGIONS,
+    TOY_STEP,
+    TOY_THRESHOLD,
+)
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
+QUALITY = 36  # of WebP
 CASE = CASES[0]
 OTHER_SCENE = keep_the_subject()[4]
 STEPS = (5, 18, 28)
@@ -120,7 +133,7 @@ class Parts:
     def sampled(self, model: Link, kind: str = "KSampler", **more: Any) -> Node:
         """Sample the case with the settings of the documents."""
         prompts = {"positive": self.positive[0], "negative": self.negative[0], "latent_image": self.latent[0]}
-        return self.graph.add(kind, model=model, seed=CASE.seed, **{**KSAMPLER, **prompts, **more})
+        return self.graph.add(kind, model=model, **{"seed": CASE.seed, **KSAMPLER, **prompts, **more})
 
 
 def attention_pages(parts: Parts) -> dict[str, list[Shown]]:
@@ -269,6 +282,53 @@ def sampling_pages(parts: Parts) -> tuple[dict[str, list[Shown]], str]:
     }, compared.id
 
 
+def pausing_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """Strips of the nodes that wait for their user, whose answers are recorded ones here."""
+    graph, first = parts.graph, STEPS[0]
+    found = graph.add("ELMaskFromAttention", subjects=parts.words[0])
+    painted = graph.add("ELPaintMask", masking=found[0], answers=recorded({"step": first, "masks": [painted_mask()]}))
+    sampled, by_hand = (
+        parts.sampled(parts.model[0], "ELMaskedLatentKSampler", masking=masking[0], manipulate_at=str(first))
+        for masking in (found, painted)
+    )
+    answers = {"end here": {"action": "end here"}, "cfg 2": {"values": {"cfg": 2.0}}}
+    pausing = {
+        name: graph.add("ELPauseSampling", model=parts.model[0], pause_at="12", answers=recorded({"step": 12, **each}))
+        for name, each in answers.items()
+    }
+    plain, ended, changed = (
+        graph.images(parts.decoded(parts.sampled(model, denoise=1.0)[0])[0])
+        for model in (parts.model[0], *(each[0] for each in pausing.values()))
+    )
+    return {
+        "ELPaintMask": [
+            Shown(f"found, step {first}", graph.masks(sampled[1])),
+            Shown("result", graph.images(parts.decoded(sampled[0])[0])),
+            Shown(f"painted, step {first}", graph.masks(by_hand[1])),
+            Shown("result", graph.images(parts.decoded(by_hand[0])[0])),
+        ],
+        "ELPauseSampling": [
+            Shown("cfg 8", plain),
+            Shown("ended before step 12", ended),
+            Shown("cfg 2 from step 12", changed),
+        ],
+    }
+
+
+def recorded(answer: dict[str, Any]) -> str:
+    """An answer as a report has it."""
+    return f"answers: {json.dumps([answer])}"
+
+
+def painted_mask() -> str:
+    """A disc in the middle of the latent, as text."""
+    page = Image.new("L", (16, 16))
+    ImageDraw.Draw(page).ellipse((2, 3, 13, 14), fill=255)
+    buffer = io.BytesIO()
+    page.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
     """Strips of the nodes that edit by attention: one word exchanged, with and without keeping the rest."""
     graph, (model, clip) = parts.graph, (parts.model[0], parts.model[1])
@@ -373,6 +433,23 @@ def appearance_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
     }
 
 
+def phrases_page(parts: Parts) -> dict[str, list[Shown]]:
+    """The strip of Structured Diffusion: the checkpoint that draws two things, without phrases and with them."""
+    graph = parts.graph
+    loaded = graph.add("CheckpointLoaderSimple", ckpt_name=TOY_TWO.name)
+    model, clip, vae = (loaded[slot] for slot in range(3))
+    text, phrases = TOY_PHRASES
+    prompt = graph.add("ELPromptWords", clip=clip, text=text)
+    patched = graph.add("ELStructuredDiffusionModel", model=model, clip=clip, subjects=prompt[1], phrases=phrases)
+    empty = graph.add("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
+    how = {"positive": prompt[0], "latent_image": empty, "denoise": 1.0, "cfg": TOY_GUIDANCE, "sampler_name": "euler"}
+    plain, told = (
+        graph.images(graph.add("VAEDecode", samples=parts.sampled(each, **how)[0], vae=vae)[0])
+        for each in (model, patched[0])
+    )
+    return {"ELStructuredDiffusionModel": [Shown("the prompt alone", plain), Shown("and its phrases", told)]}
+
+
 def inversion_pages(parts: Parts) -> dict[str, list[Shown]]:
     """Strips of the nodes that edit a given picture: what comes back of it, and where two prompts differ."""
     graph = parts.graph
@@ -427,6 +504,19 @@ def correspondence_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]
     }
 
 
+def layout_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """The strip of the node with boxes."""
+    graph = parts.graph
+    boxes = graph.add("ELLayoutFromText", text="dog: left half; ball: 0.6, 0.7, 0.2, 0.2", width=256, height=256)
+    masks = graph.masks(boxes[1])
+    return {
+        "ELLayoutFromText": [
+            Shown("preview", graph.images(boxes[2])),
+            *(Shown(f'mask of "{words}"', masks, i) for i, words in enumerate(("dog", "ball"))),
+        ]
+    }
+
+
 def teaching_pages(parts: Parts, cars: list[str], third: str) -> dict[str, list[Shown]]:
     """Strips of the nodes that learn from masked pictures."""
     graph = parts.graph
@@ -474,8 +564,40 @@ def table(prompt: str, lines: list[str]) -> Image.Image:
     return page
 
 
+def guidance_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """Strips of the nodes that guide: the second world, with several subjects."""
+    graph = parts.graph
+    model = graph.add("CheckpointLoaderSimple", ckpt_name=TOY_TWO.name)
+    words = graph.add("ELPromptWords", clip=model[1], text=TOY_GROUP)
+    negative = graph.add("CLIPTextEncode", clip=model[1], text="")
+    empty = graph.add("EmptyLatentImage", width=128, height=128)
+    how = {"positive": words[0], "negative": negative[0], "latent_image": empty[0], "denoise": 1.0}
+    how |= {"sampler_name": "euler", "scheduler": "normal", "steps": 30, "cfg": TOY_GUIDANCE}
+    kept = graph.add("ELKeepWords", model=model[0], subjects=words[1], step_size=TOY_STEP)
+    plain, guided = (parts.sampled(each, seed=FORGOTTEN, **how) for each in (model[0], kept[0]))
+    pictures = [graph.add("VAEDecode", samples=each[0], vae=model[2]) for each in (plain, guided)]
+    report = graph.add("ELMaskedLatentReport", report=kept[1], samples=guided[0])
+    maps = graph.heat(report[1], pictures[1][0])
+    shown = zip(("without", "Keep Words"), pictures, strict=True)
+    last = (("cat, last guided step", -2), ("dog, last guided step", -1))
+    layout = graph.add("ELLayoutFromText", text="cat: left half; dog: right half", width=128, height=128)
+    placed = graph.add("ELPlaceWords", model=model[0], subjects=words[1], layout=layout[0], **TOY_PLACED)
+    runs = [parts.sampled(each, seed=TO_THE_RIGHT, **how)[0] for each in (model[0], placed[0])]
+    places = (layout[2], *(graph.add("VAEDecode", samples=each, vae=model[2])[0] for each in runs))
+    return {
+        "ELKeepWords": [
+            *(Shown(heading, graph.images(each[0])) for heading, each in shown),
+            *(Shown(heading, maps, which) for heading, which in last),
+        ],
+        "ELPlaceWords": [
+            Shown(heading, graph.images(each))
+            for heading, each in zip(("boxes", "without", "Place Words"), places, strict=True)
+        ],
+    }
+
+
 def main() -> None:
-    """Write `js/docs/images/<NodeId>.jpg` for every node."""
+    """Write `js/docs/images/<NodeId>.webp` for every node."""
     with ComfyServer() as server, ComfyClient(server) as client:
         drawn = CASE.picture()
         picture = client.upload_image(Image.fromarray(drawn.image), "help-picture.png")
@@ -486,7 +608,8 @@ def main() -> None:
         cars, third = upload_cars(client), client.upload_image(Image.fromarray(THIRD.image), "car-c.png")
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
         pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
-        pages |= appearance_pages(parts, cars)
+        pages |= appearance_pages(parts, cars) | guidance_pages(parts) | layout_pages(parts)
+        pages |= phrases_page(parts) | pausing_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
@@ -494,13 +617,16 @@ def main() -> None:
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
     captions["ELRegionalAttentionModel"] = f"left: {TOY_REGIONS[1]}, right: {TOY_REGIONS[2]}"
+    captions["ELKeepWords"] = captions["ELPlaceWords"] = TOY_GROUP
+    captions["ELStructuredDiffusionModel"] = TOY_PHRASES[0]
     captions["ELCrossImageAttention"] = "a photo of a car"
+    captions["ELLayoutFromText"] = "dog: left half; ball: 0.6, 0.7, 0.2, 0.2"
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)
     made = {node_id: strip(shown, result, captions[node_id]) for node_id, shown in pages.items()}
     made["ELParseSubjects"] = table(PROMPT, result.text(parsed.id).splitlines())
     for node_id, page in made.items():
-        page.save(IMAGES / f"{node_id}.jpg", quality=40, optimize=True, progressive=True)
+        page.save(IMAGES / f"{node_id}.webp", quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":

@@ -59,16 +59,16 @@ def _masked(where: str, acts: str) -> Page:
         Column(260, "3 · Where", (where,)),
         Column(260, "4 · Sample and replace", ("Sampler",)),
         Column(226, "5 · Look", ("Decode", "Masks as pictures")),
-        Column(310, "", ("Masks", "Heat maps")),
+        Column(340, "", ("Masks", "Heat maps")),
         Column(280, "6 · Result", ("Result", acts)),
     )
     return Page(columns, ((3, 4), (0, 0)))
 
 
-def _draft(use: Column, *more: str, mask: int = 640, note: Span = (7, 8)) -> Page:
+def _draft(use: Column, *more: str, mask: int = 640, note: Span = (7, 8), again: int = 226, gap: int = 24) -> Page:
     """The page of the templates whose mask comes from a draft; `use`: of the mask. more: another prompt.
 
-    mask: how low the mask is shown. note: the columns above the Chinese note.
+    mask: how low the mask is shown. note: the columns above the Chinese note. again: how wide the second sampler is.
     """
     columns = (
         Column(226, "1 · Model and reference", ("Checkpoint", "Reference picture")),
@@ -78,47 +78,48 @@ def _draft(use: Column, *more: str, mask: int = 640, note: Span = (7, 8)) -> Pag
         Column(226, "4 · Its attention becomes a MASK", ("Maps",)),
         Column(226, "", ("Where the subject is",)),
         use,
-        Column(226, "", ("Sample again",)),
+        Column(again, "", ("Sample again",)),
         Column(226, "", ("Decode",)),
         Column(226, "", ("Result", "Mask")),
     )
     tops = {"Watch the words": 100, "Reference latent": 440, "Sampler": 700, "Sample again": 90, "Maps": 560}
     tops |= {"Mask as picture": mask, "Mask": max(930, mask)}
-    return Page(columns, ((2, 4), note), tops=tops, gap=24, folded=frozenset({"Watch the words"}))
+    return Page(columns, ((2, 4), note), tops=tops, gap=gap, folded=frozenset({"Watch the words"}))
 
 
-def _transformer(encoder: str, negative: str, shift: int, *guidance: str) -> Page:
+def _transformer(tops: dict[str, int], notes: tuple[Span, Span], encoder: str, negative: str, *guidance: str) -> Page:
     """The page of the templates for transformers: a picture whose words are watched, and another subject in it.
 
-    encoder, negative: titles of these nodes. shift: how high the node is that shifts the noise levels. guidance: titles
-    of the nodes for both prompts, if there are any.
+    tops: of all nodes and notes. encoder, negative: titles of these nodes. guidance: titles of the nodes for both
+    prompts, if there are any.
     """
-    columns = (
-        Column(236, "1 · Models", (encoder, "Diffusion model")),
-        Column(270, "2 · Old and new prompt", ("Prompt", "Shift", "New prompt")),
-        Column(
-            226, "3 · A picture, watched", ("Empty latent", "Watch the words", *guidance[:1], negative, *guidance[1:])
-        ),
-        Column(226, "", ("Sampler", "Where the subject is")),
-        Column(226, "4 · Another subject, by masks", ("VAE", "Maps", "Sample again")),
-        Column(226, "5 · Look", ("Decode", "Decode again", "Masks as pictures")),
-        Column(280, "", ("Heat maps", "Result", "Masks")),
-        Column(300, "", ("What the words look at",)),
-    )
-    tops = {encoder: 500, "Diffusion model": 686, "Shift": 686, "New prompt": 740 + shift, "Empty latent": 80}
-    tops |= {
-        "Watch the words": 320,
-        guidance[0] if guidance else negative: 530,
-        "Where the subject is": 812,
-        "VAE": 80,
-        "Maps": 290,
-        "Sample again": 686,
-    }
-    tops |= {"Decode again": 600, "Heat maps": 150, "What the words look at": 150, "New guidance": 750}
-    heights = {"What the words look at": 420, "Masks": 280, "Result": 300, "Sample again": 590}
-    folded = frozenset({"Watch the words", negative} if guidance else {"Watch the words"})
-    return Page(columns, ((7, 7), (0, 0)), heights, tops, gap=56, folded=folded)
 
+    def column(width: int, group: str, *titles: str) -> Column:
+        return Column(width, group, tuple(sorted(titles, key=tops.__getitem__)))
+
+    columns = (
+        column(236, "1 · Models", encoder, "Diffusion model"),
+        column(270, "2 · Old and new prompt", "Prompt", "Shift", "New prompt"),
+        column(226, "3 · A picture, watched", "Empty latent", "Watch the words", negative, *guidance),
+        column(226, "", "Sampler", "Where the subject is"),
+        column(260, "4 · Another subject, by masks", "VAE", "Maps", "Sample again"),
+        column(226, "5 · Look", "Decode", "Decode again", "Masks as pictures"),
+        column(340, "", "Heat maps", "Result"),
+        column(300, "", "What the words look at", "Masks"),
+    )
+    heights = {"What the words look at": 420, "Masks": 280, "Result": 306}
+    folded = frozenset({"Watch the words", negative} if guidance else {"Watch the words"})
+    return Page(columns, notes, heights, tops, gap=56, folded=folded)
+
+
+# Where everything stands on the pages of transformers without guidance nodes.
+_UNGUIDED = {
+    **{"Diffusion model": 20, "Text encoder": 600, "Shift": 20, "Prompt": 140, "New prompt": 720, "Empty latent": 724},
+    **{"Watch the words": 490, "Negative prompt": 560, "No negative prompt": 560, "Sampler": 100},
+    **{"Where the subject is": 740, "VAE": 0, "Maps": 380, "Sample again": 600, "Decode again": 0, "Decode": 110},
+    **{"Masks as pictures": 360, "Result": 0, "Heat maps": 530, "What the words look at": 0, "Masks": 480},
+    **{ENGLISH_NOTE: 830, CHINESE_NOTE: 940},
+}
 
 PAGES: dict[str, Page | ByHand] = {
     "01_baseline": Page(
@@ -142,30 +143,30 @@ PAGES: dict[str, Page | ByHand] = {
             Column(240, "", ("Sampler",)),
             Column(226, "5 · Look", ("Decode", "What happened")),
             Column(226, "", ("Masks as pictures",)),
-            Column(290, "", ("Masks", "Heat maps")),
+            Column(340, "", ("Masks", "Heat maps")),
             Column(260, "6 · Result", ("Result", "What the words attend to")),
         ),
         ((3, 4), (0, 0)),
         {"Sampler": STOCK_SAMPLER},
         {"Sampler": 720},
-        gap=32,
+        gap=26,
     ),
     "04_abs_grad_sam": _masked("What the subject depends on", "What the words act on"),
     "05_explain_picture": Page(
         (
-            Column(240, "1 · Model and picture", ("Picture to explain", "Checkpoint")),
+            Column(240, "1 · Model and picture", ("Checkpoint", "Picture to explain")),
             Column(270, "2 · Describe the picture", ("Picture as latent", "Prompt")),
             Column(300, "3 · Look", ("Look at the words", "What depends on the words")),
-            Column(300, "4 · Result", ("Heat maps", "Smooth")),
+            Column(340, "4 · Result", ("Heat maps", "Smooth")),
             Column(300, "", ("What the words attend to", "Grow")),
             Column(226, "5 · A MASK of the subject", ("Where the subject is",)),
             Column(226, "", ("Mask as picture",)),
             Column(226, "", ("Mask",)),
         ),
         ((5, 7), (3, 4)),
-        {"Heat maps": 520, "What the words attend to": 500},
+        {"What the words attend to": 500},
         {"Smooth": 640, "Grow": 640, "Where the subject is": 560, "Mask as picture": 560, "Mask": 560},
-        gap=54,
+        gap=52,
     ),
     "06a_latent_noise_mask": Page(
         (
@@ -198,6 +199,8 @@ PAGES: dict[str, Page | ByHand] = {
         Column(226, "5 · The same mask at every step", ("The same mask at every step", "Mask as picture")),
         mask=1040,
         note=(8, 8),
+        again=260,
+        gap=20,
     ),
     "07_segment_picture": Page(
         (
@@ -270,9 +273,19 @@ PAGES: dict[str, Page | ByHand] = {
         gap=62,
         folded=frozenset({"Source", "Where the target's subject is", "Where the source's subject is"}),
     ),
-    "13_flux": _transformer("Text encoders", "No negative prompt", 150, "Guidance", "New guidance"),
-    "14_qwen_image": _transformer("Text encoder", "Negative prompt", 62),
-    "15_z_image": _transformer("Text encoder", "No negative prompt", 62),
+    "13_flux": _transformer(
+        {
+            **{"Text encoders": 150, "Diffusion model": 470, "Prompt": 20, "Shift": 500, "New prompt": 710},
+            **{"Guidance": 10, "Empty latent": 150, "No negative prompt": 350, "Watch the words": 410},
+            **{"New guidance": 630, "Sampler": 80, "Where the subject is": 710, "VAE": 230, "Maps": 360},
+            **{"Sample again": 580, "Masks as pictures": 0, "Decode": 90, "Decode again": 200, "Result": 80},
+            **{"Heat maps": 450, "Masks": 0, "What the words look at": 470, ENGLISH_NOTE: 980, CHINESE_NOTE: 880},
+        },
+        ((7, 7), (0, 0)),
+        *("Text encoders", "No negative prompt", "Guidance", "New guidance"),
+    ),
+    "14_qwen_image": _transformer(_UNGUIDED, ((0, 0), (7, 7)), "Text encoder", "Negative prompt"),
+    "15_z_image": _transformer(_UNGUIDED, ((0, 0), (7, 7)), "Text encoder", "No negative prompt"),
     "16a_inversion": Page(
         (
             Column(270, "1 · Model and picture", ("Target prompt", "Source prompt", "Checkpoint", "Picture to edit")),
@@ -289,15 +302,24 @@ PAGES: dict[str, Page | ByHand] = {
             Column(330, "5 · Result", ("How much of the picture is left", "Result")),
         ),
         ((5, 5), (6, 6)),
+        {"Target": 420, "Invert": 440, "What is taken over": 390, "Sampler": 330},  # more than that has room
         tops={
-            **{"Target prompt": 80, "Source prompt": 270, "Checkpoint": 440, "Picture to edit": 600},
-            **{"Picture as latent": 690, "Negative prompt": 800, "What is taken over": 970, "Target": 0, "Source": 590},
-            **{"Where the target's subject is": 230, "Where the source's subject is": 500, "Invert": 780},
-            **{"Source and target together": 530, "Sampler": 340, "Decode": 230, "Result": 630},
-            **{"How much of the picture is left": 100, ENGLISH_NOTE: 680, CHINESE_NOTE: 380},
+            **{"Target prompt": 160, "Source prompt": 360, "Checkpoint": 540, "Picture to edit": 710},
+            **{
+                "Picture as latent": 780,
+                "Negative prompt": 890,
+                "What is taken over": 950,
+                "Target": 50,
+                "Source": 680,
+            },
+            **{"Where the target's subject is": 250, "Where the source's subject is": 540, "Invert": 810},
+            **{"Source and target together": 570, "Sampler": 360, "Decode": 240, "Result": 600},
+            **{ENGLISH_NOTE: 770, CHINESE_NOTE: 390},
         },
         gap=64,
-        folded=frozenset({"Source", "Where the target's subject is", "Where the source's subject is"}),
+        folded=frozenset(
+            {"Negative prompt", "Source", "Where the target's subject is", "Where the source's subject is"}
+        ),
     ),
     "16b_edit_friendly": Page(
         (
@@ -328,24 +350,25 @@ PAGES: dict[str, Page | ByHand] = {
                 "2 · Old and new prompt",
                 ("Picture as latent", "Negative prompt", "Target prompt", "Source prompt"),
             ),
-            Column(250, "3 · Where they differ, and the way into the noise", ("Where the prompts differ", "Invert")),
-            Column(240, "", ("What may change",)),
-            Column(226, "", ("Mask as picture", "The same mask at every step")),
+            Column(250, "3 · Where they differ, and the way into the noise", ("Where the prompts differ",)),
+            Column(240, "", ("Invert", "What may change")),
+            Column(226, "", ("The same mask at every step", "Mask as picture")),
             Column(240, "4 · Sample, and keep the rest", ("Keep the picture elsewhere",)),
-            Column(230, "", ("Sampler", "Heat map")),
-            Column(230, "", ("Decode",)),
-            Column(300, "5 · Result", ("Result", "Mask", "How much of the picture is left")),
+            Column(230, "", ("Sampler",)),
+            Column(230, "", ("Decode", "Mask")),
+            Column(300, "5 · Result", ("How much of the picture is left", "Result")),
         ),
-        ((4, 4), (5, 5)),
-        {"Keep the picture elsewhere": 388},
+        ((5, 5), (6, 6)),
+        {"Keep the picture elsewhere": 388, "Sampler": 424},
         {
-            **{"Picture to edit": 80, "Checkpoint": 520, "Picture as latent": 20, "Negative prompt": 180},
-            **{"Target prompt": 350, "Source prompt": 1050, "Where the prompts differ": 630, "Invert": 920},
-            **{"What may change": 970, "Mask as picture": 540, "The same mask at every step": 630},
-            **{"Keep the picture elsewhere": 110, "Heat map": 780, "Decode": 540, "Mask": 400},
-            **{"How much of the picture is left": 750, ENGLISH_NOTE: 830, CHINESE_NOTE: 920},
+            **{"Picture to edit": 70, "Checkpoint": 520, "Picture as latent": 10, "Negative prompt": 140},
+            **{"Target prompt": 200, "Source prompt": 370, "Where the prompts differ": 640, "Invert": 460},
+            **{"What may change": 1050, "The same mask at every step": 590, "Mask as picture": 800},
+            **{"Keep the picture elsewhere": 300, "Sampler": 140, "Mask": 770, "Result": 620},
+            **{"How much of the picture is left": 40, ENGLISH_NOTE: 880, CHINESE_NOTE: 860},
         },
         gap=39,
+        folded=frozenset({"Negative prompt", "Mask as picture", "The same mask at every step"}),
     ),
     "18_masactrl": Page(
         (
@@ -384,6 +407,35 @@ PAGES: dict[str, Page | ByHand] = {
             **{"Picture and result together": 256, "Before and after": 362, "Result": 878},
         },
         gap=62,
+    ),
+    "26_pause_and_paint": Page(
+        (
+            Column(230, *_LOADERS[1:]),
+            Column(250, "2 · Prompt", ("Negative prompt", "Reference latent", "Prompt")),
+            Column(250, "3 · Where, and you paint on it", ("Where the subject is",)),
+            Column(250, "", ("Paint on the mask",)),
+            Column(250, "4 · Patch the model, pause, and sample", ("Keep the background",)),
+            Column(250, "", ("Pause before the details",)),
+            Column(240, "", ("Sampler",)),
+            Column(226, "5 · Look", ("Decode", "What was answered", "What happened")),
+            Column(290, "6 · Result", ("Result", "Report of the pause", "Report of the masks")),
+        ),
+        ((3, 3), (0, 0)),
+        {"Sampler": STOCK_SAMPLER},
+        {
+            **{
+                "Checkpoint": 130,
+                "Reference picture": 290,
+                "Negative prompt": 10,
+                "Reference latent": 250,
+                "Prompt": 370,
+            },
+            **{"Where the subject is": 430, "Paint on the mask": 410, "Keep the background": 330},
+            **{"Pause before the details": 610, "Sampler": 120, "Decode": 10, "What was answered": 550},
+            **{"What happened": 810, "Report of the pause": 590, "Report of the masks": 870},
+            **{ENGLISH_NOTE: 820, CHINESE_NOTE: 750},
+        },
+        gap=32,
     ),
     "20_regional_prompts": ByHand(
         {
@@ -442,5 +494,72 @@ PAGES: dict[str, Page | ByHand] = {
             **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
         },
         gap=62,
+    ),
+    "22_keep_words": Page(
+        (
+            Column(280, "1 · Model", ("Checkpoint",)),
+            Column(320, "2 · Prompt", ("Negative prompt", "Prompt")),
+            Column(300, "3 · Sample", ("Empty latent", "Keep both")),
+            Column(260, "", ("Sampler",)),
+            Column(220, "", ("Decode", "Report")),
+            Column(360, "4 · Result", ("Result", "What happened")),
+        ),
+        ((3, 4), (1, 1)),
+        tops={
+            **{"Checkpoint": 600, "Prompt": 164, "Empty latent": 300, "Keep both": 610, "Sampler": 60},
+            **{"Decode": 440, "Report": 560, "Result": 60, "What happened": 560, "关于此模板": 840},
+        },
+        gap=62,
+    ),
+    "23_place_words": Page(
+        (
+            Column(300, "1 · Model, and where things are", ("Checkpoint", "Where things are")),
+            Column(320, "2 · Prompt", ("Negative prompt", "Empty latent", "Prompt")),
+            Column(300, "3 · Sample", ("Each in its place",)),
+            Column(260, "", ("Sampler",)),
+            Column(220, "", ("Decode", "Report")),
+            Column(360, "4 · Result", ("Result", "What happened")),
+        ),
+        ((5, 5), (2, 2)),
+        {"Prompt": 396},  # nothing stands below it
+        tops={
+            **{"Where things are": 160, "Negative prompt": 620, "Empty latent": 790, "Prompt": 970, "Sampler": 700},
+            **{"Each in its place": 100, "Report": 370, "What happened": 410},
+            **{"About this template": 660, "关于此模板": 1010},
+        },
+        gap=62,
+    ),
+    "24_drawn_boxes": Page(
+        (
+            Column(340, "1 · Model, and draw the box", ("Empty latent", "Checkpoint", "Where it is")),
+            Column(280, "2 · Prompt", ("What is in the box", "Negative prompt", "Prompt")),
+            Column(240, "3 · Regions", ("Only in the box",)),
+            Column(240, "", ("A prompt for the box",)),
+            Column(250, "4 · Result", ("Sampler",)),
+            Column(200, "", ("Decode",)),
+            Column(330, "", ("Result",)),
+        ),
+        ((1, 3), (4, 6)),
+        tops={
+            **{"What is in the box": 630, "Negative prompt": 690, "Only in the box": 360, "Sampler": 780},
+            **{"Decode": 240, "Result": 300},
+        },
+        gap=70,
+    ),
+    "25_structured_diffusion": Page(
+        (
+            Column(290, "1 · Model and size", ("Empty latent", "Checkpoint")),
+            Column(340, "2 · Prompt and phrases", ("Negative prompt", "Prompt")),
+            Column(300, "", ("Phrases alone",)),
+            Column(300, "3 · With and without", ("Sampler", "Sampler without phrases")),
+            Column(226, "", ("Decode", "Decode without phrases")),
+            Column(400, "4 · Result", ("Result", "Before and after")),
+        ),
+        ((0, 0), (3, 3)),
+        tops={
+            **{"Empty latent": 310, "Checkpoint": 490, "Negative prompt": 620, "Prompt": 790, "Sampler": 250},
+            **{"Sampler without phrases": 600, "Decode": 70, "Decode without phrases": 510, "Result": 40},
+            **{"Before and after": 460, ENGLISH_NOTE: 690, CHINESE_NOTE: 960},
+        },
     ),
 }

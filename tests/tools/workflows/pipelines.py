@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ..comfyui.client import ComfyClient, Result
-from ..comfyui.paths import toy_checkpoint
+from ..comfyui.paths import TOY_TWO, toy_checkpoint
 from ..comfyui.server import ComfyServer
 from ..toy_world.cases import Case
 from ..toy_world.judge import Judge, judge_images
@@ -31,6 +31,14 @@ TOY_THRESHOLD = 0.2
 TOY_GUIDANCE = 3.0
 # Of the workflow of regions: the base prompt, those of both halves, and that of where its subject is.
 TOY_REGIONS = "dog on beach", "dog on forest", "dog on desert", "cat on beach"
+# A prompt of the second world, and its phrases.
+TOY_PHRASES = "a red dog and a blue cat on the beach", "red dog, blue cat"
+# Of the workflow that keeps words: a prompt of the second world, and a step that moves the toy's latents a little.
+TOY_GROUP, TOY_STEP = "a cat and a dog on the beach", 10.0
+# Seeds for pictures: with the first one the cat is missing without guidance, with the second one it is on the right.
+FORGOTTEN, TO_THE_RIGHT = 1, 3
+# Of Place Words: the toy's layout is decided over more of the run, and its attention is soon in the boxes.
+TOY_PLACED = {"steps": "0-50%", "until": 0.1, "stop_for_good": False}
 Job = tuple[Any, ...]
 
 
@@ -141,11 +149,54 @@ def fill_regions(workflow: Workflow, base: str, left: str, right: str, at_the_wo
     return filled
 
 
+def fill_box(workflow: Workflow, base: str, inside: str, **sampler: float) -> Workflow:
+    """Put the toy checkpoint and these prompts into the workflow of a drawn box. sampler: inputs of the sampler."""
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
+    filled = filled.fill("Where it is", width=128, height=128)
+    filled = filled.fill("Prompt", text=base).fill("What is in the box", text=inside)
+    return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
+def _on_second_world(workflow: Workflow) -> Workflow:
+    """Put the second world's checkpoint and the size of its pictures into a workflow."""
+    return workflow.fill("Checkpoint", ckpt_name=TOY_TWO.name).fill("Empty latent", width=128, height=128)
+
+
+def fill_phrases(workflow: Workflow, text: str, phrases: str, **sampler: float) -> Workflow:
+    """Put the second world's checkpoint, a prompt and its phrases into the workflow of Structured Diffusion.
+
+    sampler: inputs of both samplers.
+    """
+    filled = _on_second_world(workflow)
+    filled = filled.fill("Prompt", text=text).fill("Phrases alone", phrases=phrases)
+    for title in ("Sampler", "Sampler without phrases"):
+        filled = filled.fill(title, cfg=TOY_GUIDANCE, **sampler)
+    return filled
+
+
 def fill_look(workflow: Workflow, prompt: str, structure: str, appearance: str, **sampler: float) -> Workflow:
     """Put the toy checkpoint, two pictures and the prompt of both into the workflow of Cross-Image Attention."""
     filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("What the pictures show", text=prompt)
     filled = filled.fill("Picture with the structure", image=structure)
     return filled.fill("Picture with the appearance", image=appearance).fill("Sampler", **sampler)
+
+
+def fill_keep_words(workflow: Workflow, prompt: str = TOY_GROUP, **sampler: float) -> Workflow:
+    """Put the second world's checkpoint and a prompt with several subjects into the workflow that keeps words.
+
+    sampler: inputs of the sampler. The step is taken for the toy's latent, whose attention is less peaked.
+    """
+    filled = _on_second_world(workflow)
+    filled = filled.fill("Prompt", text=prompt).fill("Keep both", step_size=TOY_STEP)
+    return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
+def fill_place_words(workflow: Workflow, prompt: str = TOY_GROUP, **sampler: float) -> Workflow:
+    """Put the second world's checkpoint and a prompt into the workflow that places words. sampler: inputs of it."""
+    filled = _on_second_world(workflow)
+    filled = filled.fill("Where things are", width=128, height=128).fill("Prompt", text=prompt)
+    filled = filled.fill("Each in its place", **TOY_PLACED)
+    return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
 
 
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:

@@ -18,20 +18,27 @@ from .drawing import drawn
 from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
 from .pipelines import (
+    FORGOTTEN,
+    TO_THE_RIGHT,
+    TOY_PHRASES,
     TOY_REGIONS,
+    fill_box,
     fill_edit,
     fill_inversion,
+    fill_keep_words,
     fill_layout,
     fill_look,
     fill_masactrl,
+    fill_phrases,
     fill_picture,
+    fill_place_words,
     fill_regions,
     run_case,
     sampler_settings,
 )
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 160, 40
+SIDE, QUALITY = 128, 33
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
@@ -45,13 +52,15 @@ SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
     "06c_mask_from_image": (("Mask", 0), ("Result", 0)),
     "07_segment_picture": (("Regions", 0), ("Masks", 0), ("Masks", 1)),
     "10_refined_attention": (("What the words attend to", -1), ("Masks", -1), ("Result", 0)),
+    "26_pause_and_paint": (("Result", 0),),
 }
 # Workflows that look at a picture, and the title of the node that loads it; the others draw.
 LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Picture to segment"}
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
-LOOK = "21_cross_image_attention"
+LOOK, KEEP, PLACE = "21_cross_image_attention", "22_keep_words", "23_place_words"
+BOX, PHRASES = "24_drawn_boxes", "25_structured_diffusion"
 INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
@@ -165,12 +174,43 @@ def in_parts(client: ComfyClient) -> Image.Image:
     return strip([result.images(workflow.node(title))[0] for title in ("Result", "Result by a word")])
 
 
+def in_a_box(client: ComfyClient) -> Image.Image:
+    """The workflow of a drawn box: the box, and the picture."""
+    workflow = fill_box(Workflow.shipped(BOX), TOY_REGIONS[0], TOY_REGIONS[1])
+    workflow = workflow.fill("Where it is", text="dog: right half").fill("A prompt for the box", base_share=0.0)
+    preview = {"class_type": "PreviewImage", "inputs": {"images": [workflow.node("Where it is"), 2]}}
+    result = client.run({**workflow.graph, "box": preview})
+    return strip([result.images(each)[0] for each in ("box", workflow.node("Result"))])
+
+
 def in_its_look(client: ComfyClient) -> Image.Image:
     """The workflow of Cross-Image Attention: the pictures with the structure and the appearance, and the result."""
     pictures = [Image.fromarray(picture.image) for picture in CARS]
     images = [client.upload_image(picture, f"look-{i}.png") for i, picture in enumerate(pictures)]
     workflow = fill_look(Workflow.shipped(LOOK), "a photo of a car", *images)
     return strip([*pictures, client.run(workflow.graph).images(workflow.node("Result"))[0]])
+
+
+def both_kept(client: ComfyClient) -> Image.Image:
+    """The workflow that keeps words: the picture without guidance, and with it."""
+    workflow = fill_keep_words(Workflow.shipped(KEEP), seed=FORGOTTEN)
+    runs = (client.run(each.graph) for each in (workflow.fill("Keep both", strength=0.0), workflow))
+    return strip([run.images(workflow.node("Result"))[0] for run in runs])
+
+
+def in_their_places(client: ComfyClient) -> Image.Image:
+    """The workflow that places words: the picture without guidance, and with it."""
+    workflow = fill_place_words(Workflow.shipped(PLACE), seed=TO_THE_RIGHT)
+    runs = (client.run(each.graph) for each in (workflow.fill("Each in its place", strength=0.0), workflow))
+    return strip([run.images(workflow.node("Result"))[0] for run in runs])
+
+
+def phrases_alone(client: ComfyClient) -> Image.Image:
+    """The workflow of Structured Diffusion: the picture without phrases, and with them."""
+    workflow = fill_phrases(Workflow.shipped(PHRASES), *TOY_PHRASES)
+    plain = {"class_type": "PreviewImage", "inputs": {"images": [workflow.node("Decode without phrases"), 0]}}
+    result = client.run({**workflow.graph, "plain": plain})
+    return strip([result.images(node)[0] for node in ("plain", workflow.node("Result"))])
 
 
 def side_by_side(client: ComfyClient) -> Image.Image:
@@ -208,7 +248,11 @@ def main() -> None:
         save(in_its_layout(client), LAYOUT)
         save(in_parts(client), PARTS)
         save(in_its_look(client), LOOK)
-        side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.jpg", quality=90)
+        save(both_kept(client), KEEP)
+        save(in_their_places(client), PLACE)
+        save(in_a_box(client), BOX)
+        save(phrases_alone(client), PHRASES)
+        side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.webp", quality=75, method=6)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,18 @@ The table is made by `tests/tools/wordnet` and read on first use.
 
 from __future__ import annotations
 
-import gzip
+import bz2
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from .word_forms import noun_stems
 from .word_lists import words
 
-TABLE = Path(__file__).parent / "data" / "word_kinds.txt.gz"
+TABLE = Path(__file__).parent / "data" / "word_kinds.txt.bz2"
+# In the table the character with this number stands for the first combination of kinds, the next one for the second.
+FIRST = ord("!")
 # The name of an animal can also mean what is made of it (otter, chicken, turtle); the picture shows the animal.
 _MADE_OF_ANIMALS = frozenset({"clothing", "substance", "food", "place"})
 # Kinds that no picture shows.
@@ -106,15 +110,24 @@ _STYLE_SUFFIXES = ("ism", "core", "punk", "wave", "esque", "lighting", "graphy",
 _NO_STYLES = words("shockwave heatwave")
 
 
+def spelled_out(text: str) -> Iterator[str]:
+    """The words of the table.
+
+    Each has a capital letter before it that says how many letters it begins with are those of the word before it: A for
+    none, B for one. The table is smaller so.
+    """
+    word = ""
+    for shared, rest in re.findall("([A-Z])([^A-Z]*)", text):
+        word = word[: ord(shared) - ord("A")] + rest
+        yield word
+
+
 @lru_cache(maxsize=1)
 def _table() -> dict[str, tuple[str, ...]]:
     """The kinds of every listed word."""
-    table: dict[str, tuple[str, ...]] = {}
-    with gzip.open(TABLE, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            names, _, found = line.partition(": ")
-            kinds = tuple(names.split())
-            table.update(dict.fromkeys(found.split(), kinds))
+    combinations, listed, numbers = bz2.decompress(TABLE.read_bytes()).decode("utf-8").split("\n")
+    kinds = [tuple(names.split()) for names in combinations.split(";")]
+    table = {word: kinds[ord(number) - FIRST] for word, number in zip(spelled_out(listed), numbers, strict=True)}
     for kind, found in CORRECTIONS.items():
         table.update(dict.fromkeys(found, (kind,)))
     return table

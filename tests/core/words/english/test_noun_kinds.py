@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 from pathlib import Path
 
 import pytest
 
-from explainable_latents.nodes.core.words.english.noun_kinds import TABLE, noun_kinds, pictured_kind
-from tests.tools.wordnet.__main__ import word_kinds
+from explainable_latents.nodes.core.words.english.noun_kinds import TABLE, noun_kinds, pictured_kind, spelled_out
+from tests.tools.wordnet.__main__ import shortened, word_kinds, written
 
 # Two senses of "bank" (one met 3 times, one 20), a person named Bank who was a painter, and "river bank".
 DATA = """\
@@ -61,10 +62,24 @@ def test_two_words_can_mean_what_the_second_alone_does_not():
 
 
 def test_the_table_is_small_and_says_where_it_is_from():
-    assert TABLE.stat().st_size < 300_000
+    assert TABLE.stat().st_size < 160_000
     notes = (TABLE.parent / "README.md").read_text(encoding="utf-8")
     assert "WordNet" in notes
     assert "Princeton University" in (TABLE.parent / "WORDNET-LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_table_spells_words_by_what_they_share_with_the_word_before():
+    assert list(spelled_out("AbeachBdCsheetA7-up")) == ["beach", "bd", "bdsheet", "7-up"]
+    words = ["", "7-up", "a.k.a.", "beach", "beach_ball", "café", "x" * 40, "x" * 41]
+    assert shortened(["beach", "beach_ball", "bed"]) == "AbeachF_ballCd"
+    assert list(spelled_out(shortened(words))) == words
+
+
+def test_the_program_writes_what_is_read():
+    kinds = {"beach": ("place",), "beach_ball": ("thing",), "bed": ("support", "place"), "sea": ("place",)}
+    combinations, words, numbers = bz2.decompress(written(kinds)).decode("utf-8").split("\n")
+    assert combinations.split(";") == ["place", "support place", "thing"]
+    assert (list(spelled_out(words)), numbers) == (sorted(kinds), '!#"!')
 
 
 def test_the_program_weighs_senses_by_how_often_they_were_met(tmp_path: Path):

@@ -1,0 +1,201 @@
+"""Runs that wait, wherever the user is meanwhile: another workflow, a subgraph, without a connection; and batches."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.browser.test_pauses import BADGE, answers, build, gone, history, panel, queue, report, stroke
+from tests.tools.browser.front import SLOW, Front
+
+expect.set_options(timeout=SLOW)
+
+PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+ALPHA = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 3)"""
+IN_A_SUBGRAPH = """titles => {
+    const nodes = app.graph.nodes.filter((node) => titles.includes(node.title));
+    app.graph.convertToSubgraph(new Set(nodes));
+}"""
+
+
+def painted(text: str) -> list[np.ndarray]:
+    """The masks of the one answer in a report, one for each picture."""
+    (answer,) = answers(text)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["masks"]]
+
+
+def ended_well(front: Front, run: str) -> str:
+    """All texts of a run that ends well, once it has, whatever is on the page by now."""
+    while (entry := history(front, run)) is None:
+        front.page.wait_for_timeout(20)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    return "\n".join(line for shown in entry["outputs"].values() for line in shown.get("text", []))
+
+
+def test_each_picture_of_a_batch_is_painted_alone(front: Front):
+    build(front)
+    front.set("Empty", batch_size=2)
+    run = queue(front)
+    shown = panel(front)
+    first, second = (shown.get_by_role("button", name=f"picture {number} of 2") for number in (1, 2))
+    expect(first).to_have_attribute("aria-pressed", "true")
+    shown.get_by_role("button", name="clear").click()
+    second.click()
+    expect(second).to_have_attribute("aria-pressed", "true")
+    expect(first).to_have_attribute("aria-pressed", "false")
+    shown.get_by_role("button", name="fill").click()
+    shown.get_by_label("size").fill("1")
+    shown.get_by_role("button", name="eraser").click()
+    stroke(front, shown.locator(".el-painter"), (0.03, 0.06), (0.97, 0.06))
+    front.shot("pause-batch")
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    expected = np.full((8, 8), 255, np.uint8)
+    expected[0] = 0
+    first, second = painted(report(front, run))
+    assert not first.any()
+    assert np.array_equal(second, expected)
+
+
+def test_heat_maps_and_picture_are_those_of_the_prompt_that_is_written(front: Front):
+    build(front, pauses=True)
+    front.add("ELCaptureAttention", "Capture", (1800, 600))
+    front.link("Checkpoint", 0, "Capture", "model")
+    front.link("Prompt", 1, "Capture", "subjects")
+    front.link("Capture", 0, "Pause", "model")
+    front.link("Capture", 1, "Pause", "attention")
+    front.link("Checkpoint", 1, "Pause", "clip")
+    front.set("Pause", pause_at="2")
+    run = queue(front)
+    shown = panel(front)
+    words = shown.get_by_label("of the word")
+    expect(words.locator("option")).to_have_text(["dog", "beach"])
+    heat = shown.locator("canvas").first
+    assert heat.evaluate("canvas => canvas.style.opacity") == "0"
+    shown.get_by_label("heat map").fill("1")
+    assert heat.evaluate("canvas => canvas.style.opacity") == "1"
+    dog = heat.evaluate(PIXELS)
+    words.focus()
+    front.page.keyboard.type("b")  # chooses a word; the brush has this letter elsewhere
+    expect(words).to_have_value("1")
+    beach = heat.evaluate(PIXELS)
+    assert dog != beach
+    assert len(set(zip(*[iter(dog)] * 4, strict=True))) > 4  # colours, not a blank canvas
+    front.shot("pause-heat")
+    before = shown.get_by_role("img").first.get_attribute("src")
+    shown.get_by_label("weights of words").fill("car: 2")
+    show = shown.get_by_role("button", name="Show picture and heat maps for this")
+    show.click()
+    expect(shown.get_by_role("alert")).to_contain_text("'car' is not in the prompt")
+    prompt = shown.get_by_label("prompt from here on")
+    prompt.fill("a red car in a city")
+    prompt.press("Enter")  # a new line, which is no answer
+    prompt.press("Backspace")
+    show.click()
+    expect(words.locator("option").filter(has_text="car")).to_have_count(1)
+    expect(words.locator("option").filter(has_text="dog")).to_have_count(0)
+    assert shown.get_by_role("img").first.get_attribute("src") != before
+    expect(show).to_be_focused()  # in the panel that was made anew
+    assert heat.evaluate("canvas => canvas.style.opacity") == "1"
+    assert heat.evaluate(PIXELS) not in (dog, beach)
+    expect(shown.get_by_text("What was changed and not sent is lost then.")).to_be_visible()
+    shown.get_by_label("weights of words").fill("car: 3")
+    front.shot("pause-prompt")
+    front.page.reload()
+    shown = panel(front)
+    expect(shown.get_by_label("prompt from here on")).to_have_value("a red car in a city")
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    text = ended_well(front, run)
+    assert answers(text) == [{"step": 2, "values": {"prompt": "a red car in a city", "weights": "car: 3"}}]
+
+
+def test_a_pause_is_answered_from_another_workflow_though_its_node_is_deleted(either_front: Front):
+    front = either_front
+    build(front)
+    run = queue(front)
+    panel(front)
+    front.run("app.graph.remove(app.graph.nodes.find((node) => node.title === 'Sampler'))")
+    expect(front.page.get_by_role("button", name=BADGE.format(2, 4))).to_be_visible()
+    front.run("async () => { await app.extensionManager.command.execute('Comfy.NewBlankWorkflow'); }")
+    shown = panel(front)
+    shown.get_by_role("button", name="fill").click()
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    text = ended_well(front, run)
+    assert "answers: " in text
+    assert "100.0% inside" in text
+
+
+def test_a_pause_in_a_subgraph_is_shown_outside_of_it(front: Front):
+    build(front)
+    front.run(IN_A_SUBGRAPH, ["Sampler", "Patch", "Paint"])
+    run = queue(front)
+    panel(front).get_by_role("button", name="Continue").click()
+    gone(front)
+    assert "inside" in ended_well(front, run)
+
+
+def test_a_connection_that_breaks_brings_the_pause_back_with_the_draft(front: Front):
+    build(front)
+    run = queue(front)
+    shown = panel(front)
+    shown.get_by_role("button", name="clear").click()
+    shown.get_by_label("size").fill("1")
+    stroke(front, shown.locator(".el-painter"), (0.03, 0.06), (0.97, 0.06))
+    with front.page.expect_response("**/explainable_latents/pauses/here"):  # by the new connection
+        front.run("app.api.socket.close()")
+    with front.page.expect_response(lambda answer: "/explainable_latents/pauses/" in answer.url):  # seen once more
+        pass
+    shown = panel(front)
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    expected = np.zeros((8, 8), np.uint8)
+    expected[0] = 255
+    (mask,) = painted(report(front, run))
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(("force", "cells"), [(0.1, 1), (1.0, 4)])
+def test_a_pen_paints_the_wider_the_harder_it_is_pressed(front: Front, force: float, cells: int):
+    build(front)
+    run = queue(front)
+    shown = panel(front)
+    shown.get_by_role("button", name="clear").click()
+    shown.get_by_label("size").fill("1")
+    box = shown.locator(".el-painter").bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}  # where four cells meet
+    pen = {**place, "button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen", "force": force}
+    session = front.context.new_cdp_session(front.page)
+    for kind in ("mousePressed", "mouseReleased"):
+        session.send("Input.dispatchMouseEvent", {**pen, "type": kind})
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    (mask,) = painted(report(front, run))
+    assert mask.astype(bool).sum() == cells
+
+
+def test_twenty_changes_are_taken_back_and_the_run_is_cancelled_from_the_queue(front: Front):
+    build(front)
+    run = queue(front)
+    shown = panel(front)
+    for name in ["clear", "fill"] * 11:
+        shown.get_by_role("button", name=name).click()
+    painter = shown.locator(".el-painter")
+    undo = shown.get_by_role("button", name="undo")
+    for inside in [0, 255] * 10:
+        undo.click()
+        assert set(painter.evaluate(ALPHA)) == {inside}
+    undo.click()  # the first two are not kept
+    assert set(painter.evaluate(ALPHA)) == {255}
+    front.page.get_by_role("button", name="Cancel current run").click()
+    expect(front.page.get_by_text("The run was cancelled.")).to_be_visible()
+    gone(front)
+    while (entry := history(front, run)) is None:
+        front.page.wait_for_timeout(20)
+    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
