@@ -63,10 +63,9 @@ def shared_front(kept_pages: dict[bool, Front], browser: Browser, server: ComfyS
     """Gives the shared page of a renderer, as good as new."""
 
     def give(vue: bool) -> Front:
-        if vue in kept_pages:
-            kept_pages[vue].reset()
-        else:
+        if vue not in kept_pages:
             kept_pages[vue] = Front(browser, server, vue=vue)
+        kept_pages[vue].reset()  # a new page, too, so that the first test finds the view that all others find
         checked.append(kept_pages[vue])
         return kept_pages[vue]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Response, expect
 
 from tests.browser.test_inspector import HEAT, opened
-from tests.browser.test_panels_in_place import command, press
+from tests.browser.test_panels_in_place import command
 from tests.tools.browser.front import SLOW, Front
 
 OUTLINE = "**/explainable_latents/outline"
@@ -136,13 +136,13 @@ def test_the_outline_is_the_mask_of_the_node_and_apply_writes_what_was_tuned(eit
     assert [front.value("Mask", "value"), front.value("Smooth", "sigma")] == [0.7, 3]
     assert [front.value("Smooth", "size"), front.value("Dilate", "iterations")] == [9, 3]
     expect(tuner(panel).get_by_role("button", name="Apply")).to_be_disabled()
-    press(front, "Control+z")
+    front.press("Control+z")
     front.wait(VALUE_IS, 0.5)
     assert [front.value("Smooth", "sigma"), front.value("Dilate", "iterations")] == [1.5, 1]
     panel = opened(front)  # the graph is there again, and what was tuned is tuned again
     expect(tuner(panel).get_by_role("button", name="Apply")).to_be_enabled()
     expect(said(panel)).to_contain_text("% inside")
-    press(front, "Control+y")
+    front.press("Control+y")
     front.wait(VALUE_IS, 0.7)
     assert [front.value("Smooth", "sigma"), front.value("Dilate", "iterations")] == [3, 3]
     (made,) = run(front)

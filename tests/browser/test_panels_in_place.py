@@ -22,12 +22,6 @@ def move(front: Front, title: str, x: int) -> None:
     front.run("app.canvas.emitAfterChange()")
 
 
-def press(front: Front, key: str) -> None:
-    """Press a key with the focus on the canvas, where users have it."""
-    front.run("document.activeElement.blur()")
-    front.page.keyboard.press(key)
-
-
 def command(front: Front, name: str) -> None:
     front.run("async name => { await app.extensionManager.command.execute(name); }", name)
 
@@ -50,14 +44,14 @@ def test_chips_after_undo_and_redo(either_front: Front):
     front.run("window.dispatchEvent(new MouseEvent('mouseup'))")  # the front end has seen all that was there before
     place = front.run(f"{NODE}.pos[0]")
     move(front, WORDS, 620)
-    press(front, "Control+z")
+    front.press("Control+z")
     front.wait(PLACE, [WORDS, place])
     panel = click(front, "cat")
     assert roles(panel)["1 cat"] == "scene"
     move(front, WORDS, 640)
-    press(front, "Control+z")
+    front.press("Control+z")
     front.wait(PLACE, [WORDS, place])
-    press(front, "Control+y")
+    front.press("Control+y")
     front.wait(PLACE, [WORDS, 640])
     panel = click(front, "cat")
     assert "1 cat" not in roles(panel)
@@ -75,9 +69,9 @@ def test_the_inspector_after_undo_and_redo_shows_the_next_run(either_front: Fron
     place = front.run(f"app.graph.nodes.find((node) => node.title === '{HEAT}').pos[0]")
     for x in (620, 640):
         move(front, HEAT, x)
-        press(front, "Control+z")
+        front.press("Control+z")
         front.wait(PLACE, [HEAT, place])
-    press(front, "Control+y")
+    front.press("Control+y")
     front.wait(PLACE, [HEAT, 640])
     panel = front.panel(HEAT)
     expect(panel.locator("canvas")).to_be_visible()

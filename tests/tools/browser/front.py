@@ -72,6 +72,8 @@ HEAR_ENDS = """() => {
         app.api.addEventListener(end, ({ detail }) => window.endedRuns.add(detail.prompt_id));
     }
 }"""
+DRAWN_TWICE = "async () => { for (const _ of [1, 2]) await new Promise(requestAnimationFrame); }"
+RESTORED = "!app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState"  # undo and redo have ended
 FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # in the graph or subgraph that is open
 
 
@@ -159,6 +161,21 @@ class Front:
         self.wait("app.canvas.state.ghostNodeId != null")  # it hangs at the pointer
         self.page.mouse.click(500, 480)
         self.wait("app.canvas.state.ghostNodeId == null && app.graph.nodes.every((node) => !node.flags.ghost)")
+
+    def press(self, key: str) -> None:
+        """Press a key with the focus on the canvas, where users have it, and hold it until the page has acted on it.
+
+        The front end reads keys when it draws next. Let go before that, as no finger is but a busy machine's page may
+        make it, an undo or redo key would first record the graph as changed, which forgets what could be redone.
+        """
+        self.run("document.activeElement.blur()")
+        *modifiers, last = key.split("+")
+        for name in (*modifiers, last):
+            self.page.keyboard.down(name)
+            self.run(DRAWN_TWICE)
+        for name in (last, *reversed(modifiers)):
+            self.page.keyboard.up(name)
+        self.wait(RESTORED)
 
     def run(self, script: str, argument: Any = None) -> Any:
         """The value of a JavaScript expression or function."""
