@@ -23,7 +23,10 @@ from explainable_latents.nodes.core.words.english.noun_kinds import (  # noqa: E
     CORRECTIONS,
     FIRST,
     TABLE,
+    UNLISTED,
+    checksum,
 )
+from explainable_latents.nodes.core.words.english.word_forms import wordnet_nouns  # noqa: E402
 
 MOST_SHARED = 25  # letters, which Z stands for
 # WordNet's numbers of its lexicographer files for nouns begin at 3.
@@ -151,18 +154,24 @@ def shortened(words: Iterable[str]) -> str:
     return text
 
 
-def written(kinds: dict[str, tuple[str, ...]]) -> bytes:
-    """The table as `noun_kinds` reads it: the combinations of kinds, all words, and the combination of each word.
+def written(kinds: dict[str, tuple[str, ...]], nouns: list[str]) -> bytes:
+    """The table as `noun_kinds.read_table` reads it. nouns: those whose kinds are listed without the words.
 
-    Words of all kinds stand in one list, so that more of them begin alike.
+    These are at hand where the pack runs (`word_forms.wordnet_nouns`), and their letters would be most of the table.
     """
     often = Counter(kinds.values())
     combinations = sorted(often, key=lambda found: (-often[found], found))
     numbers = {found: chr(FIRST + i) for i, found in enumerate(combinations)}
-    words = sorted(kinds)
-    lines = ";".join(map(" ".join, combinations)), shortened(words), "".join(numbers[kinds[word]] for word in words)
+    others = sorted(kinds.keys() - set(nouns))
+    of_nouns = "".join(numbers[kinds[word]] if word in kinds else UNLISTED for word in nouns)
+    parts = (
+        f"{checksum(nouns)}\n{';'.join(map(' '.join, combinations))}\n",
+        f"{of_nouns}\n",
+        f"{shortened(others)}\n",
+        "".join(numbers[kinds[word]] for word in others),
+    )
     # each by itself is smaller than all together
-    return b"".join(bz2.compress(line.encode("utf-8")) for line in ("\n".join(lines[:2]) + "\n", lines[2]))
+    return b"".join(bz2.compress(part.encode("utf-8")) for part in parts)
 
 
 def main() -> None:
@@ -176,7 +185,7 @@ def main() -> None:
         # nothing is listed for a thing, which is what an unknown word is, nor for two words that are what their head is
         if differs if head != word else found != ("thing",):
             listed[word] = found
-    TABLE.write_bytes(written(listed))
+    TABLE.write_bytes(written(listed, wordnet_nouns()))
     print(f"{len(listed)} words, {TABLE.stat().st_size} bytes")
 
 

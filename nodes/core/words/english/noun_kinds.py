@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import bz2
 import re
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from .word_forms import noun_stems
+from .word_forms import noun_stems, wordnet_nouns
 from .word_lists import words
 
 TABLE = Path(__file__).parent / "data" / "word_kinds.txt.bz2"
 # In the table the character with this number stands for the first combination of kinds, the next one for the second.
 FIRST = ord("!")
+UNLISTED = " "
 # The name of an animal can also mean what is made of it (otter, chicken, turtle); the picture shows the animal.
 _MADE_OF_ANIMALS = frozenset({"clothing", "substance", "food", "place"})
 # Kinds that no picture shows.
@@ -111,7 +113,7 @@ _NO_STYLES = words("shockwave heatwave")
 
 
 def spelled_out(text: str) -> Iterator[str]:
-    """The words of the table.
+    """The words of a list.
 
     Each has a capital letter before it that says how many letters it begins with are those of the word before it: A for
     none, B for one. The table is smaller so.
@@ -122,12 +124,31 @@ def spelled_out(text: str) -> Iterator[str]:
         yield word
 
 
+def checksum(nouns: list[str]) -> str:
+    """Return eight letters that tell one list of nouns from another."""
+    return f"{zlib.crc32(' '.join(nouns).encode()):08x}"
+
+
+def read_table(content: bytes, nouns: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of every listed word. nouns: `wordnet_nouns`, whose kinds the table lists without the words.
+
+    Raises ImportError where the table is made for other nouns.
+    """
+    made_for, combinations, of_nouns, others, of_others = bz2.decompress(content).decode("utf-8").split("\n")
+    if made_for != checksum(nouns):
+        raise ImportError(
+            "The installed spacy-lookups-data lists other English nouns than version 1.0.5, to which the pack's table "
+            "of word kinds belongs. Install that version: python -m pip install spacy-lookups-data==1.0.5"
+        )
+    kinds = [tuple(names.split()) for names in combinations.split(";")]
+    listed = zip([*nouns, *spelled_out(others)], of_nouns + of_others, strict=True)
+    return {word: kinds[ord(number) - FIRST] for word, number in listed if number != UNLISTED}
+
+
 @lru_cache(maxsize=1)
 def _table() -> dict[str, tuple[str, ...]]:
-    """The kinds of every listed word."""
-    combinations, listed, numbers = bz2.decompress(TABLE.read_bytes()).decode("utf-8").split("\n")
-    kinds = [tuple(names.split()) for names in combinations.split(";")]
-    table = {word: kinds[ord(number) - FIRST] for word, number in zip(spelled_out(listed), numbers, strict=True)}
+    """The kinds of every listed word, as prompts use it."""
+    table = read_table(TABLE.read_bytes(), wordnet_nouns())
     for kind, found in CORRECTIONS.items():
         table.update(dict.fromkeys(found, (kind,)))
     return table

@@ -8,12 +8,24 @@ from . import word_lists
 
 
 @lru_cache(maxsize=1)
-def _wordnet_lists() -> dict[str, frozenset[str]]:
-    """WordNet's words by part of speech."""
+def _wordnet_tables() -> tuple[dict[str, list[str]], dict[str, dict[str, list[str]]]]:
+    """WordNet's words by part of speech, and its irregular forms with what each is a form of."""
     from spacy.lookups import load_lookups
 
     tables = load_lookups("en", ["lemma_index", "lemma_exc"])
-    index, irregular = tables.get_table("lemma_index"), tables.get_table("lemma_exc")
+    return tables.get_table("lemma_index"), tables.get_table("lemma_exc")
+
+
+def wordnet_nouns() -> list[str]:
+    """Return WordNet's nouns in the order of their last letters: those that end alike often mean things of one kind."""
+    index, _ = _wordnet_tables()
+    return sorted(set(index["noun"]), key=lambda word: word[::-1])
+
+
+@lru_cache(maxsize=1)
+def _wordnet_lists() -> dict[str, frozenset[str]]:
+    """WordNet's words, with their irregular forms, by part of speech."""
+    index, irregular = _wordnet_tables()
     lists = {pos: frozenset(index[pos]) | frozenset(irregular[pos]) for pos in ("noun", "verb", "adv")}
     return {**lists, "adj": frozenset(index["adj"])}  # its irregular forms take nouns in -er for comparatives
 
@@ -48,15 +60,8 @@ def possible_tags(word: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def noun_stems(word: str) -> tuple[str, ...]:
     """Return the words that a lower-case noun can be the plural of, then the noun itself."""
-    irregular = _irregular_nouns().get(word, ())
+    irregular = _wordnet_tables()[1]["noun"].get(word, ())
     return (*irregular, *_stems(word, ("s", "ies:y", "ves:f", "ves:fe", "es"))[1:], word)
-
-
-@lru_cache(maxsize=1)
-def _irregular_nouns() -> dict[str, list[str]]:
-    from spacy.lookups import load_lookups
-
-    return load_lookups("en", ["lemma_exc"]).get_table("lemma_exc")["noun"]
 
 
 def _closed_class(word: str) -> str:

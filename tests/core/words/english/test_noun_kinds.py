@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from explainable_latents.nodes.core.words.english.noun_kinds import TABLE, noun_kinds, pictured_kind, spelled_out
+from explainable_latents.nodes.core.words.english.noun_kinds import (
+    TABLE,
+    noun_kinds,
+    pictured_kind,
+    read_table,
+    spelled_out,
+)
+from explainable_latents.nodes.core.words.english.word_forms import wordnet_nouns
 from tests.tools.wordnet.__main__ import shortened, word_kinds, written
 
 # Two senses of "bank" (one met 3 times, one 20), a person named Bank who was a painter, and "river bank".
@@ -62,7 +69,7 @@ def test_two_words_can_mean_what_the_second_alone_does_not():
 
 
 def test_the_table_is_small_and_says_where_it_is_from():
-    assert TABLE.stat().st_size < 160_000
+    assert TABLE.stat().st_size < 45_000
     notes = (TABLE.parent / "README.md").read_text(encoding="utf-8")
     assert "WordNet" in notes
     assert "Princeton University" in (TABLE.parent / "WORDNET-LICENSE").read_text(encoding="utf-8")
@@ -77,9 +84,27 @@ def test_the_table_spells_words_by_what_they_share_with_the_word_before():
 
 def test_the_program_writes_what_is_read():
     kinds = {"beach": ("place",), "beach_ball": ("thing",), "bed": ("support", "place"), "sea": ("place",)}
-    combinations, words, numbers = bz2.decompress(written(kinds)).decode("utf-8").split("\n")
+    for nouns in ([], ["sea", "bed", "unlisted"], ["sea", "beach", "bed", "beach_ball"]):
+        assert read_table(written(kinds, nouns), nouns) == kinds
+    _, combinations, of_nouns, others, of_others = (
+        bz2.decompress(written(kinds, ["sea", "unlisted", "bed"])).decode("utf-8").split("\n")
+    )
     assert combinations.split(";") == ["place", "support place", "thing"]
-    assert (list(spelled_out(words)), numbers) == (sorted(kinds), '!#"!')
+    assert (of_nouns, list(spelled_out(others)), of_others) == ('! "', ["beach", "beach_ball"], "!#")
+
+
+def test_a_table_made_for_other_nouns_is_not_read():
+    content = written({"sea": ("place",)}, ["sea", "bed"])
+    for other in (["sea", "bad"], ["bed", "sea"], ["sea"], []):
+        with pytest.raises(ImportError, match=r"spacy-lookups-data==1\.0\.5"):
+            read_table(content, other)
+
+
+def test_nouns_are_listed_once_in_the_order_of_their_last_letters():
+    nouns = wordnet_nouns()
+    assert len(nouns) == len(set(nouns)) > 50_000
+    backwards = [word[::-1] for word in nouns]
+    assert backwards == sorted(backwards)
 
 
 def test_the_program_weighs_senses_by_how_often_they_were_met(tmp_path: Path):
