@@ -196,7 +196,7 @@ class ELPlaceWords(io.ComfyNode):
         how = Guidance(strength, steps, unit, step_size, schedule, act_on, **again)
         words, places = placed(subjects.with_role(role), layout, masks)
         own, patched = BoxLoss(places, loss, inside_weight, outside_weight, edge_weight), model.clone()
-        plan = WordGuidance(_PLACE_WORDS, own, words, how, layers, positive)
+        plan = WordGuidance(_PLACE_WORDS, own, words, how, layers, positive, places)
         return io.NodeOutput(patched, tracked(plan.install(patched)))
 
 

@@ -146,6 +146,7 @@ def guided_outputs() -> list[io.Output]:
         ),
         Report.Output(
             display_name="report",
-            tooltip="The loss of each word and the change at each guided step; read it with Masked Latent Report.",
+            tooltip="The loss of each word and the change at each guided step; for Guidance Report, which draws them, "
+            "or Masked Latent Report.",
         ),
     ]

@@ -53,8 +53,8 @@ def test_the_words_are_attended_to_more_than_without(client):
 def without_guidance(workflow: Workflow) -> Workflow:
     """The workflow without the node that guides and without its report."""
     plain = workflow.fill("Sampler", model=[workflow.node("Checkpoint"), 0])
-    report = plain.node("Report"), plain.node("What happened")
-    return Workflow({name: node for name, node in plain.graph.items() if name not in report})
+    report = plain.node("What happened")
+    return Workflow({name: node for name, node in plain.graph.items() if name != report})
 
 
 @pytest.mark.parametrize("make", [shipped, placing])
@@ -62,10 +62,19 @@ def test_without_strength_it_is_the_picture_without_the_node(client, make):
     off = make(strength=0.0)
     result = client.run(off.graph)
     assert result.text(off.node("What happened")) == "no step was guided"
+    assert result.files[off.node("What happened")] == ()
     plain = without_guidance(off)
     assert np.array_equal(picture(result, off), picture(client.run(plain.graph), plain))
     guided = make()
     assert not np.array_equal(picture(client.run(guided.graph), guided), picture(result, off))
+
+
+@pytest.mark.parametrize("make", [shipped, placing])
+def test_the_report_draws_a_sheet_for_each_picture(client, make):
+    workflow = make().fill("Empty latent", batch_size=3)
+    sheets = client.run(workflow.graph).images(workflow.node("What happened"))
+    assert [sheet.size for sheet in sheets] == [(600 + 188, 420)] * 3
+    assert len({sheet.tobytes() for sheet in sheets}) == 3
 
 
 @pytest.mark.parametrize(

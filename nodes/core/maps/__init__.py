@@ -9,6 +9,7 @@ Reading order:
     colours      colour maps for heat maps, colours of regions
     regions      the parts of a picture: their masks, the words that they show, a picture of them
     sheet        which heat maps one picture (the sheet) shows, and where
+    axes         the axes of a plot
     packing      maps in one small file, for the viewer in the browser
     points       points in a picture, as text and out of a mask
     measures     how alike two pictures are: PSNR and SSIM

@@ -11,6 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...core.maps.saliency import Saliency
+from ...core.methods.word_places import Places
 from .runs import Runs, SamplerRun
 
 
@@ -18,7 +19,9 @@ from .runs import Runs, SamplerRun
 class GuidedStep:
     """What happened at one guided step, or at one model call of it, to S words in B pictures.
 
-    before, after: the words' losses [S,B] at the state that the step began with, and at the last one that was measured.
+    labels: of the words. before, after: their losses [S,B] at the state that the step began with, and at the last one
+    that was measured. remaining: of each picture [B], before, what is compared with the `limits`: it is changed again
+    while that is above them; without limits it is changed as often as the step wants.
     changed: by how much the pictures' state changed in quadratic mean, as a share of σ, or of what the prediction was
     changed by [B]. updates: how often it was changed [B]. unknown: pictures without a finite gradient [B]. enough:
     pictures whose loss is small enough, or was once and is to be left alone from then on [B]. saliency: the maps that
@@ -27,8 +30,11 @@ class GuidedStep:
 
     step: int
     sigma: float
+    labels: tuple[str, ...] = ()
     before: Tensor | None = None
     after: Tensor | None = None
+    remaining: Tensor | None = None
+    limits: tuple[float, ...] = ()
     changed: Tensor | None = None
     updates: Tensor | None = None
     unknown: Tensor | None = None
@@ -42,12 +48,12 @@ class GuidedStep:
         if self.before is None:
             yield f"{head}, skipped: {self.skipped}"
             return
-        labels, count = self.saliency.labels, self.before.shape[1]
+        count = self.before.shape[1]
         for i in range(count):
             words = (
                 f"{label} {before:.3f}" + (f" → {after:.3f}" if self.updates[i] > 1 else "")
                 for label, before, after in zip(
-                    labels, self.before[:, i].tolist(), self.after[:, i].tolist(), strict=True
+                    self.labels, self.before[:, i].tolist(), self.after[:, i].tolist(), strict=True
                 )
             )
             if self.unknown[i]:
@@ -71,8 +77,12 @@ class GuidedStep:
 
 @dataclass
 class GuidedRun(SamplerRun):
-    """The guided steps of one sampler run. notes: how it was guided. acting: what changes its predictions, if so."""
+    """The guided steps of one sampler run. notes: how it was guided. acting: what changes its predictions, if so.
 
+    places: where the words belong, if that is what it was guided by.
+    """
+
+    places: Places | None = None
     steps: list[GuidedStep] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     acting: Any = None
@@ -89,10 +99,13 @@ class GuidedRun(SamplerRun):
 
 
 class GuidanceReport:
-    """Handle of a guided model (EL_REPORT): samplers that run the model fill it. giver: the node that made it."""
+    """Handle of a guided model (EL_REPORT): samplers that run the model fill it. giver: the node that made it.
 
-    def __init__(self, giver: str) -> None:
-        self.runs: Runs[GuidedRun] = Runs(GuidedRun, "report", giver)
+    places: see `GuidedRun`.
+    """
+
+    def __init__(self, giver: str, places: Places | None = None) -> None:
+        self.runs: Runs[GuidedRun] = Runs(lambda: GuidedRun(places=places), "report", giver)
 
     def steps(self, samples: Tensor) -> list[GuidedStep]:
         """The guided steps of the finished run that made `samples`, on the CPU. Raises ValueError as `Runs.of`."""
@@ -123,6 +136,6 @@ def _joined(steps: Sequence[GuidedStep]) -> Saliency | ExecutionBlocker:
 def _on_cpu(step: GuidedStep) -> GuidedStep:
     if step.before is None:
         return step
-    names = ("before", "after", "changed", "updates", "unknown", "enough")
+    names = ("before", "after", "remaining", "changed", "updates", "unknown", "enough")
     tensors = {name: getattr(step, name).cpu() for name in names}
     return replace(step, **tensors, saliency=step.saliency.with_maps(step.saliency.maps.cpu()))

@@ -162,6 +162,12 @@ class GuidedState(Change):
         self._done = self._done | self._small(measured)
         return active
 
+    def _limits(self, step: int) -> tuple[float, ...]:
+        """Below what the loss is to come at this step."""
+        peak = 1.0 if self._run.acting is self else self._peaks.get(step, 1.0)
+        limits = 1 - peak, self._how.until
+        return tuple(limit for limit in limits if limit > 0)
+
     def _measured(self, call: Callable[[], object]) -> Measured | None:
         stop_when_cancelled(0, 0)
         return self._gradient.measure(call)
@@ -187,7 +193,8 @@ class GuidedState(Change):
         changed = moved.flatten(1).float().square().mean(1).sqrt() / sigma
         unknown = ~first.gradient.flatten(1).isfinite().all(1)
         enough = self._small(last) | self._done
-        done = GuidedStep(step, sigma, first.losses, last.losses, changed, updates, unknown, enough, first.saliency)
+        measured = first.saliency.labels, first.losses, last.losses, first.remaining, self._limits(step)
+        done = GuidedStep(step, sigma, *measured, changed, updates, unknown, enough, first.saliency)
         if unknown.any() and not any(bool(each.unknown.any()) for each in self._run.steps if each.unknown is not None):
             log.warning("%s: the gradient is not finite at step %d, where the latent stays as it is", self._giver, step)
         self._run.steps.append(done)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.attention.refine import AUTO
 from ...core.methods.guidance import AttentionLoss, Guidance
+from ...core.methods.word_places import Places
 from ...core.words.subjects import Subjects
 from ..attention.model_call import ASIDE, OURS
 from ..autograd.latent_gradient import LatentGradient
@@ -27,7 +28,10 @@ WRAPPER_KEY = OURS + "guidance"
 
 @dataclass(frozen=True)
 class WordGuidance:
-    """What guides a sampler. giver: the display name of the node; layers, positive: see `LatentGradient`."""
+    """What guides a sampler. giver: the display name of the node; layers, positive: see `LatentGradient`.
+
+    places: where the words belong, for the report, if the loss is about that.
+    """
 
     giver: str
     loss: AttentionLoss
@@ -35,6 +39,7 @@ class WordGuidance:
     guidance: Guidance
     layers: str = AUTO
     positive: Sequence[Sequence[Any]] | None = None
+    places: Places | None = None
 
     def install(self, patcher: ModelPatcher) -> GuidanceReport:
         """Guide every sampler that runs `patcher` (changed in place: pass a clone).
@@ -43,7 +48,7 @@ class WordGuidance:
         samplers raise ValueError where their state cannot be changed although the user wants that. Raises ValueError
         as `LatentGradient`.
         """
-        report = GuidanceReport(self.giver)
+        report = GuidanceReport(self.giver, self.places)
         runs = report.runs  # the patched model lives longer than the handle and must not keep it
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, runs.around)
         if self.guidance.is_off:

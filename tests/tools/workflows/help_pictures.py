@@ -584,11 +584,13 @@ def guidance_pages(parts: Parts) -> dict[str, list[Shown]]:
     placed = graph.add("ELPlaceWords", model=model[0], subjects=words[1], layout=layout[0], **TOY_PLACED)
     runs = [parts.sampled(each, seed=TO_THE_RIGHT, **how)[0] for each in (model[0], placed[0])]
     places = (layout[2], *(graph.add("VAEDecode", samples=each, vae=model[2])[0] for each in runs))
+    drawn = graph.add("ELGuidanceReport", report=placed[1], samples=runs[1], image=places[2])
     return {
         "ELKeepWords": [
             *(Shown(heading, graph.images(each[0])) for heading, each in shown),
             *(Shown(heading, maps, which) for heading, which in last),
         ],
+        "ELGuidanceReport": [Shown("", drawn.id)],
         "ELPlaceWords": [
             Shown(heading, graph.images(each))
             for heading, each in zip(("boxes", "without", "Place Words"), places, strict=True)

@@ -37,6 +37,7 @@ HEIGHTS = {
     "ELFindPoints": 428,
     "ELFindRegions": 200,
     "ELGradientSaliency": 560,
+    "ELGuidanceReport": 430,
     "ELInvertPicture": 520,
     "ELLayoutFromText": 960,
     "ELMaskedLatentKSampler": 756,
