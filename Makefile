@@ -86,6 +86,9 @@ blueprint: browser ## make subgraphs/*.json from the workflow, in the real front
 ui-pictures: browser ## make the screenshots js/docs/images/ui_*.webp in the real front end
 	$(RUN) -m tests.tools.browser.pictures
 
+ui-recording: browser ## make js/docs/images/ui_pause.webp, a run that pauses, in the real front end
+	$(RUN) -m tests.tools.browser.recording
+
 thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
 	$(RUN) -m tests.tools.workflows.thumbnails
 

@@ -9,6 +9,7 @@ import { app } from "../../scripts/app.js";
 import { Maps } from "./maps.js";
 import { Painter } from "./painter.js";
 import { createElement } from "./panel.js";
+import { Strip } from "./strip.js";
 import { translated } from "./texts.js";
 
 const PAUSE = "explainable_latents.pause";
@@ -95,8 +96,9 @@ class Panel {
     this.message = message;
     this.opacity = before?.opacity ?? 0; // of the heat maps
     this.received = performance.now();
-    const { step, steps } = message;
-    const text = translated("Paused at step {n}/{all}", { n: step, all: steps });
+    const { kind, step, steps } = message;
+    const title = kind === "end" ? "At the end of the run" : "Paused at step {n}/{all}";
+    const text = translated(title, { n: step, all: steps });
     this.badge = createElement("button", {
       class: "el-pause-badge",
       "aria-expanded": "true",
@@ -119,7 +121,8 @@ class Panel {
   async fill() {
     const { kind, pictures, start, found, size, values } = this.message;
     this.item = 0;
-    this.picture = createElement("img", { alt: translated("what the model predicts now") });
+    const what = translated(kind === "end" ? "what was sampled" : "what the model predicts now");
+    this.picture = createElement("img", { alt: what });
     this.heat = createElement("canvas", { style: `opacity: ${this.opacity}`, "aria-hidden": "true" });
     this.stage = createElement("div", { class: "el-pause-pictures" }, this.picture, this.heat);
     this.body.append(this.stage);
@@ -136,10 +139,12 @@ class Panel {
     }
     this.body.append(...values.map((value) => this.#value(value)));
     if (this.message.actions.includes("show")) this.body.append(this.#show());
-    if (pictures.length > 1) this.body.prepend(this.#strip());
-    const [across, down] = size ?? [1, 1];
-    this.stage.style.aspectRatio = `${across} / ${down}`;
+    if (pictures.length > 1) this.body.prepend(this.#batch());
+    this.body.append(...this.#ways());
     this.choose(0);
+    if (!size && pictures.length) await this.picture.decode();
+    const [across, down] = size ?? [this.picture.naturalWidth || 1, this.picture.naturalHeight || 1];
+    this.stage.style.aspectRatio = `${across} / ${down}`;
     await this.#heat();
   }
 
@@ -152,7 +157,7 @@ class Panel {
     this.painter?.canvas.remove();
     this.painter = this.painters?.[item];
     if (this.painter) this.stage.append(this.painter.canvas);
-    this.thumbnails?.forEach((each, i) => each.setAttribute("aria-pressed", String(i === item)));
+    this.batch?.press(item);
     this.#setTool();
     this.drawHeat?.();
   }
@@ -179,10 +184,12 @@ class Panel {
     }
   }
 
-  async answer(action) {
+  /** more: further fields of the answer. */
+  async answer(action, more = {}) {
     const { id, token, revision, size } = this.message;
     const form = new FormData();
-    const fields = { client: api.clientId, token, revision, action };
+    const fields = { client: api.clientId, token, revision, action, ...more };
+    if (this.again && (action === "continue" || action === "end here")) fields.stop_at_end = this.again.checked;
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
     if (action === "continue") {
       const pngs = (this.painters ?? []).map(({ levels }) => greyPng(levels, ...size));
@@ -218,7 +225,8 @@ class Panel {
   /** Says what happens if nothing is done. */
   #tell() {
     const { left, then, kind } = this.message;
-    const ends = then === "cancel" ? translated("the run is cancelled") : translated("the run goes on as it is");
+    const goesOn = kind === "end" ? "the run ends with what is finished" : "the run goes on as it is";
+    const ends = translated(then === "cancel" ? "the run is cancelled" : goesOn);
     if (left === null) {
       this.note.textContent = translated("Waits until you answer; other runs wait, too.");
       return;
@@ -232,7 +240,7 @@ class Panel {
 
   #actions() {
     const names = {
-      continue: "Continue",
+      continue: this.message.kind === "end" ? "Finish" : "Continue",
       "end here": "End here",
       "more time": "More time",
       cancel: "Cancel the run",
@@ -325,12 +333,47 @@ class Panel {
     return createElement("div", { class: "el-pause-row" }, show);
   }
 
-  #strip() {
-    this.thumbnails = this.message.pictures.map((src, i) => {
-      const alt = translated("picture {n} of {all}", { n: i + 1, all: this.message.pictures.length });
-      return createElement("button", { on: { click: () => this.choose(i) } }, createElement("img", { src, alt }));
+  /** The pictures of a batch, to choose one of. */
+  #batch() {
+    const { pictures } = this.message;
+    this.batch = new Strip(translated("picture"));
+    pictures.forEach((src, i) => {
+      const text = translated("picture {n} of {all}", { n: i + 1, all: pictures.length });
+      this.batch.add({ pictures: [[src, text]], text, click: () => this.choose(i) });
     });
-    return createElement("div", { class: "el-pause-row el-pause-strip" }, ...this.thumbnails);
+    return this.batch.list;
+  }
+
+  /** What leads to other variants: the earlier stops, those that are finished, and whether to be asked at the end. */
+  #ways() {
+    const { kind, stops, variants, full, stop_at_end: again } = this.message;
+    const ways = [];
+    if (kind !== "end" && again !== null) {
+      this.again = createElement("input", { type: "checkbox" });
+      this.again.checked = again;
+      const text = "stop once more at the end, for other variants";
+      ways.push(createElement("div", { class: "el-pause-row" }, labelled(text, this.again)));
+    }
+    if (stops.length) {
+      const strip = new Strip(translated("Earlier stops of this run"));
+      const text = `Go back to before step {n}; ${kind === "end" ? "this variant is kept" : "what came after it is dropped"}.`;
+      stops.forEach(({ step, picture }, to) => {
+        const pictures = picture ? [[picture, ""]] : [];
+        const click = () => this.answer("go back", { to });
+        strip.add({ pictures, text: translated(text, { n: step }), caption: `↶ ${step}`, click });
+      });
+      ways.push(createElement("p", { text: translated("Earlier stops of this run") }), strip.list);
+    }
+    if (variants.length) {
+      const strip = new Strip(translated("Finished variants"));
+      variants.forEach((picture, i) => {
+        const text = translated("variant {n}", { n: i + 1 });
+        strip.add({ pictures: picture ? [[picture, text]] : [], text, caption: String(i + 1) });
+      });
+      ways.push(createElement("p", { text: translated("Finished variants") }), strip.list);
+    }
+    if (full) ways.push(createElement("p", { text: translated("This run has as many variants as one can have.") }));
+    return ways;
   }
 
   /** Lays a word's heat map over the picture; a row of its own says of which word, and how strongly. */

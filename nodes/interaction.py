@@ -49,7 +49,8 @@ def waiting_inputs() -> list[io.Input]:
             multiline=True,
             advanced=True,
             tooltip="Answers of an earlier run, to repeat it without being asked: the line 'answers: ...' of its "
-            "report. Empty to be asked; [] to go on everywhere and never be asked.",
+            "report. Empty to be asked; [] to go on everywhere and never be asked. A list of such lists makes a "
+            "variant for each, as one batch.",
         ),
     ]
 
@@ -149,9 +150,21 @@ class ELPauseSampling(io.ComfyNode):
             display_name="Pause Sampling",
             category=CATEGORY,
             description="Before chosen steps any sampler stops and shows the picture that the model predicts. Go on, "
-            "change the guidance, weights of words or the prompt for the rest of the run, blend in another one, or end "
-            "it there. Only the browser that queued the run is asked; without one the run goes on at once.",
-            search_aliases=["pause", "interactive", "wait", "stop", "live", "cfg", "blend prompts", "live prompt"],
+            "change the guidance, weights of words or the prompt for the rest of the run, blend in another one, end it "
+            "there, or go back to an earlier stop for another variant. Only the browser that queued the run is asked; "
+            "without one the run goes on at once.",
+            search_aliases=[
+                "pause",
+                "interactive",
+                "wait",
+                "stop",
+                "live",
+                "cfg",
+                "blend prompts",
+                "live prompt",
+                "rewind",
+                "variants",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with. It is copied, not changed."),
                 io.String.Input(

@@ -10,13 +10,19 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.test_pauses import BADGE, answers, build, gone, history, panel, queue, report, stroke
+from tests.browser.test_pauses import BADGE, answers, build, ended, gone, history, panel, queue, report, stroke
 from tests.tools.browser.front import SLOW, Front
 
 expect.set_options(timeout=SLOW)
 
 PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
 ALPHA = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 3)"""
+# Notices are shown for some seconds only.
+NOTICES = """() => {
+    const notice = document.querySelector(".el-pause > [role=status]");
+    window.notices = [];
+    new MutationObserver(() => window.notices.push(notice.textContent)).observe(notice, { childList: true });
+}"""
 IN_A_SUBGRAPH = """titles => {
     const nodes = app.graph.nodes.filter((node) => titles.includes(node.title));
     app.graph.convertToSubgraph(new Set(nodes));
@@ -199,3 +205,38 @@ def test_twenty_changes_are_taken_back_and_the_run_is_cancelled_from_the_queue(f
     while (entry := history(front, run)) is None:
         front.page.wait_for_timeout(20)
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+
+
+@pytest.mark.parametrize("then", ["continue", "cancel"])
+def test_when_the_time_is_over_the_page_says_so(either_front: Front, then: str):
+    front = either_front
+    build(front, pauses=True)
+    front.set("Pause", time_limit=1, when_over=then)
+    front.run(NOTICES)
+    run = queue(front)
+    front.wait("window.notices.includes('The time was over.')")
+    gone(front)
+    if then == "continue":
+        assert "step 2: the time was over, the run went on" in report(front, run)
+    else:
+        kinds = [kind for kind, _ in ended(front, run)["status"]["messages"]]
+        assert "execution_interrupted" in kinds
+
+
+def test_a_run_that_is_queued_during_a_pause_follows_and_stops_too(either_front: Front):
+    front = either_front
+    build(front, pauses=True)
+    first = queue(front)
+    shown = panel(front)
+    shown.get_by_label("guidance scale").fill("6")
+    second = queue(front)
+    expect(shown.get_by_label("guidance scale")).to_have_value("6")
+    assert front.page.locator(".el-pause-badge").count() == 1
+    shown.get_by_role("button", name="Continue").click()
+    assert answers(report(front, first)) == [{"step": 2, "values": {"cfg": 6}}]
+    shown = panel(front)
+    expect(shown.get_by_label("guidance scale")).to_have_value("8")
+    shown.get_by_label("guidance scale").fill("5")
+    shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    assert answers(report(front, second)) == [{"step": 2, "values": {"cfg": 5}}]

@@ -29,11 +29,14 @@ _GREY = 0
 class Answer:
     """What the user chose.
 
-    masks: for each picture 8-bit grey [h,w]; none to take what was shown. values: by name.
+    masks: for each picture 8-bit grey [h,w]; none to take what was shown. values: by name. to: which of the earlier
+    stops to go back to; None for none. stop_at_end: whether to stop once more at the end of the run; None to leave it.
     """
 
     masks: tuple[np.ndarray, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
+    to: int | None = None
+    stop_at_end: bool | None = None
 
 
 def read_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
@@ -128,3 +131,18 @@ def read_values(text: str, content: Mapping[str, Any]) -> dict[str, Value]:
             raise Refused(422, f"{name} has to be a number from {low:g} to {high:g}")
         values[name] = float(value)
     return values
+
+
+def read_stop(text: str, content: Mapping[str, Any]) -> int:
+    """Which of the earlier stops that are in the message with this `content`. Raises Refused for none of them."""
+    places = range(len(content["stops"]))
+    if text not in map(str, places):
+        raise Refused(422, f"to has to be one of the {len(places)} stops, counted from 0")
+    return int(text)
+
+
+def read_flag(text: str | None) -> bool | None:
+    """What "true", "false" or nothing says. Raises Refused for anything else."""
+    if text not in (None, "true", "false"):
+        raise Refused(422, "stop_at_end has to be true or false")
+    return None if text is None else text == "true"

@@ -10,7 +10,21 @@ from comfy.model_management import InterruptProcessingException, throw_exception
 
 from ..ui.running_node import Listener, listener
 from .answers import Answer
-from .messages import ACTIONS, CANCEL, CONTINUE, END, ERROR, LEFT, PAUSE, PAUSE_CLOSED, SHOW, TIMEOUT, UNSEEN, Value
+from .messages import (
+    ACTIONS,
+    BACK,
+    CANCEL,
+    CONTINUE,
+    END,
+    ERROR,
+    LEFT,
+    PAUSE,
+    PAUSE_CLOSED,
+    SHOW,
+    TIMEOUT,
+    UNSEEN,
+    Value,
+)
 from .pause import Clock, Limit, Pause
 from .registry import PAUSES, Registry
 
@@ -74,7 +88,8 @@ def ask(
         return Outcome(NOBODY)
     made = content()
     check = {"check": changes.check} if changes else {}
-    actions = [action for action in ACTIONS[made["kind"]] if changes or action != SHOW]
+    lacking = {*(() if changes else (SHOW,)), *(() if made.get("stops") else (BACK,))}
+    actions = [action for action in ACTIONS[made["kind"]] if action not in lacking]
     pause = Pause(who.client, {**made, "actions": actions, **who.ids()}, limit, clock, **check)
     registry.open(pause)
     try:

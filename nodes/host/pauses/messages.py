@@ -10,9 +10,13 @@ The server sends `explainable_latents.pause` to the one client that queued the r
     id, token   of the pause, 32 hexadecimal digits each; the token is asked for with every answer
     revision    0, and one more each time it is sent again to a browser that announced itself anew
     run, node, workflow   ids of the run, of the sampler node that waits ("5:12" in a subgraph), of its workflow or null
-    kind        "mask": a mask may be painted; "step": values may be changed
-    actions     what may be answered; "end here" is not among those of a mask
+    kind        "mask": a mask may be painted; "step": values may be changed; "end": the run has made its last step
+    actions     what may be answered; "end here" only at a step, "go back" only where there are `stops`
     step, steps, sigma    the step that is about to be entered, of how many, and its noise level
+    stops       the earlier stops of this run that one can go back to, the first one first: {kind, step, picture: a data
+                URL or null}
+    variants    those that are finished, each with its picture as a data URL or null; full: whether there may be no more
+    stop_at_end whether the run stops once more at its end; null where there can be one variant only
     pictures    what the model predicts now: for each picture of the batch a data URL; [] where its latents have no
                 known colours
     maps        {file, type}: heat maps of the words, in the inspector's format (`core.maps.packing`), or null
@@ -32,7 +36,11 @@ The browser answers with POST /explainable_latents/pauses/{id}, as multipart/for
     token, revision   of the message
     action      "seen" as soon as it is shown; "more time" to start the clock anew; "show" to have one model call
                 predict with other values, after which the pause is sent again with these, their pictures and maps and
-                the next revision; "continue"; "end here", which makes the prediction the result; "cancel"
+                the next revision; "continue", which finishes the run at its end; "end here", which makes the prediction
+                the result; "go back" to an earlier stop, to answer it in another way: what came after it is dropped,
+                or, at the end of the run, kept as a finished variant; "cancel"
+    to          with "go back": which of `stops`, from 0
+    stop_at_end with "continue" and "end here" before the end: "true" or "false"; left out, it stays as it was
     mask        with "continue" of a mask: none to take what the painter began with, else one file for each picture, in
                 their order: an 8-bit grey PNG of exactly the announced size
     values      with "continue" or "show" of a step: a JSON object {name: number or text}; names that are left out keep
@@ -43,8 +51,8 @@ The answer is {state, left}, or {error} with status 403 (wrong token), 404 (no s
 it). After 403 to 422 the pause goes on, and nothing of the request was applied.
 
 When a pause is over the server sends `explainable_latents.pause_closed` with id, run, node, workflow, step and
-`reason`: "continue", "end here", "cancel" (by the user, here or in the queue), "unseen" (no browser showed it), "left"
-(nobody came back), "timeout" or "error".
+`reason`: "continue", "end here", "go back", "cancel" (by the user, here or in the queue), "unseen" (no browser showed
+it), "left" (nobody came back), "timeout" or "error".
 """
 
 from __future__ import annotations
@@ -54,11 +62,16 @@ HERE, ANSWER = "/explainable_latents/pauses/here", "/explainable_latents/pauses/
 
 # What a browser may ask for.
 SEEN, MORE_TIME, SHOW, CONTINUE, END, CANCEL = "seen", "more time", "show", "continue", "end here", "cancel"
+BACK = "go back"
 # Further reasons why a pause is over.
 UNSEEN, LEFT, TIMEOUT, ERROR = "unseen", "left", "timeout", "error"
 # Kinds of pauses.
-MASK, STEP = "mask", "step"
-ACTIONS = {MASK: [SEEN, CONTINUE, MORE_TIME, CANCEL], STEP: [SEEN, SHOW, CONTINUE, END, MORE_TIME, CANCEL]}
+MASK, STEP, AT_END = "mask", "step", "end"
+ACTIONS = {
+    MASK: [SEEN, CONTINUE, BACK, MORE_TIME, CANCEL],
+    STEP: [SEEN, SHOW, CONTINUE, END, BACK, MORE_TIME, CANCEL],
+    AT_END: [SEEN, CONTINUE, BACK, MORE_TIME, CANCEL],
+}
 
 # What may be changed at a pause of a step, by its name: numbers, and texts.
 CFG, BLEND, PROMPT, WEIGHTS = "cfg", "blend", "prompt", "weights"

@@ -15,6 +15,7 @@ from .messages import CONTINUE, END, TEXTS, Value
 from .pause import Refused
 
 _TITLE = "answers: "
+MOST_VARIANTS = 16  # of one sampler run
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,52 @@ class Record:
         return out
 
 
-def recorded(records: Sequence[Record]) -> list[str]:
-    """One line of a report that `read_records` reads; none where nothing was answered."""
-    return [_TITLE + json.dumps([each.as_object() for each in records])] if records else []
+def as_objects(variants: Sequence[Sequence[Record]]) -> list[Any]:
+    """For JSON: the answers of a run's one variant, or a list of them for each; empty where nothing was answered."""
+    objects = [[each.as_object() for each in records] for records in variants]
+    return objects[0] if len(objects) == 1 else objects if any(objects) else []
 
 
-def read_records(text: str) -> dict[int, dict[str, Any]]:
-    """Recorded answers by their step; none in an empty text. A whole report may be given: its line with answers counts.
+def recorded(variants: Sequence[Sequence[Record]]) -> list[str]:
+    """One line of a report that `read_records` reads; none where nothing was answered in any variant of the run."""
+    objects = as_objects(variants)
+    return [_TITLE + json.dumps(objects)] if objects else []
 
-    Raises ValueError for anything else.
+
+def of_variants(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a report for each variant of a run, under a heading where there are several."""
+    if len(lines) == 1:
+        return list(lines[0])
+    return [line for number, own in enumerate(lines, 1) for line in (f"variant {number} of {len(lines)}", *own)]
+
+
+def read_records(text: str) -> list[dict[int, dict[str, Any]]]:
+    """Recorded answers by their step, for each variant of a run; nothing in an empty text.
+
+    A whole report may be given: its line with answers counts. Raises ValueError for anything else, and for more than
+    MOST_VARIANTS.
     """
     lines = [line.strip().removeprefix(_TITLE) for line in text.splitlines() if line.strip().startswith(_TITLE)]
     chosen = lines[-1] if lines else text.strip()
     if not chosen:
-        return {}
+        return []
     try:
         given = json.loads(chosen)
     except (ValueError, RecursionError):
         given = None
-    is_list = isinstance(given, list) and all(isinstance(each, dict) for each in given)
-    if not is_list or not all(_is_record(each) for each in given):
+    several = isinstance(given, list) and bool(given) and all(isinstance(each, list) for each in given)
+    variants = given if several else [given]
+    if not all(isinstance(records, list) and all(map(_is_record, records)) for records in variants):
         raise ValueError(
             f"answers {text[:60]!r} is not what a report has behind 'answers:', such as "
-            '[{"step": 5, "values": {"cfg": 7.0}}]. Copy that line, or leave answers empty'
+            '[{"step": 5, "values": {"cfg": 7.0}}], or a list of such lists, one for each variant. Copy that line, or '
+            "leave answers empty"
         )
-    return {each["step"]: each for each in given}
+    if len(variants) > MOST_VARIANTS:
+        raise ValueError(
+            f"answers: {len(variants)} variants, but a run has at most {MOST_VARIANTS}. Share them between several runs"
+        )
+    return [{each["step"]: each for each in records} for records in variants]
 
 
 def recorded_masks(record: Mapping[str, Any], count: int, size: tuple[int, int]) -> tuple[np.ndarray | None, ...]:
@@ -92,7 +114,9 @@ def check_steps_of(records: Mapping[int, Any], steps: Sequence[int]) -> None:
         )
 
 
-def _is_record(each: Mapping[str, Any]) -> bool:
+def _is_record(each: Any) -> bool:
+    if not isinstance(each, dict):
+        return False
     step, values, masks = each.get("step"), each.get("values", {}), each.get("masks", [])
     return (
         isinstance(step, int)

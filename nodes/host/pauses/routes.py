@@ -10,8 +10,8 @@ from aiohttp import BodyPartReader, web
 from server import PromptServer
 
 from ..ui.requests import RequestError, read_object
-from .answers import Answer, read_masks, read_values
-from .messages import ANSWER, CONTINUE, HERE, MASK, MORE_TIME, PAUSE, SEEN, SHOW
+from .answers import Answer, read_flag, read_masks, read_stop, read_values
+from .messages import ANSWER, AT_END, BACK, CONTINUE, END, HERE, MASK, MORE_TIME, PAUSE, SEEN, SHOW, STEP
 from .pause import Pause, Refused
 from .registry import PAUSES
 
@@ -19,7 +19,7 @@ MOST_BYTES = 8 << 20  # of all masks of an answer
 MOST_VALUES = 100_000  # bytes of the values, of which some are texts
 MOST_LETTERS = 10_000  # of any other field
 MOST_FIELDS = 1024
-_FIELDS = ("client", "token", "revision", "action", "values")
+_FIELDS = ("client", "token", "revision", "action", "values", "to", "stop_at_end")
 
 
 def add_routes() -> None:
@@ -80,11 +80,15 @@ async def _apply(pause: Pause, sent: _Sent) -> None:
     content = pause.message()
     if action not in content["actions"]:
         raise Refused(422, f"action has to be one of: {', '.join(content['actions'])}")
-    is_mask = content["kind"] == MASK
-    if (sent.masks and not (is_mask and action == CONTINUE)) or (
-        "values" in sent.fields and (is_mask or action not in (CONTINUE, SHOW))
+    kind = content["kind"]
+    if (sent.masks and (kind, action) != (MASK, CONTINUE)) or (
+        "values" in sent.fields and (kind != STEP or action not in (CONTINUE, SHOW))
     ):
         raise Refused(422, "masks go with the action continue of a mask's pause, values with that or show of a step's")
+    if ("to" in sent.fields) != (action == BACK) or (
+        "stop_at_end" in sent.fields and (kind == AT_END or action not in (CONTINUE, END))
+    ):
+        raise Refused(422, "to goes with the action go back, stop_at_end with continue and end here before the end")
     if action == SEEN:
         pause.seen(*who)
     elif action == MORE_TIME:
@@ -101,7 +105,9 @@ async def _apply(pause: Pause, sent: _Sent) -> None:
 def _answer_of(sent: _Sent, pause: Pause) -> Answer:
     """The masks and values of an answer. Raises Refused for those that the pause cannot take."""
     content = pause.message()
-    answer = Answer(read_masks(sent.masks, content), read_values(sent.fields.get("values", "{}"), content))
+    to = read_stop(sent.fields["to"], content) if "to" in sent.fields else None
+    values = read_values(sent.fields.get("values", "{}"), content)
+    answer = Answer(read_masks(sent.masks, content), values, to, read_flag(sent.fields.get("stop_at_end")))
     try:
         pause.check_values(answer.values)
     except ValueError as problem:

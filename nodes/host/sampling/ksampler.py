@@ -35,7 +35,7 @@ def sample_masked(model: ModelPatcher, stock: tuple, plan: MaskedLatent) -> tupl
     *settings, denoise = stock
     (latent,) = nodes.common_ksampler(patcher, *settings, denoise=denoise)
     masks, saliency, _ = report.outputs(latent["samples"])
-    if notes := report.notes(latent["samples"]):
+    if notes := [note for run in report.runs.parts(latent["samples"]) for note in run.notes]:
         show_on_running_node("\n".join(notes))
     return latent, masks, saliency
 

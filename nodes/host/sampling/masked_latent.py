@@ -26,11 +26,14 @@ from ...core.methods.masking import Masking, PaintedMasking
 from ...core.methods.trajectory import Trajectory
 from ..attention.model_call import OURS
 from ..ui.live_masks import show_step
+from .asker import Asker
 from .changes import Change, SamplerInputs, change_steps
 from .mask_sources import MaskSource, mask_source
 from .painting import Painter
 from .recorded_path import start_on_path, state_on_path
 from .report import ManipulatedRun, Manipulation, Report
+from .runs import Runs
+from .variants import Variants, variants_of
 
 log = logging.getLogger("explainable_latents")
 
@@ -79,8 +82,10 @@ class MaskedLatent:
 
         runs = report.runs  # the patched model lives longer than the handle and must not keep it
 
+        variants = variants_of(patcher) if painted else None
+
         def begin(inputs: SamplerInputs) -> Replacement:
-            return Replacement(self, source, runs.current, inputs)
+            return Replacement(self, source, runs, inputs, variants)
 
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, runs.around)
         if self.recorded:
@@ -92,21 +97,32 @@ class MaskedLatent:
 class Replacement(Change):
     """Fills each side of the mask with what its policy says.
 
-    plan: what to replace. source: finds the mask. run: where to report it. inputs: the host's, of this run; where
-    their `denoise_mask` protects the latent, the state stays as it is. Raises ValueError as `parse_steps`,
-    `fit_reference` and `Painter` do.
+    plan: what to replace. source: finds the mask. runs: where to report it. inputs: the host's, of this run; where
+    their `denoise_mask` protects the latent, the state stays as it is. variants: of the run; None where no mask is
+    painted over. Raises ValueError as `parse_steps`, `fit_reference` and `Painter` do.
     """
 
-    def __init__(self, plan: MaskedLatent, source: MaskSource, run: ManipulatedRun, inputs: SamplerInputs) -> None:
+    def __init__(
+        self,
+        plan: MaskedLatent,
+        source: MaskSource,
+        runs: Runs[ManipulatedRun],
+        inputs: SamplerInputs,
+        variants: Variants | None,
+    ) -> None:
         super().__init__(parse_steps(plan.manipulate_at, inputs.steps))
         model = inputs.guider.inner_model
         self._painter = None
         if isinstance(plan.masking, PaintedMasking):
-            self._painter = Painter(plan.masking, self.steps, inputs.steps, model.latent_format, run)
+
+            def asker(steps: tuple[int, ...]) -> Asker:
+                return variants.current.asker(runs, "Paint Mask While Sampling", plan.masking, steps, runs.current)
+
+            self._painter = Painter(plan.masking, self.steps, inputs.steps, model.latent_format, asker)
         self._policies = plan.inside, plan.outside
         self._path = plan.trajectory
         self._source = source
-        self._run = run
+        self._run = runs.current
         self._of_steps = inputs.steps
         self._sampling = model.model_sampling
         self._reference = fit_reference(model.process_latent_in(plan.reference.to(inputs.noise)), inputs.noise)

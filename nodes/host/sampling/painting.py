@@ -12,37 +12,35 @@ from ...core.maps.saliency import Saliency
 from ...core.methods.masked_latent import parse_steps
 from ...core.methods.masking import FIRST, LAST, LISTED, PaintedMasking
 from ...core.methods.painted_mask import Difference, painted_over, shown
-from ..pauses.asking import ask
-from ..pauses.image_metadata import AnswersInImages
 from ..pauses.messages import MASK
-from ..pauses.pause import Limit
-from ..pauses.records import Record, check_steps_of, read_records, recorded_masks
+from ..pauses.records import Record, recorded_masks
+from .asker import Asker
 from .pause_content import masks_shown, pictures_and_maps
-from .report import ManipulatedRun
 
 
 class Painter:
     """Asks for the masks of one sampler run.
 
-    masking: when to ask. steps: the run's manipulated ones, of `total`. latent_format: the model's. run: where to
-    report it. Raises ValueError for steps and recorded answers that the run does not have.
+    masking: when to ask. steps: the run's manipulated ones, of `total`. latent_format: the model's. asker: makes what
+    asks before steps that it is given. Raises ValueError for steps and recorded answers that the run does not have.
     """
 
     def __init__(
-        self, masking: PaintedMasking, steps: tuple[int, ...], total: int, latent_format: Any, run: ManipulatedRun
+        self,
+        masking: PaintedMasking,
+        steps: tuple[int, ...],
+        total: int,
+        latent_format: Any,
+        asker: Callable[[tuple[int, ...]], Asker],
     ) -> None:
-        self._masking = masking
         self._asked = steps[:1] if masking.ask_at == FIRST else steps
         if masking.ask_at == LISTED:
             listed = parse_steps(masking.listed, total, "listed_steps")
             self._asked = tuple(step for step in steps if step in listed)
-        self._records = read_records(masking.answers)
-        check_steps_of(self._records, self._asked)
+        self._asker = asker(self._asked)
+        self._keeps_last = masking.start == LAST
         self._total = total
         self._format = latent_format
-        self._run = run
-        self._saved = AnswersInImages("Paint Mask While Sampling", masking.metadata)
-        self._limit = Limit(float(masking.seconds) or None, masking.then)
         self._last: Difference | None = None
         self._predicted: Tensor | None = None
 
@@ -69,11 +67,9 @@ class Painter:
         ]
         if all(new is None for new in changed):
             return start
-        record = Record(step, masks=tuple(None if new is None else new.numpy() for new in changed))
-        self._run.records.append(record)
-        self._saved.add(record)
+        self._asker.add(Record(step, masks=tuple(None if new is None else new.numpy() for new in changed)))
         result = painted_over(before, changed)
-        if self._masking.start == LAST:
+        if self._keeps_last:
             self._last = Difference.between(each, result)
         return result
 
@@ -90,23 +86,23 @@ class Painter:
         """What the user, or the record, has for each picture: levels [h,w], or None for no change."""
         height, width = levels.shape[1:]
         nothing: list[Tensor | None] = [None] * len(levels)
-        if self._masking.answers.strip():
-            record = self._records.get(step)
+        if self._asker.recorded is not None:
+            record = self._asker.recorded.get(step)
             if record is None:
                 return nothing
-            self._run.notes.append(f"step {step}: the recorded answer was used")
+            self._asker.note(step, "the recorded answer was used")
             masks = recorded_masks(record, len(levels), (width, height))
         else:
 
             def content() -> dict[str, Any]:
                 x0 = predict() if self._predicted is None else self._predicted
-                about = {"kind": MASK, "step": step, "steps": self._total, "sigma": float(sigma), "values": []}
+                about = {"steps": self._total, "sigma": float(sigma), "values": []}
                 masks = {"size": [width, height], "found": masks_shown(shown(found)), "start": masks_shown(levels)}
                 own = x0 if len(x0) == len(x) else None  # in a twin run the prediction is that of both
                 return {**about, **masks, **pictures_and_maps(self._format, own, saliency)}
 
-            outcome = ask(content, self._limit)
-            self._run.notes.append(f"step {step}: {outcome.text}")
+            outcome = self._asker.ask(MASK, step, content)
+            self._asker.note(step, outcome.text)
             masks = outcome.answer.masks if outcome.answer else ()
         return [None if mask is None else torch.from_numpy(mask) for mask in masks] or nothing
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..pauses.records import Record, recorded
+from ..pauses.records import Record, of_variants, recorded
 from .runs import Runs, SamplerRun
 
 
@@ -35,8 +35,9 @@ class PauseReport:
     def outputs(self, samples: Tensor) -> tuple[ExecutionBlocker, ExecutionBlocker, str]:
         """Return the outputs of a report's node, of which only the text holds anything.
 
-        Raises ValueError as `Runs.of`.
+        A batch of variants has the text of each. Raises ValueError as `Runs.of`.
         """
-        run = self.runs.of(samples)
+        runs = self.runs.parts(samples) or [self.runs.of(samples)]
         nothing = ExecutionBlocker("this is the report of Pause Sampling, which makes no masks: use its text")
-        return nothing, nothing, "\n".join([*(run.notes or ["no pause"]), *recorded(run.records)])
+        notes = of_variants([run.notes or ["no pause"] for run in runs])
+        return nothing, nothing, "\n".join([*notes, *recorded([run.records for run in runs])])

@@ -8,14 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from ..attention.twin_blocks import TWIN_KEY
-from ..pauses.asking import Changes, ask
-from ..pauses.image_metadata import AnswersInImages
+from ..pauses.asking import Changes
 from ..pauses.messages import CONTINUE, END, STEP, Value
-from ..pauses.pause import Limit
 from ..pauses.records import Record
+from .asker import Asker
 from .live_prompt import installed_by_us
 from .pause_content import pictures_and_maps
-from .pause_report import PausedRun
 from .shown_call import ShownCall
 from .staged_values import StagedValues
 
@@ -32,37 +30,30 @@ class SamplingEnded(Exception):
 class RunWithPauses:
     """One sampler run.
 
-    run: where to report it. levels: its noise levels. steps: before which it pauses, for at most `limit`. records: the
-    answers by step of a run that nobody is asked in, else None. call: what is shown. saved: keeps the answers, too.
+    asker: gives and keeps the answers. levels: its noise levels. steps: before which it pauses. call: what is shown.
     """
 
     def __init__(
         self,
-        run: PausedRun,
+        asker: Asker,
         guider: Any,
         levels: list[float],
         steps: Collection[int],
-        limit: Limit,
-        records: Mapping[int, Mapping[str, Any]] | None,
         staged: StagedValues,
         call: ShownCall,
-        saved: AnswersInImages,
     ) -> None:
+        self._asker = asker
         self._staged = staged
         self._call = call
-        self._run = run
         self._format = guider.inner_model.latent_format
         self._levels = levels
         self._left = set(steps)
-        self._limit = limit
-        self._saved = saved
-        self._records = records
         self._can_show = bool(staged.offered()) and TWIN_KEY not in installed_by_us(guider)
 
     def before_call(self, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> None:
         """The sampler makes this model call now."""
         self._staged.before_call(float(timestep.flatten()[0]))
-        if self._left and self._can_show and self._records is None:
+        if self._left and self._can_show and self._asker.recorded is None:
             self._call.made(x, timestep, *args, **kwargs)
 
     def callback(self, given: Callable | None) -> Callable[..., None]:
@@ -79,29 +70,27 @@ class RunWithPauses:
 
     def _pause(self, step: int, x0: Tensor) -> None:
         action, values, note = self._answered(step, x0)
-        self._run.notes.append(f"step {step}: {note}")
+        self._asker.note(step, note)
         changed = self._staged.stage(values, self._levels[step - 1], self._levels[step])
         if changed or action == END:
-            record = Record(step, action, values=changed)
-            self._run.records.append(record)
-            self._saved.add(record)
+            self._asker.add(Record(step, action, values=changed))
         if action == END:
             raise SamplingEnded(self, x0.clone())
 
     def _answered(self, step: int, x0: Tensor) -> tuple[str, Mapping[str, Value], str]:
         """CONTINUE or END, the values that were chosen, and a note for the report."""
-        if self._records is None:
+        if self._asker.recorded is None:
             changes = Changes(self._staged.check_words, self._shown) if self._can_show else None
-            outcome = ask(lambda: self._content(step, x0), self._limit, changes=changes)
+            outcome = self._asker.ask(STEP, step, lambda: self._content(step, x0), changes)
             values = outcome.answer.values if outcome.answer else {}
             return END if outcome.reason == END else CONTINUE, values, outcome.text
-        record = self._records.get(step, {})
+        record = self._asker.recorded.get(step, {})
         self._staged.check(record.get("values", {}))
         note = "the recorded answer was used" if record else "no answer was recorded, the run went on"
         return record.get("action", CONTINUE), record.get("values", {}), note
 
     def _content(self, step: int, x0: Tensor) -> Mapping[str, Any]:
-        about = {"kind": STEP, "step": step, "steps": len(self._levels) - 1, "sigma": self._levels[step]}
+        about = {"steps": len(self._levels) - 1, "sigma": self._levels[step]}
         nothing = {"size": None, "found": [], "start": []}
         return {
             **about,

@@ -16,15 +16,15 @@ from ...core.methods.masked_latent import check_steps, parse_steps
 from ...core.methods.masking import THEN
 from ..attention.model_call import ASIDE
 from ..attention.observer import AttentionCapture
-from ..pauses.image_metadata import AnswersInImages, ImageMetadata
-from ..pauses.pause import Limit
-from ..pauses.records import check_steps_of, read_records
+from ..pauses.image_metadata import ImageMetadata
+from ..pauses.records import read_records
 from .live_prompt import PAUSE_KEY, LivePrompt, Weighted
 from .pause_report import PausedRun, PauseReport
 from .paused_sampler import RunWithPauses, SamplingEnded
 from .runs import Runs
 from .shown_call import ShownCall
 from .staged_values import StagedValues, check_alternative
+from .variants import Variants, variants_of
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,6 @@ class PausePlan:
             )
         return tuple(step for step in steps if 0 < step < total)
 
-    def run(
-        self, run: PausedRun, guider: Any, levels: list[float], staged: StagedValues, call: ShownCall
-    ) -> RunWithPauses:
-        """What pauses one run through these noise levels. Raises ValueError as `steps` and `check_steps_of`."""
-        steps = self.steps(len(levels) - 1)
-        records = read_records(self.answers) if self.answers.strip() else None
-        check_steps_of(records or {}, steps)
-        limit = Limit(float(self.seconds) or None, self.then)
-        saved = AnswersInImages("Pause Sampling", self.metadata)
-        return RunWithPauses(run, guider, levels, steps, limit, records, staged, call, saved)
-
     def install(
         self, patcher: ModelPatcher, attention: AttentionCapture | None = None, weighted: Weighted | None = None
     ) -> PauseReport:
@@ -84,7 +73,7 @@ class PausePlan:
         The samplers raise ValueError as `steps`, and for recorded answers that the run has no steps for.
         """
         report = PauseReport()
-        pauses = Pauses(self, report.runs, attention, weighted)
+        pauses = Pauses(self, report.runs, variants_of(patcher), attention, weighted)
         for kind, wrapper in (
             (WrappersMP.OUTER_SAMPLE, pauses.around_run),
             (WrappersMP.SAMPLER_SAMPLE, pauses.around_sampler),
@@ -114,11 +103,13 @@ class Pauses:
         self,
         plan: PausePlan,
         runs: Runs[PausedRun],
+        variants: Variants,
         attention: AttentionCapture | None,
         weighted: Weighted | None,
     ) -> None:
         self._plan = plan
         self._runs = runs
+        self._variants = variants
         self._attention = (lambda: None) if attention is None else weakref.ref(attention)
         self._weighted = weighted
         self._arguments: dict[str, Any] = {}
@@ -153,7 +144,10 @@ class Pauses:
         prompt = LivePrompt(guider, noise, self._plan.clip, words, self._weighted)
         staged = StagedValues(guider, self._plan.alternative, noise, {**again, **self._arguments}, prompt)
         call = ShownCall(guider, prompt, attention, latent_image, denoise_mask)
-        pausing = self._plan.run(self._runs.current, guider, sigmas.tolist(), staged, call)
+        levels = sigmas.tolist()
+        steps = self._plan.steps(len(levels) - 1)
+        asker = self._variants.current.asker(self._runs, "Pause Sampling", self._plan, steps, self._runs.current)
+        pausing = RunWithPauses(asker, guider, levels, steps, staged, call)
         outer, self._now = self._now, pausing
         try:
             after = pausing.callback(callback)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.maps.masks import enlarge
 from ...core.maps.saliency import Saliency
-from ..pauses.records import Record, recorded
+from ..pauses.records import Record, of_variants, recorded
 from .runs import Runs, SamplerRun
 
 
@@ -70,19 +70,17 @@ class Report:
         """
         return self.runs.of(samples).manipulations
 
-    def notes(self, samples: Tensor) -> list[str]:
-        """How the sampler had to be treated so that its state could be changed. Raises ValueError as `Runs.of`."""
-        return self.runs.of(samples).notes
-
     def outputs(self, samples: Tensor) -> tuple[Tensor | ExecutionBlocker, Saliency | ExecutionBlocker, str]:
         """Return the outputs of a report's node: MASK [N·B,H,W] of N manipulated steps, their saliency, and a text.
 
-        Masks are in picture pixels, step after step. An output that the run does not have blocks the nodes after it
-        with a message. Raises ValueError as `Runs.of`.
+        Masks are in picture pixels, step after step, of a batch of variants one after the other. An output that the run
+        does not have blocks the nodes after it with a message. Raises ValueError as `Runs.of`.
         """
-        found, records = self.manipulations(samples), self.runs.of(samples).records
-        text = "\n".join([described(found), *self.notes(samples), *recorded(records)])
-        return picture_masks(found, self._scale), joined_saliency(found), text
+        runs = self.runs.parts(samples) or [self.runs.of(samples)]
+        found = [entry for run in runs for entry in run.manipulations]
+        lines = of_variants([[described(run.manipulations), *run.notes] for run in runs])
+        text = "\n".join([*lines, *recorded([run.records for run in runs])])
+        return picture_masks(found, self._scale), joined_saliency([run.manipulations for run in runs]), text
 
 
 def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor | ExecutionBlocker:
@@ -99,14 +97,24 @@ def picture_masks(manipulations: Sequence[Manipulation], scale: int) -> Tensor |
     return enlarge(masks, scale).float().cpu()
 
 
-def joined_saliency(manipulations: Sequence[Manipulation]) -> Saliency | ExecutionBlocker:
-    """The maps of all manipulated steps as one saliency, labelled `word, step j`."""
-    found = [entry for entry in manipulations if entry.saliency is not None]
+def joined_saliency(variants: Sequence[Sequence[Manipulation]]) -> Saliency | ExecutionBlocker:
+    """The maps of all manipulated steps of each variant as one saliency, labelled `word, step j`.
+
+    Where there are several variants `variant i` stands behind it.
+    """
+    numbers = [""] if len(variants) == 1 else [f", variant {number}" for number in range(1, len(variants) + 1)]
+    found = [
+        (entry, number)
+        for entries, number in zip(variants, numbers, strict=True)
+        for entry in entries
+        if entry.saliency is not None
+    ]
     if not found:
         return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")
-    maps = torch.cat([entry.saliency.maps for entry in found]).cpu()
-    labels = tuple(f"{label}, step {entry.step}" for entry in found for label in entry.saliency.labels)
-    return replace(found[-1].saliency, maps=maps, labels=labels, sigma=found[-1].sigma, step=None)
+    maps = torch.cat([entry.saliency.maps for entry, _ in found]).cpu()
+    labels = tuple(f"{label}, step {entry.step}{number}" for entry, number in found for label in entry.saliency.labels)
+    last, _ = found[-1]
+    return replace(last.saliency, maps=maps, labels=labels, sigma=last.sigma, step=None)
 
 
 def described(manipulations: Sequence[Manipulation]) -> str:

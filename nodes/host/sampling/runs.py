@@ -14,6 +14,8 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
+from ..pauses.records import MOST_VARIANTS
+
 # The memory that the runs of one model may take; beyond it the oldest ones are forgotten.
 KEPT_BYTES = 512 * 1024**2
 
@@ -78,17 +80,14 @@ class Runs(Generic[Kept]):
     def around(self, executor: WrapperExecutor, *args: Any, **kwargs: Any) -> Tensor:
         """OUTER_SAMPLE wrapper. A run that fails or is cancelled is not kept; one run may take place within another."""
         run, outer = self._start(), self.current
-        self.current, denoised = run, []
-        if len(args) > _CALLBACK and args[_CALLBACK] is not None:
-            args = (*args[:_CALLBACK], _noting(args[_CALLBACK], denoised), *args[_CALLBACK + 1 :])
-        elif kwargs.get("callback") is not None:  # another node may hand it on by name
-            kwargs = {**kwargs, "callback": _noting(kwargs["callback"], denoised)}
+        self.current = run
+        args, kwargs, _, newest = noting(args, kwargs)
         try:
             samples = executor(*args, **kwargs)
             if self._keeps:
                 made = [samples]
-                if denoised:  # as the host's nodes make their output `denoised_output`
-                    made.append(executor.class_obj.model_patcher.model.process_latent_out(denoised[0].cpu()))
+                for _, x0, *_ in newest:  # as the host's nodes make their output `denoised_output`
+                    made.append(executor.class_obj.model_patcher.model.process_latent_out(x0.cpu()))
                 run.marks = frozenset().union(*map(_marks, made))
                 self._keep(run)
         finally:
@@ -105,6 +104,11 @@ class Runs(Generic[Kept]):
         Raises ValueError, with what to do, when no run that is kept produced them, or several different ones did.
         """
         mark = _mark(samples)
+        if len(self.parts(samples)) > 1:
+            raise ValueError(
+                f"this latent is a batch of several variants, made by {len(self.parts(samples))} runs of the model of "
+                f"{self._giver}: take the pictures of one with ComfyUI's Latent From Batch, and connect that"
+            )
         if mark in self._ambiguous:
             self.lost = True
             raise ValueError(
@@ -112,8 +116,8 @@ class Runs(Generic[Kept]):
                 f"sampler a {self._giver} of its own. If there is only one sampler, queue the workflow once more, and "
                 "it runs again"
             )
-        made = [run for run in self.kept if mark in run.marks]
-        if not made:
+        made = self._made(mark)
+        if made is None:
             self.lost = True
             reason = (
                 f"none of the {len(self.kept)} runs in the {self._name} made this latent: connect the latent output of "
@@ -126,7 +130,23 @@ class Runs(Generic[Kept]):
                 f"{reason}. If it is connected, queue the workflow once more and the sampler runs again: ComfyUI took "
                 f"the latent from its cache, and its run was dropped ({KEPT_BYTES // 1024**2} MB of runs are kept)."
             )
-        return made[0]
+        return made
+
+    def parts(self, samples: Tensor) -> list[Kept]:
+        """The runs whose latents, one behind the other, are `samples`: the variants of one run; empty if there are none
+        that fit."""
+        if _mark(samples) in self._ambiguous:
+            return []
+        for count in range(1, min(MOST_VARIANTS, len(samples)) + 1):
+            if len(samples) % count == 0:
+                made = [self._made(_mark(part)) for part in samples.chunk(count)]
+                if None not in made:
+                    return made
+        return []
+
+    def _made(self, mark: bytes) -> Kept | None:
+        """The oldest run that is kept and made a latent with this digest."""
+        return next((run for run in self.kept if mark in run.marks), None)
 
     def _keep(self, run: Kept) -> None:
         """Keep `run` in place of one that it repeats; forget the oldest ones where all take too much memory."""
@@ -138,14 +158,24 @@ class Runs(Generic[Kept]):
         self.kept = runs
 
 
-def _noting(callback: Callable, denoised: list[Tensor]) -> Callable:
-    """The sampler's callback, which also keeps the latest denoised latent in the list `denoised`."""
+def noting(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any], Callable | None, list[tuple]]:
+    """The arguments of an OUTER_SAMPLE wrapper with a callback that notes what the sampler calls it with.
 
-    def noting(step: int, x0: Any, *args: Any, **kwargs: Any) -> Any:
-        denoised[:] = [x0] if isinstance(x0, Tensor) else []
-        return callback(step, x0, *args, **kwargs)
+    Returns them, the callback that they had, None for none, and a list: (step, denoised latent, ...) of the newest
+    call, empty before that or where it has no latent.
+    """
+    newest: list[tuple] = []
+    callback = args[_CALLBACK] if len(args) > _CALLBACK else kwargs.get("callback")
+    if callback is None:
+        return args, kwargs, None, newest
 
-    return noting
+    def noted(step: int, x0: Any, *others: Any, **named: Any) -> Any:
+        newest[:] = [(step, x0, *others)] if isinstance(x0, Tensor) else []
+        return callback(step, x0, *others, **named)
+
+    if len(args) > _CALLBACK:
+        return (*args[:_CALLBACK], noted, *args[_CALLBACK + 1 :]), kwargs, callback, newest
+    return args, {**kwargs, "callback": noted}, callback, newest  # another node may hand it on by name
 
 
 def _marks(samples: Tensor) -> frozenset[bytes]:

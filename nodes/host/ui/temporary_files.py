@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 LONGEST_SIDE = 1024  # pixels of a picture
+SMALL_SIDE = 64
 LARGE_PICTURES = 16  # so many may be that large; those of a larger batch are smaller, with as many pixels in all
 
 
@@ -37,6 +38,15 @@ def as_pngs(images: Tensor) -> list[bytes]:
 def data_url(png: bytes) -> str:
     """An encoded picture as an address that holds all of it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def smaller(url: str) -> str:
+    """A picture that `data_url` gave, reduced to be shown among others."""
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+        image.thumbnail((SMALL_SIDE, SMALL_SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG", compress_level=1)
+    return data_url(buffer.getvalue())
 
 
 def _png(picture: Tensor, side: int) -> bytes:

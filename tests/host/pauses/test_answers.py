@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explainable_latents.nodes.host.pauses.answers import SIGNATURE, read_masks, read_png, read_values, write_png
+from explainable_latents.nodes.host.pauses.answers import (
+    SIGNATURE,
+    read_flag,
+    read_masks,
+    read_png,
+    read_stop,
+    read_values,
+    write_png,
+)
 from explainable_latents.nodes.host.pauses.pause import Refused
 from explainable_latents.nodes.host.pauses.records import (
     Record,
@@ -127,9 +136,9 @@ def test_other_values_are_refused(text):
 
 
 def test_a_record_is_read_as_it_was_written():
-    line = recorded([Record(3, "end here"), Record(5, masks=(None, LEVELS)), Record(7, values={"cfg": 2.5})])
+    line = recorded([[Record(3, "end here"), Record(5, masks=(None, LEVELS)), Record(7, values={"cfg": 2.5})]])
     report = "\n".join(["step 3: sigma 1.0, 20.0% inside", *line])
-    found = read_records(report)
+    (found,) = read_records(report)
     assert found.keys() == {3, 5, 7}
     assert found[3] == {"step": 3, "action": "end here"}
     assert found[7] == {"step": 7, "values": {"cfg": 2.5}}
@@ -137,9 +146,31 @@ def test_a_record_is_read_as_it_was_written():
     assert nothing is None
     assert np.array_equal(painted, LEVELS)
     assert recorded_masks(found[7], 2, (9, 6)) == ()
-    assert read_records(line[0].removeprefix("answers: ")) == found
-    assert recorded([]) == []
-    assert read_records(" \n") == read_records("[]") == {}
+    assert read_records(line[0].removeprefix("answers: ")) == [found]
+    assert recorded([[]]) == recorded([[], []]) == []
+    assert read_records(" \n") == []
+    assert read_records("[]") == [{}]
+
+
+def test_the_records_of_several_variants_are_read_as_they_were_written():
+    first, second = Record(3, values={"cfg": 2.5}), Record(5, masks=(LEVELS,))
+    (line,) = recorded([[first], [], [first, second]])
+    found = read_records(line)
+    assert [set(records) for records in found] == [{3}, set(), {3, 5}]
+    assert found[0][3] == found[2][3] == first.as_object()
+    with pytest.raises(ValueError, match="17 variants, but a run has at most 16"):
+        read_records(json.dumps([[]] * 17))
+
+
+def test_a_stop_to_go_back_to_is_one_of_those_that_are_offered():
+    content = {"stops": [{}, {}]}
+    assert [read_stop(text, content) for text in ("0", "1")] == [0, 1]
+    for text in ("2", "-1", "1.0", "", "\u0661", "9" * 100):
+        with pytest.raises(Refused, match="one of the 2 stops", check=lambda error: error.status == 422):
+            read_stop(text, content)
+    assert [read_flag(text) for text in ("true", "false", None)] == [True, False, None]
+    with pytest.raises(Refused, match="true or false"):
+        read_flag("1")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +183,9 @@ def test_a_record_is_read_as_it_was_written():
         '[{"step": 3, "action": "cancel"}]',
         '[{"step": 3, "values": {"cfg": "7"}}]',
         '[{"step": 3, "masks": "AAAA"}]',
+        '[[{"step": 3}], {"step": 3}]',
+        '[[{"step": "3"}]]',
+        "[[[]]]",
     ],
 )
 def test_other_texts_are_no_records(text):
@@ -160,8 +194,8 @@ def test_other_texts_are_no_records(text):
 
 
 def test_a_record_of_another_run_is_refused():
-    (line,) = recorded([Record(5, masks=(LEVELS,))])
-    record = read_records(line)[5]
+    (line,) = recorded([[Record(5, masks=(LEVELS,))]])
+    record = read_records(line)[0][5]
     with pytest.raises(ValueError, match="1 masks at step 5, for 2 pictures"):
         recorded_masks(record, 2, (9, 6))
     with pytest.raises(ValueError, match="9x6 pixels instead of 8x8"):
