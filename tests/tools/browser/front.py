@@ -37,6 +37,8 @@ SETTINGS = {
     "Comfy.ColorPalette": "dark",
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "Comfy.RightSidePanel.IsOpen": False,
+    "Comfy.Minimap.Visible": True,
+    "Comfy.Graph.CanvasInfo": True,
     # On a busy machine a button that is let go late would be a drag.
     "Comfy.Pointer.ClickBufferTime": SLOW,
 }

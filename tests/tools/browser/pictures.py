@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -20,14 +22,10 @@ from .templates import CASE
 IMAGES = ROOT / "js" / "docs" / "images"
 MOST_BYTES = 40_000
 SETTLED = 2000  # milliseconds until animations have ended; only how a picture looks hangs on it
-QUIET = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
-# The settings of a page that is open; the server, which keeps them, ends with this program.
-SET = """settings => Promise.all(
-    Object.entries(settings).map(([name, value]) => app.extensionManager.setting.set(name, value))
-)"""
+QUIET = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}  # settings of the page
 
 
-def save(name: str, data: bytes) -> None:
+def save(file: Path, data: bytes) -> None:
     """Write a screenshot as the best WebP that is small enough."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     for quality in range(80, 20, -6):
@@ -35,13 +33,13 @@ def save(name: str, data: bytes) -> None:
         picture.save(buffer, format="WEBP", quality=quality, method=6)
         if buffer.tell() <= MOST_BYTES:
             break
-    with whole_file(IMAGES / f"ui_{name}.webp") as part:
+    with whole_file(file) as part:
         part.write_bytes(buffer.getvalue())
-    print(IMAGES / f"ui_{name}.webp", picture.size, buffer.tell())
+    print(file, picture.size, buffer.tell())
 
 
-def run(front: Front, name: str, image: str, prompt: str) -> None:
-    """Open a shipped workflow with checkpoint, picture and prompt filled in, and run it to its end."""
+def load(front: Front, name: str, image: str, prompt: str) -> None:
+    """Open a shipped workflow with checkpoint, picture and prompt filled in."""
     graph = BY_GRAPH[name].page
     # Without the Chinese note: many machines have no font for it.
     graph["nodes"] = [each for each in graph["nodes"] if each.get("title") != CHINESE_NOTE]
@@ -50,7 +48,6 @@ def run(front: Front, name: str, image: str, prompt: str) -> None:
         if each["type"] in values:
             each["widgets_values"][0] = values[each["type"]]
     front.load(graph)
-    front.press_run()
 
 
 def node(front: Front, title: str) -> bytes:
@@ -60,22 +57,29 @@ def node(front: Front, title: str) -> bytes:
     return front.page.locator(f"[data-node-id='{number}']").screenshot()
 
 
+def take(front: Front, client: ComfyClient, folder: Path, prepare: Callable[[Front], None] = lambda _: None) -> None:
+    """Take them all. prepare: is called with every workflow that is open, before its run."""
+    image = client.upload_image(Image.fromarray(CASE.picture().image), "reference.png")
+    load(front, "02_aggregated_attention", image, CASE.prompt)
+    prepare(front)
+    front.press_run()
+    front.panel("Heat maps").locator("canvas").wait_for()
+    front.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    front.page.wait_for_timeout(SETTLED)
+    save(folder / "ui_workflow.webp", front.page.screenshot())
+    save(folder / "ui_chips.webp", node(front, "Prompt"))
+    load(front, "05_explain_picture", image, f"{CASE.reference.subject} on {CASE.scene}")
+    prepare(front)
+    front.press_run()
+    front.panel("Heat maps").locator("canvas").wait_for()
+    save(folder / "ui_inspector.webp", node(front, "Heat maps"))
+
+
 def main() -> None:
-    """Make them all."""
+    """Take them all, of whole runs, into the folder of the help pages' pictures."""
     with ComfyServer() as server, ComfyClient(server) as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=install(), args=FLAGS)
-        image = client.upload_image(Image.fromarray(CASE.picture().image), "reference.png")
-        front = Front(browser, server)
-        front.run(SET, QUIET)
-        run(front, "02_aggregated_attention", image, CASE.prompt)
-        front.panel("Heat maps").locator("canvas").wait_for()
-        front.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        front.page.wait_for_timeout(SETTLED)
-        save("workflow", front.page.screenshot())
-        save("chips", node(front, "Prompt"))
-        run(front, "05_explain_picture", image, f"{CASE.reference.subject} on {CASE.scene}")
-        front.panel("Heat maps").locator("canvas").wait_for()
-        save("inspector", node(front, "Heat maps"))
+        take(Front(browser, server, settings=QUIET), client, IMAGES)
         browser.close()
 
 

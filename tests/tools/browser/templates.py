@@ -47,6 +47,11 @@ def fill(front: Front, client: ComfyClient) -> None:
             front.link(loader, 1, title, "mask")
     for title in front.titles("ELFindPoints"):
         front.set(title, points=json.dumps(MIDDLE))
+    shorten(front)
+
+
+def shorten(front: Front) -> None:
+    """Make the run of the open workflow short."""
     front.run(
         """short => {
             for (const node of app.graph.nodes) {
