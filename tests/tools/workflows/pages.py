@@ -359,11 +359,11 @@ PAGES: dict[str, Page | ByHand] = {
             Column(300, "5 · Result", ("How much of the picture is left", "Result")),
         ),
         ((5, 5), (6, 6)),
-        {"Keep the picture elsewhere": 388, "Sampler": 424},
+        {"Sampler": 424},
         {
             **{"Picture to edit": 70, "Checkpoint": 520, "Picture as latent": 10, "Negative prompt": 140},
             **{"Target prompt": 200, "Source prompt": 370, "Where the prompts differ": 640, "Invert": 460},
-            **{"What may change": 1050, "The same mask at every step": 590, "Mask as picture": 800},
+            **{"What may change": 1040, "The same mask at every step": 590, "Mask as picture": 800},
             **{"Keep the picture elsewhere": 300, "Sampler": 140, "Mask": 770, "Result": 620},
             **{"How much of the picture is left": 40, ENGLISH_NOTE: 880, CHINESE_NOTE: 860},
         },
