@@ -24,6 +24,9 @@ MOMENT = 30_000  # milliseconds, only where the test is about to fail
 TEMPLATES_BUTTON = re.compile("Templates|模板")
 EXTENSIONS = re.compile("^(Extensions|扩展)$")
 OURS_IN = {"en": PACK_NAME, "zh": "可解释 Latent"}
+PICTURE_IS_THERE = (
+    "name => [...document.querySelectorAll('[role=dialog] img')].some(i => i.alt === name && i.naturalWidth)"
+)
 # Nodes on each other, and where `links` are looked at, those that go to the left or pass under a node, as the renderer
 # has placed them.
 BADLY_PLACED = """(links) => {
@@ -71,14 +74,22 @@ def our_nodes(client: ComfyClient) -> dict[str, str]:
     return {name: info["display_name"] for name, info in client.object_info().items() if name.startswith("EL")}
 
 
-def test_each_node_can_be_added_from_the_search(front: Front, client: ComfyClient):
+def test_each_node_is_found_in_the_search_and_can_be_added(front: Front, client: ComfyClient):
     nodes = our_nodes(client)
-    assert nodes
-    for node_id, name in nodes.items():
-        front.clear()
-        front.add_from_search(name, PACK_NAME)
-        assert front.run("app.graph.nodes.map((node) => node.type)") == [node_id]
+    assert len(set(nodes.values())) == len(nodes) > 0
+    front.clear()
+    front.run("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    search = front.page.locator("input[role=combobox]")  # a found node's picture has widgets of this role, too
+    for name in nodes.values():
+        search.fill(name)
+        found = front.page.get_by_role("option").filter(has_text=name).filter(has_text=PACK_NAME)
+        expect(found.first).to_be_visible()
     front.shot("search")
+    front.page.keyboard.press("Escape")
+    expect(search).to_have_count(0)
+    last, name = list(nodes.items())[-1]
+    front.add_from_search(name, PACK_NAME)
+    assert front.run("app.graph.nodes.map((node) => node.type)") == [last]
 
 
 def browse_templates(front: Front) -> Locator:
@@ -98,16 +109,19 @@ def browse_templates(front: Front) -> Locator:
 def open_template(front: Front, template: Template) -> None:
     """Click through the template browser to one of ours, and on it."""
     dialog = browse_templates(front)
-    # cards and their pictures are loaded when they come into view
-    dialog.get_by_test_id(CARD).last.scroll_into_view_if_needed()
     card = dialog.get_by_test_id(f"template-workflow-{template.file}")
     card.scroll_into_view_if_needed()
-    front.wait(
-        "name => [...document.querySelectorAll('[role=dialog] img')].some(i => i.alt === name && i.naturalWidth > 0)",
-        f"{template.number} {template.title['en']}",
-    )
     card.click()
     dialog.wait_for(state="hidden")
+    front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
+
+
+def load_template(front: Front, template: Template) -> None:
+    """Open one of ours as the template browser does after a click."""
+    front.run(
+        "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })",
+        [template.page, template.file],
+    )
     front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
 
 
@@ -128,6 +142,8 @@ def test_templates_have_their_order_titles_and_descriptions(open_front: Callable
         expect(card).to_contain_text(f"{template.number} {template.title[language]}")
         # the host writes a space for a hyphen in a description
         expect(card).to_contain_text(template.description[language].replace("-", " "))
+        card.scroll_into_view_if_needed()  # where its picture is loaded
+        front.wait(PICTURE_IS_THERE, f"{template.number} {template.title[language]}")
     front.shot(f"templates-{language}")
 
 
@@ -168,18 +184,14 @@ def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callab
     front.page.set_viewport_size({"width": 1920, "height": 1080})
     front.wait("app.canvas.canvas.clientWidth > 1800")
     for template in (each for each in TEMPLATES if isinstance(PAGES[each.graph], Page)):
-        front.run(
-            "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })",
-            [template.page, template.file],
-        )
-        front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
+        load_template(front, template)
         assert badly_placed(front, template) == [], template
         assert front.run("app.canvas.ds.scale") >= TEXT_IS_DRAWN, template
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=str)
-def test_a_template_opens_whole_and_runs_from_the_run_button(front: Front, client: ComfyClient, template: Template):
-    open_template(front, template)
+def test_a_template_is_whole_and_runs_from_the_run_button(front: Front, client: ComfyClient, template: Template):
+    load_template(front, template)
     missing = "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"
     assert front.run(missing) == []
     assert plain(front.prompt()) == plain(template.prompt)
