@@ -30,7 +30,7 @@ lint: host ## check style and layers
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/perception tests/test_tools/toy_world tests/test_tools/workflows
+	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/guidance tests/test_tools/perception tests/test_tools/toy_world tests/test_tools/workflows
 
 test-oldest: host ## core tests, and the pack in ComfyUI, on Python 3.10, where this machine has one (once 4 GB more)
 	$(HOST) oldest -m pytest -q $(SIDE_BY_SIDE) tests/core tests/oldest
@@ -115,6 +115,9 @@ bench-regional-prompts: host ## measure prompts for parts of a picture on the to
 
 bench-perception: host ## measure what the model sees without training, on held-out pictures (ARGS="--pictures 20")
 	$(RUN) -m tests.benchmarks.perception $(ARGS)
+
+bench-guidance: host ## measure guidance on prompts with two subjects (ARGS="--prompts 10 --out found.json"; an hour on one core)
+	$(RUN) -m tests.benchmarks.guidance $(ARGS)
 
 bench: host ## run every tests/benchmarks/bench_*.py
 	@set -e; for file in $(wildcard tests/benchmarks/bench_*.py); do \
