@@ -87,13 +87,14 @@ def random_unet(
     network = model.diffusion_model
     if weights is None:
         generator = torch.Generator().manual_seed(seed)
-        weights = {}
+        # into their places, one after the other: a network of full size is not in memory twice
         for name, value in network.state_dict().items():
             scale = 1.5 / value[0].numel() ** 0.5 if value.ndim > 1 else 0.05
             offset = 1.0 if value.ndim == 1 and name.endswith("weight") else 0.0
-            weights[name] = torch.randn(value.shape, generator=generator) * scale + offset
-        weights["out.2.weight"] = weights["out.2.weight"] * 0.05
-    network.load_state_dict(weights)
+            drawn = torch.randn(value.shape, generator=generator) * scale + offset
+            value.copy_(drawn * 0.05 if name == "out.2.weight" else drawn)
+    else:
+        network.load_state_dict(weights)
     return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 

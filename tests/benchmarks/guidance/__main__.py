@@ -1,6 +1,6 @@
 """Measure guidance on prompts with two subjects: `python -m tests.benchmarks.guidance` (`make bench-guidance`).
 
-A picture is drawn plain and with each variant from the same noise. Of 84 prompts: how often both subjects are there,
+Each picture is drawn plain and with each variant from the same noise. Of 84 prompts: how often both subjects are there,
 a colour is right, a subject is in the half of the picture that is asked for, and how its box fits; what it costs in
 likeness to the plain picture elsewhere and in time. In brackets is where 95 % of the differences from the plain run lie
 when the prompts are drawn again.
@@ -9,21 +9,21 @@ when the prompts are drawn again.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ...tools.comfyui.command import run_main, whole_file
-from .asked import all_asked
+from .asked import all_asked, batches
 from .tables import kept, read, report
 from .variants import ORDER
 from .worker import begin, visit
 
 
 def main() -> None:
-    """Draw what is missing, keep every prompt's numbers, and print the table."""
+    """Draw what is missing, keep every batch's numbers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=84, help="the first so many; 0 only prints the table of --out")
     parser.add_argument("--out", type=Path, help="a JSON file that keeps the numbers; a run goes on with it")
@@ -37,23 +37,24 @@ def main() -> None:
     found = read(args.out.read_text()) if args.out and args.out.is_file() else {}
     wanted = all_asked()[: args.prompts]
     missing = [
-        (i, names)
+        (numbers, name)
         for group in ORDER
-        for i in range(len(wanted))
-        if (names := tuple(name for name in group if name not in found.get(i, {})))
+        for numbers in batches(wanted)
+        for name in group
+        if not all(name in found.get(i, {}) for i in numbers)
     ]
     pool = ProcessPoolExecutor(args.jobs, get_context("spawn"))
     try:
-        done: list[Future] = [pool.submit(visit, *each) for each in missing]
-        for each in tqdm(as_completed(done), total=len(done)):
-            index, results = each.result()
-            found.setdefault(index, {}).update({name: outcome for name, (outcome, _) in results.items()})
+        runs = {pool.submit(visit, *each): each[1] for each in missing}
+        for done in tqdm(as_completed(runs), total=len(runs)):
+            for i, (outcome, picture) in done.result().items():
+                found.setdefault(i, {})[runs[done]] = outcome
+                if args.pictures:
+                    args.pictures.mkdir(parents=True, exist_ok=True)
+                    picture.save(args.pictures / f"{i:02d} {runs[done]}.png")
             if args.out:
                 with whole_file(args.out) as part:
                     part.write_text(kept(found))
-            for name, (_, picture) in results.items() if args.pictures else ():
-                args.pictures.mkdir(parents=True, exist_ok=True)
-                picture.save(args.pictures / f"{index:02d} {name}.png")
     finally:
         pool.shutdown(cancel_futures=True)
     print(report(list(found.values())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from skimage.metrics import structural_similarity
 from ...tools.toy_world.group_judge import Seen
 from ...tools.toy_world.quality_groups import Prompt, pair_prompts
 
-FIRST_SEED = 2_040_000
+FIRST_SEED, BATCH = 2_040_000, 7
 # Left, top, right and bottom as shares of the picture: where the world's pairs stand, in whole cells of the 8x8 layers.
 LEFT, RIGHT = (0.0, 0.375, 0.5, 1.0), (0.5, 0.375, 1.0, 1.0)
 Corners = tuple[float, float, float, float]
@@ -34,7 +35,7 @@ class Outcome:
     there: of each subject, whether it is seen. coloured: of each that is seen and has a colour in the prompt, whether
     it has it. in_half, iou: of each that is seen, whether its centroid is in its box's half of the picture, and the
     intersection over union of the box around it with its box. ssim: with the plain picture, outside of all boxes.
-    time: of the run beside the plain one.
+    time: of the batch's run beside the plain one's.
     """
 
     there: tuple[bool, ...]
@@ -59,6 +60,18 @@ def all_asked() -> list[Asked]:
         Asked(prompt, FIRST_SEED + i, dict(zip(prompt.things, sides[i // 2 % 2], strict=True)))
         for i, prompt in enumerate(pairs)
     ]
+
+
+def batches(asked: Sequence[Asked]) -> list[tuple[int, ...]]:
+    """The numbers of prompts that can be drawn together: their subjects are the same words, on the same sides.
+
+    A batch is guided as if its pictures were alone, by the words' numbers in the prompt and their boxes.
+    """
+    alike: dict[tuple, list[int]] = {}
+    for i, each in enumerate(asked):
+        alike.setdefault((all(each.prompt.things.values()), *each.boxes.values()), []).append(i)
+    parts = [tuple(own[at : at + BATCH]) for own in alike.values() for at in range(0, len(own), BATCH)]
+    return sorted(parts)  # by their first prompts: all kinds are begun early
 
 
 def outcome(asked: Asked, seen: Seen, picture: NDArray, plain: NDArray, time: float) -> Outcome:

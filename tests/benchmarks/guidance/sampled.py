@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Sampled:
 
     def __init__(self) -> None:
         self.toy, self.judge = Toy(TOY_TWO), load_group_judge()
+        self._plain: tuple[tuple[Asked, ...], Tensor, float] | None = None
 
     def guided(self, name: str, asked: Asked) -> Any:
         """The model with a variant of VARIANTS, by its node; PLAIN is the model itself.
@@ -58,31 +59,32 @@ class Sampled:
         places = {"layout": layout} if kind == PLACE_WORDS else {}
         return node.execute(self.toy.model, subjects, **{**defaults(node), **inputs}, **places).result[0]
 
-    def timed(self, name: str, asked: Asked) -> tuple[Tensor, float]:
-        """A variant's picture [1,3,128,128] in [0,1], and the processor's seconds of sampling."""
-        toy, empty = self.toy, {"samples": torch.zeros(1, 4, 16, 16)}
-        texts = toy.encode(asked.prompt.text), toy.encode("")
-        import nodes
+    def timed(self, name: str, batch: Sequence[Asked]) -> tuple[Tensor, float]:
+        """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds of sampling."""
+        import comfy.sample
 
-        model, began = self.guided(name, asked), time.process_time()
-        (latent,) = nodes.common_ksampler(model, asked.seed, STEPS, CFG, SAMPLER, SCHEDULER, *texts, empty)
+        empty = torch.zeros(1, 4, 16, 16)
+        noise = torch.cat([comfy.sample.prepare_noise(empty, asked.seed) for asked in batch])
+        encoded = [self.toy.encode(asked.prompt.text)[0] for asked in batch]
+        positive = [[torch.cat([context for context, _ in encoded]), encoded[0][1]]]
+        how = STEPS, CFG, SAMPLER, SCHEDULER, positive, self.toy.encode(""), torch.zeros_like(noise)
+        model, began = self.guided(name, batch[0]), time.process_time()
+        latents = comfy.sample.sample(model, noise, *how, disable_pbar=True, seed=batch[0].seed)
         seconds = time.process_time() - began
-        return toy.vae.decode(latent["samples"]).permute(0, 3, 1, 2).clamp(0, 1), seconds
+        return self.toy.vae.decode(latents).permute(0, 3, 1, 2).clamp(0, 1), seconds
 
     @torch.inference_mode()  # as the host runs its nodes
-    def visit(self, asked: Asked, names: Iterable[str]) -> Mapping[str, tuple[Outcome, Image.Image]]:
-        """The plain run and these variants of a prompt: what they show, and the pictures."""
-        plain, seconds = self.timed(PLAIN, asked)
-        made = {PLAIN: (plain, seconds), **{name: self.timed(name, asked) for name in names}}
-        judged = judge_groups(self.judge, torch.cat([picture for picture, _ in made.values()]))
-        pixels = {name: (255 * p[0].permute(1, 2, 0)).round().byte().numpy() for name, (p, _) in made.items()}
-        return {
-            name: (
-                outcome(asked, seen, pixels[name], pixels[PLAIN], made[name][1] / seconds),
-                Image.fromarray(pixels[name]),
-            )
-            for (name, seen) in zip(made, judged, strict=True)
-        }
+    def visit(self, batch: tuple[Asked, ...], name: str) -> list[tuple[Outcome, Image.Image]]:
+        """What a batch of prompts shows with a variant, see `asked.batches`, and the pictures."""
+        if self._plain is None or self._plain[0] != batch:
+            self._plain = batch, *self.timed(PLAIN, batch)
+        _, plain, seconds = self._plain
+        made, took = (plain, seconds) if name == PLAIN else self.timed(name, batch)
+        pixels, others = ((255 * each.permute(0, 2, 3, 1)).round().byte().numpy() for each in (made, plain))
+        return [
+            (outcome(asked, seen, own, other, took / seconds), Image.fromarray(own))
+            for asked, seen, own, other in zip(batch, judge_groups(self.judge, made), pixels, others, strict=True)
+        ]
 
     @torch.inference_mode()
     def costs(self, asked: Asked, turns: int) -> str:
@@ -90,11 +92,11 @@ class Sampled:
         times: dict[str, list[float]] = {name: [] for name in (PLAIN, *VARIANTS)}
         for turn in range(turns):
             for name in list(times)[:: 1 if turn % 2 else -1]:
-                times[name].append(self.timed(name, asked)[1])
+                times[name].append(self.timed(name, [asked])[1])
         rows = []
         for name, each in times.items():
             ratio = statistics.median(a / b for a, b in zip(each, times[PLAIN], strict=True))
             with MostBytes() as seen:
-                self.timed(name, asked)
+                self.timed(name, [asked])
             rows.append((name, f"{statistics.median(each):.2f} s", f"{ratio:.2f} ×", f"{seen.most / 2**20:.1f} MiB"))
         return table(("", "processor time", "beside plain", "most memory of tensors"), rows)

@@ -27,5 +27,5 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"refinement": "0: 0.05, 10: 0.5, 20: 0.8", **_AS_ATTEND_AND_EXCITE},
     ),
 }
-# The first three are run for all prompts before the others are.
-ORDER = list(VARIANTS)[:3], list(VARIANTS)[3:]
+# Those of the first group are run for all prompts before those of the second are.
+ORDER = (PLAIN, *list(VARIANTS)[:3]), tuple(VARIANTS)[3:]

@@ -28,6 +28,7 @@ def begin() -> Any:
     return _worker
 
 
-def visit(index: int, names: tuple[str, ...]) -> tuple[int, Mapping[str, tuple[Outcome, Image.Image]]]:
-    """Draw a prompt plain and with these variants."""
-    return index, begin().visit(all_asked()[index], names)
+def visit(numbers: tuple[int, ...], name: str) -> Mapping[int, tuple[Outcome, Image.Image]]:
+    """Draw a batch of prompts with a variant: what each shows, and its picture, by the prompt's number."""
+    asked = all_asked()
+    return dict(zip(numbers, begin().visit(tuple(asked[i] for i in numbers), name), strict=True))

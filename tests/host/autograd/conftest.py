@@ -1,20 +1,15 @@
 """What tests of gradients share."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.host.memory import nothing_free
+
 
 @pytest.fixture
-def little_memory(comfy, monkeypatch) -> Callable[[], None]:
-    """Call it, and from then on the pack is told that no memory is free; the host, which plans by it, sees what is."""
-    import comfy.model_management
-
-    free = comfy.model_management.get_free_memory
-
-    def none_for_the_pack(*args, **kwargs):
-        asking = inspect.currentframe().f_back.f_globals["__name__"]
-        return 0 if asking.startswith("explainable_latents.") else free(*args, **kwargs)
-
-    return lambda: monkeypatch.setattr(comfy.model_management, "get_free_memory", none_for_the_pack)
+def little_memory(comfy) -> Iterator[Callable[[], None]]:
+    """Call it, and from then on the pack is told that no memory is free."""
+    with ExitStack() as until_the_end:
+        yield lambda: until_the_end.enter_context(nothing_free())

@@ -15,6 +15,7 @@ from tests.benchmarks.guidance.asked import (
     Asked,
     Outcome,
     all_asked,
+    batches,
     box_around,
     box_iou,
     in_its_half,
@@ -51,6 +52,17 @@ def test_the_prompts_are_about_every_pair_and_ask_for_either_side():
         assert Counter(next(iter(each.boxes.values())) for each in own) == {LEFT: 21, RIGHT: 21}
     assert all(set(each.boxes) == set(each.prompt.things) for each in asked)
     assert all(sorted(each.boxes.values()) == [LEFT, RIGHT] for each in asked)
+
+
+def test_a_batch_is_guided_by_the_same_words_on_the_same_sides():
+    asked = all_asked()
+    parts = batches(asked)
+    assert sorted(i for part in parts for i in part) == list(range(84))
+    for part in parts:
+        assert len({tuple(asked[i].boxes.values()) for i in part}) == 1
+        places = {tuple(asked[i].prompt.text.split().index(name) for name in asked[i].prompt.things) for i in part}
+        assert len(places) == 1
+    assert batches(asked[:1]) == [(0,)]
 
 
 def test_boxes_by_hand():
@@ -129,7 +141,7 @@ def test_the_table_compares_the_same_prompts():
 
 
 def test_every_variant_is_run_once():
-    assert [name for group in ORDER for name in group] == list(VARIANTS)
+    assert [name for group in ORDER for name in group] == [PLAIN, *VARIANTS]
 
 
 def test_what_is_kept_is_read_and_printed_without_drawing(tmp_path):
