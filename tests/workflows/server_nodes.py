@@ -107,6 +107,10 @@ class TestLeftOver(io.ComfyNode):
         "ShownCall",
         "SamplingEnded",
         "Answer",
+        "VariantsOfRun",
+        "Asker",
+        "FreshStart",
+        "WentBack",
     )
 
     @classmethod

@@ -16,7 +16,7 @@ from tests.workflows.test_pauses import SIDE, attention, graph, painting, pausin
 PAUSES, WARM = 200, 40
 MEGABYTE = 1 << 20
 OF_STEPS = ("show", "end here")
-WAYS = ("change", "cancel", "interrupt", "reload", "wrong", *OF_STEPS)
+WAYS = ("change", "cancel", "interrupt", "reload", "wrong", "go back", *OF_STEPS)
 
 
 class Soak:
@@ -69,7 +69,8 @@ class Soak:
 
     def answer(self, pause: dict[str, Any]) -> None:
         """End a pause."""
-        way = self.chance.choice([each for each in WAYS if pause["kind"] == "step" or each not in OF_STEPS])
+        lacking = {*(() if pause["kind"] == "step" else OF_STEPS), *(() if pause["stops"] else ("go back",))}
+        way = self.chance.choice([each for each in WAYS if each not in lacking])
         self.ways.add((pause["kind"], way))
         browser = self.browser
         browser.answer(pause, "seen")
@@ -88,16 +89,22 @@ class Soak:
             assert browser.post("/interrupt", json={}).ok
         elif way in ("cancel", "end here"):
             assert browser.answer(pause, way).ok
+        elif way == "go back":
+            assert browser.answer(pause, way, to=str(self.chance.randrange(len(pause["stops"])))).ok
         else:
-            assert browser.answer(pause, "continue", **self.changes(pause)).ok
+            given = browser.answer(pause, "continue", **self.changes(pause))
+            assert given.ok, given.text
 
     def changes(self, pause: dict[str, Any]) -> dict[str, Any]:
-        """Masks or values by chance."""
+        """Masks or values by chance, and whether to stop at the end."""
+        if pause["kind"] == "end":
+            return {}
+        again = {"stop_at_end": self.chance.choice(["true", "false"])}
         if pause["kind"] == "mask":
             grey = np.random.default_rng(self.chance.randrange(2**32))
-            return {"masks": [grey.integers(0, 256, (SIDE, SIDE), np.uint8) for _ in pause["found"]]}
+            return {"masks": [grey.integers(0, 256, (SIDE, SIDE), np.uint8) for _ in pause["found"]], **again}
         values = {"cfg": self.chance.uniform(0, 10), "blend": self.chance.random(), "prompt": "a cat in the snow"}
-        return {"values": {**values, "weights": "cat: 1.5"}}
+        return {"values": {**values, "weights": "cat: 1.5"}, **again}
 
     def left(self) -> dict[str, Any]:
         """What is alive on the server after a run without pauses, when the host has forgotten all runs."""
@@ -117,7 +124,8 @@ def test_nothing_is_left_of_two_hundred_pauses(browser):
     while soak.pauses < WARM + PAUSES:
         soak.run()
     after = soak.left()
-    assert len(soak.ways) == 2 * len((*WAYS, "leave")) - len(OF_STEPS)  # every way, at both kinds of pauses
+    ways = {(kind, way) for kind in ("mask", "step") for way in (*WAYS, "leave")} - {("mask", way) for way in OF_STEPS}
+    assert soak.ways >= ways | {("end", "change"), ("end", "go back")}
     assert before["alive"] == after["alive"] == []
     for kind in ("threads", "sockets", "events", "tensors"):
         assert after[kind] == before[kind], kind

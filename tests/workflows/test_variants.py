@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.tools.comfyui.errors import ComfyError
-from tests.workflows.answering import AnsweringBrowser, levels
+from tests.workflows.answering import AnsweringBrowser, levels, png
 from tests.workflows.sampled import Graph, capture, captured_maps, node
 from tests.workflows.test_pauses import (
     attention,
@@ -269,3 +270,24 @@ def test_two_nodes_have_answers_for_equally_many_variants(client):
     made["paint"]["inputs"]["answers"] = "[[], [], []]"
     with pytest.raises(ComfyError, match="hold 2 variants, those of another node of this run 3"):
         client.run(made)
+
+
+def test_the_sampler_with_masks_of_its_own_gives_the_masks_of_all_variants(browser):
+    """And the maps that they were made from."""
+    made = painting(
+        attention(), answers=json.dumps([[], [{"step": 2, "masks": [base64.b64encode(png(half())).decode()]}]])
+    )
+    patch = made.pop("patched")["inputs"]
+    made["sampler"]["class_type"] = "ELMaskedLatentKSampler"
+    made["sampler"]["inputs"] |= {name: value for name, value in patch.items() if name != "model"}
+    made["sampler"]["inputs"]["model"] = ["model", 0]
+    del made["report"], made["text"]
+    made["overlay"] = node("ELSaliencyOverlay", saliency=["sampler", 2], colormap="fire", opacity=0.5, scale="shared")
+    made["pictures"] = node("MaskToImage", mask=["sampler", 1])
+    for name in ("overlay", "pictures"):
+        made[f"{name} shown"] = node("PreviewImage", images=[name, 0])
+    run = browser.queue(made, "")
+    assert len(finished(browser, run)) == 2
+    shown = browser.outputs(run)
+    assert len(shown["pictures shown"]["images"]) == 2 * 2  # variants, steps
+    assert shown["overlay shown"]["images"]

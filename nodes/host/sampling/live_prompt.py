@@ -20,13 +20,14 @@ from ..attention.observer import WRAPPER_KEY as ATTENTION_KEY
 from ..attention.twin_blocks import TWIN_KEY
 from ..same_prompt import WRAPPER_KEY as PROMPT_KEY
 from ..tokens import encode, tokenize
+from .variants import KEY as VARIANTS_KEY
 
 MOST_WEIGHTS = 1000  # letters
 PAUSE_KEY, WEIGHTS_KEY = OURS + "pausing", OURS + "weighted_words"
 
 # What this pack may have installed on a model whose prompt is exchanged: captures stop then. Masks, guidance and
 # editors go on and would read the words of the first prompt at places where others stand.
-LEAVES_WORDS = frozenset({ATTENTION_KEY, PROMPT_KEY, PAUSE_KEY, WEIGHTS_KEY})
+LEAVES_WORDS = frozenset({ATTENTION_KEY, PROMPT_KEY, PAUSE_KEY, VARIANTS_KEY, WEIGHTS_KEY})
 
 
 @dataclass(frozen=True)

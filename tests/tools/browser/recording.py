@@ -38,8 +38,8 @@ POINTER = """() => {
 }"""
 # What is painted: shares of the painter's width and height.
 STROKES = (
-    ((0.25, 0.3), (0.3, 0.75), (0.7, 0.75), (0.72, 0.3)),
-    ((0.4, 0.45), (0.6, 0.45), (0.6, 0.6), (0.4, 0.6)),
+    ((0.3, 0.9), (0.3, 0.55), (0.45, 0.6), (0.45, 0.85), (0.58, 0.85), (0.58, 0.5)),
+    ((0.55, 0.6), (0.62, 0.35), (0.75, 0.4)),
 )
 
 
@@ -114,6 +114,7 @@ def recorded(front: Front, recording: Recording) -> None:
     shown = panel(front, "Paused at step 5/35")
     recording.frame(LONG)
     recording.point(shown.get_by_role("button", name="clear"))
+    shown.get_by_label("size").fill("2")
     for places in STROKES:
         recording.paint(shown.locator(".el-painter"), places)
     shown.get_by_label("stop once more at the end").check()
@@ -133,6 +134,7 @@ def recorded(front: Front, recording: Recording) -> None:
     recording.point(shown.get_by_role("button", name="Finish"))
     expect(front.page.locator(".el-pause-badge")).to_have_count(0)
     front.wait("window.endedRuns.size")
+    front.look_at(*front.titles("SaveImage"), 0.6)
     front.page.wait_for_timeout(SETTLED)
     recording.frame(2 * LONG)
 
