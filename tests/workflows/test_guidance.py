@@ -1,4 +1,4 @@
-"""Keep Words and Place Words on the real server, by the shipped workflows, with the checkpoint of the second world."""
+"""Keep Words, Place Words and Guide Shape on the real server, by the shipped workflows, on the second toy world."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from tests.tools.comfyui.client import Result
 from tests.tools.comfyui.errors import ComfyError
+from tests.tools.toy_world.group_judge import judge_groups, load_group_judge
 from tests.tools.workflows.graphs import Workflow
-from tests.tools.workflows.pipelines import TOY_GROUP, fill_keep_words, fill_place_words
+from tests.tools.workflows.pipelines import (
+    IN_THE_MIDDLE,
+    TOY_GROUP,
+    fill_guide_shape,
+    fill_keep_words,
+    fill_place_words,
+)
 
 NAME, STEPS = "22_keep_words", 10
-KEEP, PLACE = "Keep both", "Each in its place"
+KEEP, PLACE, MOVE = "Keep both", "Each in its place", "Move the cat"
 
 
 def shipped(**inputs: object) -> Workflow:
@@ -24,6 +32,11 @@ def shipped(**inputs: object) -> Workflow:
 def placing(**inputs: object) -> Workflow:
     """The workflow with other inputs of Place Words."""
     return fill_place_words(Workflow.shipped("23_place_words"), steps=STEPS).fill(PLACE, **inputs)
+
+
+def moving(**inputs: object) -> Workflow:
+    """The workflow with other inputs of Guide Shape."""
+    return fill_guide_shape(Workflow.shipped("27_guide_shape"), steps=STEPS, seed=IN_THE_MIDDLE).fill(MOVE, **inputs)
 
 
 def picture(result: Result, workflow: Workflow) -> np.ndarray:
@@ -57,7 +70,7 @@ def without_guidance(workflow: Workflow) -> Workflow:
     return Workflow({name: node for name, node in plain.graph.items() if name != report})
 
 
-@pytest.mark.parametrize("make", [shipped, placing])
+@pytest.mark.parametrize("make", [shipped, placing, moving])
 def test_without_strength_it_is_the_picture_without_the_node(client, make):
     off = make(strength=0.0)
     result = client.run(off.graph)
@@ -142,3 +155,26 @@ def test_mistakes_about_places_reach_the_user(client):
     three = Workflow(both.graph)
     del three.graph[three.node(PLACE)]["inputs"]["layout"]
     refused(three, "there are 2 masks for 3 words (cat, dog, beach)")
+
+
+def test_a_thing_goes_where_it_is_asked_to_go(client):
+    """The centre of the cat's mask, as the judge of the second world sees it, beside the plain picture's."""
+    judge, centres = load_group_judge(), {}
+    for x in (0.0, -0.3, 0.3):
+        workflow = moving(x=x).fill("Sampler", steps=2 * STEPS)
+        made = torch.from_numpy(picture(client.run(workflow.graph), workflow)).permute(2, 0, 1)[None] / 255
+        (seen,) = judge_groups(judge, made)
+        _, mask = seen.subjects["cat"]
+        centres[x] = float(mask.nonzero()[:, 1].float().mean()) / mask.shape[1]
+    assert centres[-0.3] < centres[0.0] - 0.08
+    assert centres[0.3] > centres[0.0] + 0.08
+
+
+def test_mistakes_about_shapes_reach_the_user(client):
+    for inputs, words in (
+        ({"words": "bus"}, "words: 'bus' is no word of the prompt; its words are: cat"),
+        ({"position": "at", "x": -0.2}, "x -0.2 is outside of the picture; with position at: from 0 to 1"),
+        ({"size": "share", "amount": 2.0}, "amount 2.0: with size 'share' it must be above 0 and at most 1"),
+    ):
+        with pytest.raises(ComfyError, match=re.escape(words)):
+            client.run(moving(**inputs).graph)

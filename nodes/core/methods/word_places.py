@@ -103,16 +103,19 @@ def in_masks(subjects: Subjects, masks: Tensor) -> tuple[Subjects, Masks]:
     return subjects, Masks(masks)
 
 
+def naming(words: str, subjects: Subjects) -> list[int]:
+    """Numbers of the subjects that some words name: by a label (dog#2), or where the one's text is in the other's."""
+    said, text = _words(words), words.strip().casefold()
+    exact = [i for i, label in enumerate(subjects.labels) if label.casefold() == text]
+    texts = [_words(item.text) for item in subjects.items]
+    return exact or [i for i, own in enumerate(texts) if _is_in(own, said) or _is_in(said, own)]
+
+
 def _named(box: Box, subjects: Subjects, placed: dict[int, list[Box]]) -> list[int]:
     """Numbers of the subjects that a box names."""
-    words, said = box.words.strip().casefold(), _words(box.words)
-    exact = [i for i, label in enumerate(subjects.labels) if label.casefold() == words]
-    if exact:
-        return exact
     named: dict[tuple[str, ...], list[int]] = {}
-    for i, item in enumerate(subjects.items):
-        if _is_in(_words(item.text), said) or _is_in(said, _words(item.text)):
-            named.setdefault(_words(item.text), []).append(i)
+    for i in naming(box.words, subjects):
+        named.setdefault(_words(subjects.items[i].text), []).append(i)
     if not named:
         raise ValueError(
             f"the box of '{box.words}' names no word of the prompt; its words are: {_listed(subjects.items)}. Write "

@@ -90,21 +90,24 @@ class LatentGradient(Measurement):
         own = layers.strip().lower() == AUTO
         self._selection = usual if own else select_layers(tuple(grids), layers, "cross-attention", (AUTO,))
         self._scale_of_picture = patcher.get_model_object("latent_format").spacial_downscale_ratio
-        self._loss_scale = LossScale()
+        self._loss_scale, self._asked = LossScale(), loss
         self._found: list[tuple[Tensor, ...]] = []
         self.left = 0
         super().__init__(patcher, key, family, subjects, prompt)
 
-    def measure(self, call: Callable[[], object]) -> Measured | None:
-        """What the model call that `call` makes tells; None if the prompt is not active in it (a timestep range)."""
-        self._found = []
+    def measure(self, call: Callable[[], object], loss: AttentionLoss | None = None) -> Measured | None:
+        """What the model call that `call` makes tells; None if the prompt is not active in it (a timestep range).
+
+        loss: of this call, about the same layers, in place of the usual one.
+        """
+        self._found, self._asked = [], loss or self._loss
         try:
             with self.measuring():
                 call()
                 done = self.call
             found = self._found
         finally:
-            self._found = []
+            self._found, self._asked = [], self._loss
         if done is None or not found:
             return None
         numbers = (torch.stack(each).mean(0) for each in zip(*found, strict=True))
@@ -147,19 +150,21 @@ class LatentGradient(Measurement):
             torch.set_grad_enabled(True)
             maps.require_all(run.network)
             found = [
-                self._loss.of_words(
+                self._asked.of_words(
                     [each[i] for each in maps.maps.values()], tokens, Part(self.call.grid, row.offset, row.size)
                 )
                 for i, row in enumerate(run.rows)
             ]
-            totals = [self._loss.of_picture(each.losses) for each in found]
+            totals = [self._asked.of_picture(each.losses) for each in found]
             gradient = self._gradient(totals, leaf, run.rows)
         for each, total, row in zip(found, totals, run.rows, strict=True):
             self._keep(gradient, each, total.detach(), row)
         return out
 
     def _gradient(self, totals: list[Tensor], leaf: Tensor, rows: list[PromptRows]) -> Tensor:
-        """Of all pictures' losses by the leaf: they do not depend on each other."""
+        """Of all pictures' losses by the leaf: they do not depend on each other. 0 of a loss that is always 0."""
+        if not any(total.requires_grad for total in totals):
+            return torch.zeros_like(leaf)
         numbers = range(len(leaf))
         counted = [
             number

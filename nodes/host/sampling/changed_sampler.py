@@ -40,6 +40,11 @@ class ChangedSampler:
             return cls(function._function, (*function._changes, change))
         return cls(function, (change,))
 
+    @staticmethod
+    def unchanged(function: Callable) -> Callable:
+        """The function without the changes that were applied to it."""
+        return function._function if isinstance(function, ChangedSampler) else function
+
     def __call__(
         self,
         model: Any,

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
+from ..attention.model_call import EDITED, aside
+from ..ui.running_node import stop_when_cancelled
 from .changed_run import Predict
 from .changed_sampler import FOLLOW_THE_SCHEDULER, ChangedSampler, listed
 
@@ -28,7 +31,8 @@ class SamplerInputs:
 
     guider: the host's guider; its `inner_model` is the model that is sampled. sigmas: the noise levels [steps + 1] that
     are sampled. noise [B,C,h,w]: zeros where the run continues another one. latent_image: what the noise is added to,
-    in the model's own scale. denoise_mask: 1 where the latent may change, 0 where it is kept, or None.
+    in the model's own scale. denoise_mask: 1 where the latent may change, 0 where it is kept, or None. watch: samples
+    once beforehand from the same noise, with that change alone, in calls that no other node counts as the sampler's.
     """
 
     guider: Any
@@ -37,6 +41,7 @@ class SamplerInputs:
     noise: Tensor
     latent_image: Tensor
     denoise_mask: Tensor | None
+    watch: Callable[[Change], None]
 
     @property
     def steps(self) -> int:
@@ -108,26 +113,46 @@ def change_steps(patcher: ModelPatcher, key: str, begin: Callable[[SamplerInputs
         **kwargs: Any,
     ) -> Tensor:
         """SAMPLER_SAMPLE wrapper: run the same sampler with a function whose state is changed."""
-        change = begin(SamplerInputs(guider, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask))
-        if not change.steps:
-            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
-        sampler = executor.class_obj
-        if not hasattr(sampler, "sampler_function"):
-            if change.acts_otherwise():
-                return executor(
-                    guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
-                )
-            raise ValueError(
-                f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be changed at "
-                f"step {listed(change.steps)}. {FOLLOW_THE_SCHEDULER}"
-            )
-        changed = copy.copy(sampler)
-        changed.sampler_function = ChangedSampler.around(sampler.sampler_function, change)
+        sampler, given = executor.class_obj, (noise, latent_image, denoise_mask)
+
+        def watch(change: Change) -> None:
+            beside, plain = aside(extra_args, EDITED), _watched(sampler, change)
+            with torch.random.fork_rng([noise.device] if noise.device.type == "cuda" else []):
+                plain.sample(guider, sigmas, beside, lambda *_: stop_when_cancelled(0, 0), *given, True)
+
+        change = begin(SamplerInputs(guider, sigmas, extra_args.get("seed"), *given, watch))
+        changed = _changed(sampler, change)
+        if changed is sampler:
+            return executor(guider, sigmas, extra_args, callback, *given, *args, **kwargs)
         following = WrapperExecutor.new_class_executor(changed.sample, changed, executor.wrappers, executor.idx + 1)
         after = _telling(change, callback)
-        return following.execute(guider, sigmas, extra_args, after, noise, latent_image, denoise_mask, *args, **kwargs)
+        return following.execute(guider, sigmas, extra_args, after, *given, *args, **kwargs)
 
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
+
+
+def _changed(sampler: Any, change: Change) -> Any:
+    """A copy of the host's sampler whose state is changed; the sampler itself where the change needs none."""
+    if not change.steps:
+        return sampler
+    if not hasattr(sampler, "sampler_function"):
+        if change.acts_otherwise():
+            return sampler
+        raise ValueError(
+            f"the sampler {type(sampler).__name__} has no sampler function, so the latent cannot be changed at "
+            f"step {listed(change.steps)}. {FOLLOW_THE_SCHEDULER}"
+        )
+    changed = copy.copy(sampler)
+    changed.sampler_function = ChangedSampler.around(sampler.sampler_function, change)
+    return changed
+
+
+def _watched(sampler: Any, change: Change) -> Any:
+    """The same, without the changes of other nodes."""
+    plain = copy.copy(sampler)
+    if hasattr(plain, "sampler_function"):
+        plain.sampler_function = ChangedSampler.unchanged(plain.sampler_function)
+    return _changed(plain, change)
 
 
 def _telling(change: Change, callback: Callable | None) -> Callable[..., None]:

@@ -7,7 +7,7 @@ hand over its state, the model's prediction after guidance by the negative promp
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_sampling
@@ -18,6 +18,7 @@ from ...core.attention.refine import AUTO
 from ...core.methods.guidance import (
     PREDICTION,
     RELATIVE,
+    AttentionLoss,
     Guidance,
     change,
     guided_steps,
@@ -36,6 +37,7 @@ from .guidance_report import GuidedRun, GuidedStep
 log = logging.getLogger("explainable_latents")
 
 _INACTIVE = "the prompt of the words is not active at this noise level (a timestep range)"
+_UNKNOWN = "the run without guidance, with which it is compared, had no attention to the words at this step"
 _DONE = "the loss of every picture has been below {until:g}, and was to stop for good"
 
 
@@ -44,7 +46,10 @@ class GuidedState(Change):
 
     giver: the node. how: it guides. run: where to report. inputs: the host's, of this run; where their `denoise_mask`
     protects the latent, nothing is moved. Raises ValueError for a unit that the model's kind of noise does not have.
+    beside: see `model_call.ASIDE`, of the calls whose prediction it changes.
     """
+
+    beside = None
 
     def __init__(
         self, giver: str, how: Guidance, gradient: LatentGradient, run: GuidedRun, inputs: SamplerInputs
@@ -59,6 +64,8 @@ class GuidedState(Change):
         self._sigmas = inputs.sigmas
         self._gradient, self._run = gradient, run
         self._free = inputs.denoise_mask
+        self._losses: Mapping[int, Sequence[AttentionLoss]] | None = None
+        self._loss: AttentionLoss | None = None  # of the step that goes on, if it has one of its own
         if isinstance(self._sampling, comfy.model_sampling.CONST) and self._how.unit != RELATIVE:
             raise ValueError(
                 f"unit {self._how.unit!r} does not fit a flow model, whose picture fades while noise is added: choose "
@@ -69,6 +76,10 @@ class GuidedState(Change):
             run.acting = self
         else:
             self.steps = self._guided
+
+    def compare(self, losses: Mapping[int, Sequence[AttentionLoss]]) -> None:
+        """Guide each step by losses of its own, one for each model call of it, and no step without one."""
+        self._losses = losses
 
     def __call__(self, step: int, x: Tensor, sigma: Tensor, predict: Predict) -> Tensor:
         """Measure and move, as often as the step wants it; see `Change`."""
@@ -144,6 +155,12 @@ class GuidedState(Change):
         if self._done.all():
             self._run.steps.append(GuidedStep(step, sigma, skipped=_DONE.format(until=self._how.until)))
             return None
+        if self._losses is not None:
+            if step not in self._losses:
+                self._run.steps.append(GuidedStep(step, sigma, skipped=_UNKNOWN))
+                return None
+            own, before = self._losses[step], sum(each.step == step for each in self._run.steps)
+            self._loss = own[min(before, len(own) - 1)]
         measured = self._measured(call)
         if measured is None:
             self._run.steps.append(GuidedStep(step, sigma, skipped=_INACTIVE))
@@ -170,7 +187,7 @@ class GuidedState(Change):
 
     def _measured(self, call: Callable[[], object]) -> Measured | None:
         stop_when_cancelled(0, 0)
-        return self._gradient.measure(call)
+        return self._gradient.measure(call, self._loss)
 
     def _step(self, measured: Measured, step: int, sigma: Tensor) -> Tensor:
         """η ∇_x L [B,C,h,w] where the latent may change."""

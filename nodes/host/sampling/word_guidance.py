@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.attention.refine import AUTO
 from ...core.methods.guidance import AttentionLoss, Guidance
+from ...core.methods.self_guidance import SelfGuidance
 from ...core.methods.word_places import Places
 from ...core.words.subjects import Subjects
 from ..attention.model_call import ASIDE, OURS
@@ -22,6 +23,7 @@ from ..autograd.latent_gradient import LatentGradient
 from .changes import SamplerInputs, change_steps
 from .guidance_report import GuidanceReport
 from .guided_state import GuidedState
+from .plain_run import losses_beside_plain_run
 
 WRAPPER_KEY = OURS + "guidance"
 
@@ -56,7 +58,10 @@ class WordGuidance:
         gradient = LatentGradient(patcher, WRAPPER_KEY, self.subjects, self.loss, self.layers, self.positive)
 
         def begin(inputs: SamplerInputs) -> GuidedState:
-            return GuidedState(self.giver, self.guidance, gradient, runs.current, inputs)
+            state = GuidedState(self.giver, self.guidance, gradient, runs.current, inputs)
+            if isinstance(self.loss, SelfGuidance) and self.loss.needs_plain:
+                state.compare(losses_beside_plain_run(self.loss, self.guidance, gradient, runs.current, inputs))
+            return state
 
         def around_step(
             executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: dict, *args: Any, **kwargs: Any
@@ -67,7 +72,7 @@ class WordGuidance:
                 return executor(x, timestep, model_options, *args, **kwargs)
 
             acting = runs.current.acting if runs.current is not None else None
-            if acting is None or ASIDE in model_options.get("transformer_options", {}):
+            if acting is None or acting.beside != model_options.get("transformer_options", {}).get(ASIDE):
                 return predicted()
             return acting.changed_prediction(executor.class_obj, x, timestep, model_options, predicted)
 

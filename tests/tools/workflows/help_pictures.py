@@ -25,12 +25,15 @@ from ..toy_world.cases import keep_the_subject
 from .layout import WIDGETS, described_inputs
 from .pipelines import (
     FORGOTTEN,
+    IN_THE_MIDDLE,
     TO_THE_RIGHT,
     TOY_GROUP,
     TOY_GUIDANCE,
+    TOY_MOVED,
     TOY_PHRASES,
     TOY_PLACED,
     TOY_REGIONS,
+    TOY_SINGLE,
     TOY_STEP,
     TOY_THRESHOLD,
 )
@@ -598,6 +601,26 @@ def guidance_pages(parts: Parts) -> dict[str, list[Shown]]:
     }
 
 
+def moving_page(parts: Parts) -> dict[str, list[Shown]]:
+    """Strip of Guide Shape: the plain picture, and its thing moved to both sides and made larger."""
+    graph = parts.graph
+    model = graph.add("CheckpointLoaderSimple", ckpt_name=TOY_TWO.name)
+    words = graph.add("ELPromptWords", clip=model[1], text=TOY_SINGLE)
+    negative = graph.add("CLIPTextEncode", clip=model[1], text="")
+    empty = graph.add("EmptyLatentImage", width=128, height=128)
+    how = {"positive": words[0], "negative": negative[0], "latent_image": empty[0], "denoise": 1.0}
+    how |= {"sampler_name": "euler", "scheduler": "normal", "steps": 20, "cfg": TOY_GUIDANCE, "seed": IN_THE_MIDDLE}
+    asked = {"x -0.3": {"x": -0.3}, "x 0.3": {"x": 0.3}, "amount 2": {"amount": 2.0}}
+    guided = (
+        graph.add("ELGuideShape", model=model[0], subjects=words[1], words="cat", **TOY_MOVED, **each)[0]
+        for each in asked.values()
+    )
+    runs = [parts.sampled(each, **how)[0] for each in (model[0], *guided)]
+    pictures = [graph.images(graph.add("VAEDecode", samples=each, vae=model[2])[0]) for each in runs]
+    shown = zip(("without", *asked), pictures, strict=True)
+    return {"ELGuideShape": [Shown(heading, each) for heading, each in shown]}
+
+
 def main() -> None:
     """Write `js/docs/images/<NodeId>.webp` for every node."""
     with ComfyServer() as server, ComfyClient(server) as client:
@@ -611,7 +634,7 @@ def main() -> None:
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
         pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
         pages |= appearance_pages(parts, cars) | guidance_pages(parts) | layout_pages(parts)
-        pages |= phrases_page(parts) | pausing_pages(parts)
+        pages |= moving_page(parts) | phrases_page(parts) | pausing_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
@@ -620,6 +643,7 @@ def main() -> None:
     captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
     captions["ELRegionalAttentionModel"] = f"left: {TOY_REGIONS[1]}, right: {TOY_REGIONS[2]}"
     captions["ELKeepWords"] = captions["ELPlaceWords"] = TOY_GROUP
+    captions["ELGuideShape"] = TOY_SINGLE
     captions["ELStructuredDiffusionModel"] = TOY_PHRASES[0]
     captions["ELCrossImageAttention"] = "a photo of a car"
     captions["ELLayoutFromText"] = "dog: left half; ball: 0.6, 0.7, 0.2, 0.2"

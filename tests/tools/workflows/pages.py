@@ -562,4 +562,20 @@ PAGES: dict[str, Page | ByHand] = {
             **{"Before and after": 460, ENGLISH_NOTE: 690, CHINESE_NOTE: 960},
         },
     ),
+    "27_guide_shape": Page(
+        (
+            Column(280, "1 · Model", ("Checkpoint",)),
+            Column(320, "2 · Prompt", ("Negative prompt", "Prompt")),
+            Column(300, "3 · Sample", ("Empty latent", "Move the cat")),
+            Column(260, "", ("Sampler",)),
+            Column(220, "", ("Decode",)),
+            Column(440, "4 · Result", ("Result", "What happened")),
+        ),
+        ((3, 4), (1, 1)),
+        tops={
+            **{"Checkpoint": 600, "Prompt": 164, "Empty latent": 300, "Move the cat": 610, "Sampler": 60},
+            **{"Decode": 440, "Result": 60, "What happened": 560, "关于此模板": 840},
+        },
+        gap=62,
+    ),
 }

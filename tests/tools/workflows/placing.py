@@ -38,6 +38,7 @@ HEIGHTS = {
     "ELFindRegions": 200,
     "ELGradientSaliency": 560,
     "ELGuidanceReport": 430,
+    "ELGuideShape": 570,
     "ELInvertPicture": 520,
     "ELLayoutFromText": 960,
     "ELMaskedLatentKSampler": 756,

@@ -19,11 +19,13 @@ from .graphs import ROOT, Workflow
 from .index import BY_GRAPH
 from .pipelines import (
     FORGOTTEN,
+    IN_THE_MIDDLE,
     TO_THE_RIGHT,
     TOY_PHRASES,
     TOY_REGIONS,
     fill_box,
     fill_edit,
+    fill_guide_shape,
     fill_inversion,
     fill_keep_words,
     fill_layout,
@@ -60,6 +62,7 @@ FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
 LOOK, KEEP, PLACE = "21_cross_image_attention", "22_keep_words", "23_place_words"
+MOVE = "27_guide_shape"
 BOX, PHRASES = "24_drawn_boxes", "25_structured_diffusion"
 INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
@@ -205,6 +208,13 @@ def in_their_places(client: ComfyClient) -> Image.Image:
     return strip([run.images(workflow.node("Result"))[0] for run in runs])
 
 
+def moved(client: ComfyClient) -> Image.Image:
+    """The workflow that moves a word: the picture without guidance, and with it."""
+    workflow = fill_guide_shape(Workflow.shipped(MOVE), seed=IN_THE_MIDDLE, steps=20).fill("Move the cat", x=-0.3)
+    runs = (client.run(each.graph) for each in (workflow.fill("Move the cat", strength=0.0), workflow))
+    return strip([run.images(workflow.node("Result"))[0] for run in runs])
+
+
 def phrases_alone(client: ComfyClient) -> Image.Image:
     """The workflow of Structured Diffusion: the picture without phrases, and with them."""
     workflow = fill_phrases(Workflow.shipped(PHRASES), *TOY_PHRASES)
@@ -250,6 +260,7 @@ def main() -> None:
         save(in_its_look(client), LOOK)
         save(both_kept(client), KEEP)
         save(in_their_places(client), PLACE)
+        save(moved(client), MOVE)
         save(in_a_box(client), BOX)
         save(phrases_alone(client), PHRASES)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.webp", quality=75, method=6)
