@@ -15,6 +15,7 @@ from tests.tools.comfyui.client import ComfyClient
 def test_all_screenshots_are_taken(open_front, client: ComfyClient, tmp_path: Path):
     front: Front = open_front(settings=QUIET)
     take(front, client, tmp_path, shorten)
+    assert front.run("app.graph.nodes.filter((node) => node.has_errors).map((node) => node.title)") == []
     taken = {file.name: Image.open(file).convert("RGB") for file in tmp_path.iterdir()}
     assert set(taken) == {file.name for file in IMAGES.glob("ui_*.webp")}
     for name, picture in taken.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 from PIL import Image
@@ -40,7 +41,7 @@ def save(file: Path, data: bytes) -> None:
 
 def load(front: Front, name: str, image: str, prompt: str) -> None:
     """Open a shipped workflow with checkpoint, picture and prompt filled in."""
-    graph = BY_GRAPH[name].page
+    graph = deepcopy(BY_GRAPH[name].page)
     # Without the Chinese note: many machines have no font for it.
     graph["nodes"] = [each for each in graph["nodes"] if each.get("title") != CHINESE_NOTE]
     values = {"CheckpointLoaderSimple": TOY_CHECKPOINT.name, "LoadImage": image, "ELPromptWords": prompt}
@@ -60,6 +61,7 @@ def node(front: Front, title: str) -> bytes:
 def take(front: Front, client: ComfyClient, folder: Path, prepare: Callable[[Front], None] = lambda _: None) -> None:
     """Take them all. prepare: is called with every workflow that is open, before its run."""
     image = client.upload_image(Image.fromarray(CASE.picture().image), "reference.png")
+    front.run("async () => { await app.refreshComboInNodes(); }")  # the page knows of the picture
     load(front, "02_aggregated_attention", image, CASE.prompt)
     prepare(front)
     front.press_run()

@@ -15,7 +15,7 @@ from ..comfyui.command import run_main
 from ..comfyui.server import ComfyServer
 from .graphs import ROOT
 from .index import TEMPLATES, Template
-from .pages import NOTE_TITLES, PAGES, ByHand, Page
+from .pages import NOTE_TITLES, PAGES, Page
 from .placing import LARGEST, TITLE_BAR, Box, Wire, place
 
 ANY_OF = "COMFY_MATCHTYPE_V3"
@@ -70,15 +70,14 @@ MODELS = {
 }
 
 
-def to_ui(template: Template, page: Page | ByHand, info: dict[str, Any]) -> dict[str, Any]:
+def to_ui(template: Template, page: Page, info: dict[str, Any]) -> dict[str, Any]:
     """Return the UI format (version 0.4) of a template. `info` is the answer of ComfyUI's `/object_info`.
 
     ValueError when its nodes cannot be placed, or the page is too large for its text to be drawn when it opens.
     """
     graph = template.prompt
     wires = wires_of(graph, info)
-    by_hand = isinstance(page, ByHand)
-    boxes = {title: Box(*box) for title, box in page.boxes.items()} if by_hand else place(page, graph, wires)
+    boxes = place(page, graph, wires)
     links: list[list[Any]] = []
     nodes = {i: _node(int(i), graph[i], boxes[graph[i]["_meta"]["title"]], info) for i in _in_order(graph)}
     for order, (node_id, node) in enumerate(nodes.items()):
@@ -95,27 +94,24 @@ def to_ui(template: Template, page: Page | ByHand, info: dict[str, Any]) -> dict
                 source["outputs"][output]["links"].append(entry["link"])
     first = max(node["id"] for node in nodes.values()) + 1
     notes = [_note(first + i, *each) for i, each in enumerate(zip(NOTE_TITLES, template.notes, strict=True))]
-    for note, box in zip(notes, page.notes, strict=True) if by_hand else ():
-        note |= {"pos": list(box[:2]), "size": list(box[2:])}
-    if not by_hand:
-        _put_below(notes, page, boxes)
+    _put_below(notes, page, boxes)
     boxes |= {note["title"]: Box(*note["pos"], *note["size"]) for note in notes}
     under = [(wire, title) for wire in wires for title in NOTE_TITLES if wire.under(boxes, title)]
-    if under and not by_hand:
+    if under:
         raise ValueError(f"{template.graph}: wires pass under notes: {under}")
     everything = [*nodes.values(), *notes]
     for order, node in enumerate(everything):
         node["order"] = order
     width = max(node["pos"][0] + node["size"][0] for node in everything)
     height = max(node["pos"][1] + node["size"][1] for node in everything) + TITLE_BAR
-    if (width > LARGEST[0] or height > LARGEST[1]) and not by_hand:
+    if width > LARGEST[0] or height > LARGEST[1]:
         raise ValueError(f"{template.graph} takes {width} × {height}, more than {LARGEST}: no text would be drawn")
     return {
         "last_node_id": first + len(notes) - 1,
         "last_link_id": len(links),
         "nodes": everything,
         "links": links,
-        "groups": [_group(*each) for each in enumerate(page.groups.items(), 1)] if by_hand else _groups(page, boxes),
+        "groups": _groups(page, boxes),
         "config": {},
         "extra": {"ds": {"scale": 0.6, "offset": [120, 160]}, "explainable_latents": template.graph},
         "version": 0.4,
@@ -157,8 +153,8 @@ def _put_below(notes: list[dict[str, Any]], page: Page, boxes: dict[str, Box]) -
     """Put the notes below their columns, as high as their text needs, or as the page allows."""
     for note, (first, last) in zip(notes, page.notes, strict=True):
         above = [boxes[title] for column in page.columns[first : last + 1] for title in column.titles]
-        left, top = min(box.x for box in above), max(box.bottom for box in above) + NOTE_GAP + TITLE_BAR
-        top = max(top, page.tops.get(note["title"], 0))
+        left = min(box.x for box in above)
+        top = page.tops.get(note["title"], max(box.bottom for box in above) + NOTE_GAP + TITLE_BAR)
         width = max(box.x + box.width for box in above) - left
         (text,) = note["widgets_values"]
         wide = 13 if text[3] >= "\u4e00" else 6.5  # pixels of a character

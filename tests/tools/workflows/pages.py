@@ -21,8 +21,8 @@ class Page:
     """The columns of a template, and below which of them its notes lie: one for each language.
 
     heights: of nodes that differ from others of their class, by title. tops: of nodes that stand lower than what is
-    above them needs, so that wires pass over them; of notes, too. folded: titles of nodes that show only these. gap:
-    between columns.
+    above them needs, so that wires pass over them; of notes, which may stand above their columns. folded: titles of
+    nodes that show only these. gap: between columns.
     """
 
     columns: tuple[Column, ...]
@@ -31,18 +31,6 @@ class Page:
     tops: dict[str, int] = field(default_factory=dict)
     gap: int = 44
     folded: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """A template of so many links that columns have no place for them: they may pass behind nodes.
-
-    boxes, groups, notes: x, y, width, height, of nodes and groups by title.
-    """
-
-    boxes: dict[str, tuple[int, int, int, int]]
-    groups: dict[str, tuple[int, int, int, int]]
-    notes: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
 
 
 NOTE_TITLES = ENGLISH_NOTE, CHINESE_NOTE = "About this template", "关于此模板"
@@ -121,7 +109,7 @@ _UNGUIDED = {
     **{ENGLISH_NOTE: 830, CHINESE_NOTE: 940},
 }
 
-PAGES: dict[str, Page | ByHand] = {
+PAGES: dict[str, Page] = {
     "01_baseline": Page(
         (
             Column(290, "1 · Model and reference", _LOADERS.titles),
@@ -437,37 +425,31 @@ PAGES: dict[str, Page | ByHand] = {
         },
         gap=32,
     ),
-    "20_regional_prompts": ByHand(
-        {
-            "Checkpoint": (0, 60, 340, 120),
-            "Empty latent": (0, 260, 340, 120),
-            "Prompt": (420, 60, 400, 420),
-            "Negative prompt": (420, 560, 400, 120),
-            "Left half": (900, 60, 400, 120),
-            "Right half": (900, 260, 400, 120),
-            "Both regions": (900, 460, 400, 80),
-            "A prompt for each half": (900, 620, 400, 160),
-            "Sampler": (1380, 60, 340, 300),
-            "Decode": (1380, 440, 340, 80),
-            "Sampler without regions": (1380, 600, 340, 300),
-            "Decode without regions": (1800, 600, 420, 80),
-            "Result": (1800, 60, 420, 460),
-            "Before and after": (1800, 760, 420, 480),
-            "Where the word is": (420, 1240, 400, 560),
-            "Prompt of that place": (900, 1240, 400, 120),
-            "A prompt where the word is": (900, 1440, 400, 160),
-            "Sampler by a word": (1380, 1380, 340, 300),
-            "Decode by a word": (1380, 1760, 340, 80),
-            "Result by a word": (1800, 1380, 420, 460),
+    "20_regional_prompts": Page(
+        (
+            Column(240, "1 · Model", ("Checkpoint",)),
+            Column(270, "2 · Prompt", ("Left half", "Right half", "Prompt of that place", "Prompt")),
+            Column(250, "3 · Regions", ("Where the word is", "Both regions")),
+            Column(
+                250,
+                "",
+                ("Empty latent", "Negative prompt", "A prompt for each half", "A prompt where the word is"),
+            ),
+            Column(250, "4 · Sample", ("Sampler", "Sampler by a word", "Sampler without regions")),
+            Column(200, "", ("Decode", "Decode without regions", "Decode by a word")),
+            Column(330, "5 · Result", ("Result", "Before and after", "Result by a word")),
+        ),
+        ((0, 0), (0, 0)),
+        tops={
+            **{"Checkpoint": 628, "Left half": 44, "Right half": 342, "Prompt of that place": 514, "Prompt": 893},
+            **{"Both regions": 1182, "Empty latent": 16, "Negative prompt": 656, "A prompt for each half": 805},
+            **{"A prompt where the word is": 1158, "Sampler": 123, "Sampler by a word": 632},
+            **{"Sampler without regions": 1094, "Decode": 442, "Decode without regions": 506},
+            **{"Decode by a word": 573, "Result": 23, "Before and after": 424, "Result by a word": 1036},
+            **{ENGLISH_NOTE: 40, CHINESE_NOTE: 896},
         },
-        {
-            "1 · Model and size": (-20, -20, 380, 420),
-            "2 · Base prompt": (400, -20, 440, 720),
-            "3 · Two halves by ratios": (880, -20, 860, 940),
-            "4 · Another way: where the picture looks at a word": (400, 1160, 1340, 700),
-            "4 · Result": (1780, -20, 460, 1880),
-        },
-        ((0, 480, 340, 640), (0, 1200, 340, 660)),
+        gap=94,
+        folded=frozenset({"Both regions", "Decode", "Decode without regions", "Decode by a word", "Negative prompt"}),
     ),
     "21_cross_image_attention": Page(
         (
@@ -525,7 +507,7 @@ PAGES: dict[str, Page | ByHand] = {
         tops={
             **{"Where things are": 160, "Negative prompt": 620, "Empty latent": 790, "Prompt": 970, "Sampler": 700},
             **{"Each in its place": 100, "What happened": 410},
-            **{"About this template": 660, "关于此模板": 1010},
+            **{"About this template": 914, "关于此模板": 1010},
         },
         gap=62,
     ),

@@ -24,6 +24,7 @@ HEIGHTS = {
     "CheckpointLoaderSimple": 102,
     "CLIPLoader": 120,
     "CLIPTextEncode": 110,
+    "ConditioningCombine": 54,
     "ConditioningSetMask": 110,
     "ConditioningSetPropertiesAndCombine": 194,
     "ConditioningZeroOut": 36,
