@@ -9,13 +9,10 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from ..comfyui.client import ComfyClient
 from ..comfyui.command import run_main, whole_file
-from ..comfyui.paths import TOY_CHECKPOINT
 from ..comfyui.server import ComfyServer
-from ..workflows.index import BY_GRAPH
-from ..workflows.pages import CHINESE_NOTE
 from .front import FLAGS, HEAR_ENDS, SLOW, Front
 from .install import install
-from .pictures import IMAGES, QUIET, SET
+from .pictures import IMAGES, QUIET, load
 from .templates import CASE
 
 expect.set_options(timeout=SLOW)
@@ -87,14 +84,8 @@ class Recording:
 
 
 def opened(front: Front, image: str) -> None:
-    """Open the shipped workflow with checkpoint, picture and prompt filled in."""
-    graph = BY_GRAPH["26_pause_and_paint"].page
-    graph["nodes"] = [each for each in graph["nodes"] if each.get("title") != CHINESE_NOTE]
-    values = {"CheckpointLoaderSimple": TOY_CHECKPOINT.name, "LoadImage": image, "ELPromptWords": CASE.prompt}
-    for each in graph["nodes"]:
-        if each["type"] in values:
-            each["widgets_values"][0] = values[each["type"]]
-    front.load(graph)
+    """Open the shipped workflow with checkpoint, picture and prompt filled in, all of it in view."""
+    load(front, "26_pause_and_paint", image, CASE.prompt)
     front.run("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     front.page.wait_for_timeout(SETTLED)
 
@@ -144,9 +135,8 @@ def main() -> None:
     with ComfyServer() as server, ComfyClient(server) as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=install(), args=FLAGS)
         image = client.upload_image(Image.fromarray(CASE.picture().image), "reference.png")
-        front = Front(browser, server)
+        front = Front(browser, server, settings=QUIET)
         front.page.set_viewport_size(VIEW)
-        front.run(SET, QUIET)
         opened(front, image)
         front.run(POINTER)
         front.run(HEAR_ENDS)
