@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     appearance_editing,
     attention,
+    classifier_guidance,
     correspondence,
     editing,
     gradients,
@@ -58,6 +59,7 @@ class ExplainableLatents(ComfyExtension):
             model_patches,
             interaction,
             guidance,
+            classifier_guidance,
             guidance_report,
             guide_shape,
             *editors,

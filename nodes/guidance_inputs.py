@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .core.attention.refine import AUTO
-from .core.methods.guidance import ACTS_ON, SCHEDULES, UNITS
+from .core.methods.guidance import ACTS_ON, PREDICTION, SCHEDULES, STATE, UNITS
 from .sockets import Report
 
 
-def when_inputs(steps: str) -> list[io.Input]:
+def when_inputs(steps: str, times: str = "times the published step") -> list[io.Input]:
     """How strongly, and at which steps: the published ones unless the user chooses."""
     return [
         io.Float.Input(
@@ -18,7 +18,7 @@ def when_inputs(steps: str) -> list[io.Input]:
             min=0.0,
             max=100.0,
             step=0.05,
-            tooltip="How far the latent is moved: times the published step. 0 is off: the picture without this node.",
+            tooltip=f"How far the latent is moved: {times}. 0 is off: the picture without this node.",
         ),
         io.String.Input(
             "steps",
@@ -56,15 +56,20 @@ def size_inputs(unit: str, size: float, schedule: str) -> list[io.Input]:
             advanced=True,
             tooltip="How far one step moves the latent down the gradient, in this unit.",
         ),
-        io.Combo.Input(
-            "schedule",
-            options=list(SCHEDULES),
-            default=schedule,
-            advanced=True,
-            tooltip="falling: the step shrinks over the run to 0.71 of its size (as published for Attend-and-Excite). "
-            "constant: it stays.",
-        ),
+        schedule_input(schedule),
     ]
+
+
+def schedule_input(default: str) -> io.Input:
+    """How the step size goes on over a run."""
+    return io.Combo.Input(
+        "schedule",
+        options=list(SCHEDULES),
+        default=default,
+        advanced=True,
+        tooltip="falling: the step shrinks over the run to 0.71 of its size (as published for Attend-and-Excite). "
+        "constant: it stays.",
+    )
 
 
 def refinement_input(default: str, until: str) -> io.Input:
@@ -125,16 +130,22 @@ def form_inputs(usual_layers: str) -> list[io.Input]:
             tooltip=f"The cross-attention layers that are looked at. {usual_layers}. Or all, last, grids (16x16, "
             "height x width), names (output.5) or ranges (8-12), separated by commas.",
         ),
-        io.Combo.Input(
-            "act_on",
-            options=list(ACTS_ON),
-            default=AUTO,
-            advanced=True,
-            tooltip="state: the sampler's latent, before the model sees it (as published). prediction: what the model "
-            "predicts, after guidance by the negative prompt; for any sampler, without refinement. auto: the state, or "
-            "the prediction where a sampler does not hand over its state (uni_pc, sa_solver, dpm_adaptive, ...).",
-        ),
+        act_input(),
     ]
+
+
+def act_input(published: str = STATE) -> io.Input:
+    """What is changed. published: what the paper changes."""
+    state, prediction = (" (as published)" if each == published else "" for each in (STATE, PREDICTION))
+    return io.Combo.Input(
+        "act_on",
+        options=list(ACTS_ON),
+        default=AUTO,
+        advanced=True,
+        tooltip=f"state: the sampler's latent, before the model sees it{state}. prediction: what the model "
+        f"predicts, after guidance by the negative prompt{prediction}; for any sampler, without refinement. auto: the "
+        "state, or the prediction where a sampler does not hand over its state (uni_pc, sa_solver, dpm_adaptive, ...).",
+    )
 
 
 def guided_outputs() -> list[io.Output]:

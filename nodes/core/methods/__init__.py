@@ -7,7 +7,7 @@ appearance of a third one. `inversion` finds the noise that leads to a picture, 
 `prompt_difference` is where two prompts disagree about it. `regional_attention` gives parts of a picture prompts of
 their own, `structured_diffusion` the things of a prompt values of their own. `guidance` moves the latent while it is
 sampled, `attend_and_excite` so that no word is forgotten, `box_losses` so that each is in its place, of which
-`word_places` tells, `self_guidance` so that a thing is moved or resized, which `word_shapes` measures. `diffseg` cuts a
-picture into regions. `correspondence` is about two pictures: where a place of one is in the other. `taught_regions`
-learns from a few masked pictures.
+`word_places` tells, `self_guidance` so that a thing is moved or resized, which `word_shapes` measures, `picture_score`
+so that the picture scores better. `diffseg` cuts a picture into regions. `correspondence` is about two pictures: where
+a place of one is in the other. `taught_regions` learns from a few masked pictures.
 """

@@ -5,9 +5,10 @@ its gradient, x' = x - η(σ) ∇_x L, before the model sees it. What is a step 
 because they write x in different units; so a step size has a unit:
 
     latent     η = α / c²         a step α of the latent that the network is given, c·x (Attend-and-Excite)
-    variance   η = w σ²           (layout guidance, classifier guidance)
+    variance   η = w σ²           (layout guidance)
     ddim       η = w σ / c        (LLM-grounded diffusion)
     relative   η = r σ √n / ‖∇_x L‖   n numbers change by r·σ in quadratic mean, whatever the loss
+    score      η = s σ (σ - σ')   the prediction changes by s σ² (classifier guidance); σ': of the next step
 
 c: by what the model scales its input at σ, 1/√(1 + σ²) for Stable Diffusion.
 """
@@ -27,6 +28,7 @@ from ..attention.refine import AUTO
 from ..choices import one_of
 
 LATENT, VARIANCE, DDIM, RELATIVE = UNITS = ("latent", "variance", "ddim", "relative")
+SCORE = "score"
 
 # How the step size goes on over a run: α √(1 → 0.5), as published for Attend-and-Excite, or always the same.
 FALLING, CONSTANT = SCHEDULES = ("falling", "constant")
@@ -140,7 +142,7 @@ class Guidance:
     stop_for_good: bool = False
 
     def __post_init__(self) -> None:
-        one_of("unit", self.unit, UNITS)
+        one_of("unit", self.unit, (*UNITS, SCORE))
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("act_on", self.act_on, ACTS_ON)
         for name, value in (("strength", self.strength), ("step_size", self.step_size), ("until", self.until)):
@@ -225,16 +227,17 @@ def repeats_at(text: str, total: int) -> tuple[int, ...]:
     )
 
 
-def change(gradient: Tensor, unit: str, size: float, sigma: float, scale: float) -> Tensor:
+def change(gradient: Tensor, unit: str, size: float, sigma: float, scale: float, following: float = 0) -> Tensor:
     """η ∇_x L for each picture of `gradient` [B,...]; where that is zero or not finite, the change is 0.
 
-    sigma: σ. scale: c, see above. Pictures do not depend on each other.
+    sigma: σ. scale: c, see above. following: σ'. Pictures do not depend on each other.
     """
     norm = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.ndim - 1))
     if unit == RELATIVE:
         eta = size * sigma * math.sqrt(gradient[0].numel()) / norm
     else:
-        eta = size * {LATENT: 1 / scale**2, VARIANCE: sigma**2, DDIM: sigma / scale}[unit]
+        own = {LATENT: 1 / scale**2, VARIANCE: sigma**2, DDIM: sigma / scale, SCORE: sigma * (sigma - following)}
+        eta = size * own[unit]
     return torch.where((norm > 0) & norm.isfinite(), eta * gradient, torch.zeros_like(gradient))
 
 

@@ -14,7 +14,7 @@ from ...core.gradients.definition import Progress, WordAttention
 from ...core.gradients.derivative import Derivative, agrees_with_autograd
 from ...core.gradients.structured import obstacle, structured
 from ..families.transformer_gradients import TransformerEnd
-from ..families.unet_gradients import LayersAfter, LayersUntil
+from ..families.unet_gradients import LayersAfter, LayersUntil, WholeNetwork
 from ..patch_names import patch_names
 from .exact_solver import UnfitError
 from .host_layers import (
@@ -33,14 +33,18 @@ from .recorded_start import RecordedStart
 
 @contextmanager
 def differentiable(
-    layers: LayersAfter | LayersUntil | TransformerEnd, device: torch.device, options: dict, *, repeat: bool = False
+    layers: LayersAfter | LayersUntil | WholeNetwork | TransformerEnd,
+    device: torch.device,
+    options: dict,
+    *,
+    repeat: bool = False,
 ) -> Iterator[RecordedLayers | RecordedStart | RecordedEnd]:
     """Around one call of a network and the backward passes through it: autograd can record these layers.
 
     The layers follow one site, or the first one (`layers.site` None), and so all sites. They compute in float32,
     outside of inference mode and with TF32 off. Recording begins after the attention of that site, where a processor
     turns it on (`torch.set_grad_enabled`), and ends with the network's output: what the host makes of it is not
-    recorded. Or they come before the last of several sites: see `RecordedStart`.
+    recorded. Or they come before the last of several sites, or are all of the network: see `RecordedStart`.
 
     After one site each layer has a float32 copy of its weights during the call, since many backward passes use it.
     After all sites, for a single pass, nothing is copied: a layer gets its weights from the host when it computes, and
@@ -50,8 +54,8 @@ def differentiable(
     the host's own, a recorded tensor that another node changes in place.
     """
     with torch.inference_mode(False), torch.no_grad(), full_float32(), ExitStack() as exits:
-        kinds = {TransformerEnd: RecordedEnd, LayersUntil: RecordedStart, LayersAfter: RecordedLayers}
-        recorded = kinds[type(layers)](layers, exits)
+        kinds = {TransformerEnd: RecordedEnd, LayersAfter: RecordedLayers}
+        recorded = kinds.get(type(layers), RecordedStart)(layers, exits)
         recorded.replace(device, options if repeat else None)
         try:
             yield recorded

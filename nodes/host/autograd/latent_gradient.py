@@ -53,14 +53,16 @@ class Measured:
     """What one measurement found, of B pictures and S words; the mean over the prompt's conditionings.
 
     gradient: of the pictures' losses by the state [B,C,h,w], not finite where none could be found. losses: of the words
-    [S,B]. total: of the pictures [B]. remaining: see `WordLosses`. saliency: the maps that the losses are about.
+    [S,B]. total: of the pictures [B]. remaining: see `WordLosses`. saliency: the maps that the losses are about, if
+    there are any. labels: of the words, or of what else the losses are about.
     """
 
     gradient: Tensor
     losses: Tensor
     total: Tensor
     remaining: Tensor
-    saliency: Saliency
+    saliency: Saliency | None
+    labels: tuple[str, ...]
 
 
 class LatentGradient(Measurement):
@@ -113,7 +115,7 @@ class LatentGradient(Measurement):
         numbers = (torch.stack(each).mean(0) for each in zip(*found, strict=True))
         maps = resize(done.layers()[_GUIDED], done.grid).float()
         labels, scale = self._subjects.labels, self._scale_of_picture
-        return Measured(*numbers, Saliency(maps, labels, done.sigma, done.step, done.grid, scale))
+        return Measured(*numbers, Saliency(maps, labels, done.sigma, done.step, done.grid, scale), labels)
 
     def bytes_needed(self, model: ModelPatcher, count: int, grid: tuple[int, int], room: float) -> float:
         """See `Measurement`; blocks are repeated if the device has less, see `differentiable`."""

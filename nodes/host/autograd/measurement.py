@@ -7,13 +7,11 @@ guidance is evaluated, and the prompt's rows are found in each call of the netwo
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -26,6 +24,7 @@ from ..compiled import as_written, uncompiled
 from ..families.family import Family
 from ..families.sites import NetworkCall
 from ..same_prompt import SampledPrompt, require_same_prompt
+from .memory_request import asking_for
 
 log = logging.getLogger("explainable_latents")
 
@@ -83,7 +82,7 @@ class Measurement:
         self._sampled = SampledPrompt()
         self._measuring = False
         for kind, wrapper in (
-            (WrappersMP.PREPARE_SAMPLING, self._around_loading),
+            (WrappersMP.PREPARE_SAMPLING, asking_for(self.bytes_needed)),
             (WrappersMP.PREDICT_NOISE, self.around_step),
             (WrappersMP.APPLY_MODEL, self._around_model),
         ):
@@ -120,9 +119,8 @@ class Measurement:
         self.plain = guider.inner_model.memory_required([1, *x.shape[1:]])
         self.call = ModelCall(positives, len(x), tuple(x.shape[-2:]), x.device, sigma, step_of(sigma, model_options))
         self.model_options = model_options
-        # If the model is split between devices, this whole call runs on one.
-        options = {name: value for name, value in model_options.items() if name != "multigpu_clones"}
         with uncompiled():
+            options = without_splitting(model_options)
             return comfy.samplers.calc_cond_batch(guider.inner_model, [listed], x, timestep, options)[0]
 
     def around_step(
@@ -132,19 +130,6 @@ class Measurement:
         if not self._measuring or self.call is not None:
             return executor(x, timestep, model_options, *args, **kwargs)
         return self.evaluate(executor.class_obj, x, timestep, model_options)
-
-    def _around_loading(
-        self, executor: WrapperExecutor, model: ModelPatcher, noise_shape: Sequence[int], *args: Any, **kwargs: Any
-    ) -> tuple:
-        """PREPARE_SAMPLING wrapper: ask the host to reserve memory for the measurement, counted in latents."""
-        latents, *size = noise_shape
-        plain = model.model.memory_required([1, *size])
-        total = comfy.model_management.get_total_memory(model.load_device)
-        room = total - latents * plain - model.model_size()
-        count = latents * math.prod(size[1:-2])  # with their frames
-        needed = self.bytes_needed(model, count, tuple(size[-2:]), room)
-        log.debug("%.0f MB asked for beside the model call", needed / 1024**2)
-        return executor(model, [latents + math.ceil(needed / plain), *size], *args, **kwargs)
 
     def _around_model(
         self,
@@ -170,3 +155,8 @@ class Measurement:
         # the host may have copied the model that was patched
         model = executor.class_obj
         return self.evaluated(Evaluation(rows, model, x, t, c_crossattn, control, transformer_options, make))
+
+
+def without_splitting(model_options: dict) -> dict:
+    """The sampler's options with which a call runs on one device, if the model is split between several."""
+    return {name: value for name, value in model_options.items() if name != "multigpu_clones"}

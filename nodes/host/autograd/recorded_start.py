@@ -1,4 +1,4 @@
-"""The beginning of a network, up to the last of some attentions, such that autograd can differentiate it."""
+"""A network up to the last of some attentions, or all of it, such that autograd can differentiate it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from contextlib import ExitStack
 
 import torch
 
-from ..families.unet_gradients import LayersUntil
+from ..families.unet_gradients import LayersUntil, WholeNetwork
 from .host_layers import own_layer, repeated_block, replace_forward, with_host_weights
 
 
 class RecordedStart:
-    """The layers from a network's input up to some of its attentions, as long as `exits` is open.
+    """The layers from a network's input up to some of its attentions or to its end, as long as `exits` is open.
 
     They compute in the precision in which the network runs them, since a measurement is made at every guided step and
     float32 would take several times as long; small gradients are kept by `LossScale`. Nothing is copied: a layer gets
     its weights from the host when it computes, and again when the backward pass reaches it.
     """
 
-    def __init__(self, layers: LayersUntil, exits: ExitStack) -> None:
+    def __init__(self, layers: LayersUntil | WholeNetwork, exits: ExitStack) -> None:
         self._layers = layers
         self._exits = exits
 

@@ -24,7 +24,7 @@ from .sites import Inputs, NetworkCall, Shape, Site
 from .transformer import Transformer
 from .transformer_gradients import WITHOUT, TransformerEnd
 from .unet import UNet
-from .unet_gradients import LayersAfter, LayersUntil
+from .unet_gradients import LayersAfter, LayersUntil, WholeNetwork
 
 
 class Listener(Protocol):
@@ -96,11 +96,14 @@ class Family(Protocol):
         """What gradients pass from this attention to the network's output; None: from the first one.
 
         Its type says how they can be found. Raises ValueError where gradients cannot pass. This needs GRADIENTS, the
-        following two GUIDANCE, the others BLOCKS.
+        following three GUIDANCE, the others BLOCKS.
         """
 
     def layers_until(self, network: nn.Module, sites: Collection[str]) -> LayersUntil:
         """What gradients pass from the attention at these sites to what the network is given."""
+
+    def whole_network(self, network: nn.Module) -> WholeNetwork:
+        """What gradients pass from the network's output to what the network is given."""
 
     def site_grids(self, network: nn.Module, grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
         """The grids (h, w) of all sites of CROSS for a latent of this size, by name in running order."""

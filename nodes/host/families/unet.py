@@ -17,7 +17,7 @@ from ..patch_names import other_names
 from .offers import FEATURES
 from .sites import CROSS, SELF, Inputs, NetworkCall, Shape, Site, site_name
 from .unet_blocks import block_scales, with_blocks
-from .unet_gradients import LayersAfter, LayersUntil, RecordedLayers
+from .unet_gradients import LayersAfter, LayersUntil, RecordedLayers, WholeNetwork
 
 if TYPE_CHECKING:
     from .family import Listener
@@ -65,6 +65,10 @@ class UNet:
     def layers_until(self, network: nn.Module, sites: Collection[str]) -> LayersUntil:
         """See `Family`."""
         return LayersUntil(network, sites)
+
+    def whole_network(self, network: nn.Module) -> WholeNetwork:
+        """See `Family`."""
+        return WholeNetwork(network)
 
     def site_grids(self, network: nn.Module, grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
         """See `Family`."""

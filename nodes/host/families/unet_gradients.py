@@ -115,6 +115,19 @@ class LayersUntil(RecordedLayers):
         return self.held(grid, max(each.heads * math.prod(grids[each]) for each in self._attended), 0, number)
 
 
+class WholeNetwork(RecordedLayers):
+    """All layers of a UNet: gradients pass from its output to what it was given."""
+
+    def __init__(self, network: nn.Module) -> None:
+        embeddings = [network.time_embed, *([] if network.num_classes is None else [network.label_emb])]
+        blocks = (module for _, block in _blocks(network) for module in block)
+        super().__init__(network, [*embeddings, *blocks, network.out])
+
+    def memory(self, grid: tuple[int, int], number: int) -> GradientMemory:
+        """How much the layers hold for a latent of this height and width. number: bytes of one of their numbers."""
+        return self.held(grid, 0, 0, number)
+
+
 class LayersAfter(RecordedLayers):
     """The layers that a UNet runs after the cross-attention `site` (`output.11.0`), or after its first one.
 

@@ -25,7 +25,7 @@ class GuidedStep:
     changed: by how much the pictures' state changed in quadratic mean, as a share of σ, or of what the prediction was
     changed by [B]. updates: how often it was changed [B]. unknown: pictures without a finite gradient [B]. enough:
     pictures whose loss is small enough, or was once and is to be left alone from then on [B]. saliency: the maps that
-    the losses are about, before. Of a step that was skipped only `skipped`, why.
+    the losses are about, before, if there are any. Of a step that was skipped only `skipped`, why.
     """
 
     step: int
@@ -90,7 +90,8 @@ class GuidedRun(SamplerRun):
     def content(self) -> list[Tensor]:
         """See `SamplerRun`."""
         measured = [step for step in self.steps if step.before is not None]
-        return [each for step in measured for each in (step.before, step.after, step.changed, step.saliency.maps)]
+        maps = [step.saliency.maps for step in measured if step.saliency is not None]
+        return maps + [each for step in measured for each in (step.before, step.after, step.changed)]
 
     def to_cpu(self) -> None:
         """See `SamplerRun`."""
@@ -105,6 +106,7 @@ class GuidanceReport:
     """
 
     def __init__(self, giver: str, places: Places | None = None) -> None:
+        self.giver = giver
         self.runs: Runs[GuidedRun] = Runs(lambda: GuidedRun(places=places), "report", giver)
 
     def steps(self, samples: Tensor) -> list[GuidedStep]:
@@ -127,7 +129,7 @@ def _joined(steps: Sequence[GuidedStep]) -> Saliency | ExecutionBlocker:
     """The maps of all guided steps as one saliency, labelled `word, step j`."""
     found = [step for step in steps if step.saliency is not None]
     if not found:
-        return ExecutionBlocker("No step of this run was guided, so there are no maps.")
+        return ExecutionBlocker("No step of this run was guided by words, so there are no maps.")
     maps = torch.cat([step.saliency.maps for step in found])
     labels = tuple(f"{label}, step {step.step}" for step in found for label in step.saliency.labels)
     return replace(found[-1].saliency, maps=maps, labels=labels, sigma=found[-1].sigma, step=None)
@@ -138,4 +140,5 @@ def _on_cpu(step: GuidedStep) -> GuidedStep:
         return step
     names = ("before", "after", "remaining", "changed", "updates", "unknown", "enough")
     tensors = {name: getattr(step, name).cpu() for name in names}
-    return replace(step, **tensors, saliency=step.saliency.with_maps(step.saliency.maps.cpu()))
+    maps = None if step.saliency is None else step.saliency.with_maps(step.saliency.maps.cpu())
+    return replace(step, **tensors, saliency=maps)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_sampling
 import torch
@@ -28,7 +28,7 @@ from ...core.methods.guidance import (
 )
 from ..attention.model_call import aside, step_of
 from ..attention.twin_blocks import TARGET, twin_blocks
-from ..autograd.latent_gradient import LatentGradient, Measured
+from ..autograd.latent_gradient import Measured
 from ..ui.running_node import show_on_running_node, stop_when_cancelled
 from .changed_run import Predict
 from .changes import Change, SamplerInputs
@@ -41,6 +41,16 @@ _UNKNOWN = "the run without guidance, with which it is compared, had no attentio
 _DONE = "the loss of every picture has been below {until:g}, and was to stop for good"
 
 
+class Gradient(Protocol):
+    """What measures a loss and its gradient by the sampler's state."""
+
+    def measure(self, call: Callable[[], object], loss: AttentionLoss | None = None) -> Measured | None:
+        """What the model call that `call` makes tells; None where it tells nothing. loss: in place of its own."""
+
+    def evaluate(self, guider: Any, x: Tensor, timestep: Tensor, model_options: dict) -> Tensor:
+        """Such a call, of the guider's positive conditionings alone: their prediction."""
+
+
 class GuidedState(Change):
     """Moves the state down the gradient of the loss at the guided steps of one run.
 
@@ -51,9 +61,7 @@ class GuidedState(Change):
 
     beside = None
 
-    def __init__(
-        self, giver: str, how: Guidance, gradient: LatentGradient, run: GuidedRun, inputs: SamplerInputs
-    ) -> None:
+    def __init__(self, giver: str, how: Guidance, gradient: Gradient, run: GuidedRun, inputs: SamplerInputs) -> None:
         self._giver, self._how = giver, how
         self._steps = inputs.steps
         self._guided = guided_steps(self._how.steps, inputs.steps)
@@ -187,13 +195,14 @@ class GuidedState(Change):
 
     def _measured(self, call: Callable[[], object]) -> Measured | None:
         stop_when_cancelled(0, 0)
-        return self._gradient.measure(call, self._loss)
+        return self._gradient.measure(call) if self._loss is None else self._gradient.measure(call, self._loss)
 
     def _step(self, measured: Measured, step: int, sigma: Tensor) -> Tensor:
         """η ∇_x L [B,C,h,w] where the latent may change."""
         scale = float(self._sampling.calculate_input(sigma, torch.ones_like(sigma)))
         size = self._how.size_at(step, self._steps)
-        moved = change(measured.gradient, self._how.unit, size, float(sigma), scale)
+        following = float(self._sigmas[step + 1])
+        moved = change(measured.gradient, self._how.unit, size, float(sigma), scale, following)
         return moved if self._free is None else moved * self._free[: len(moved)].to(moved)
 
     def _moved(
@@ -210,7 +219,7 @@ class GuidedState(Change):
         changed = moved.flatten(1).float().square().mean(1).sqrt() / sigma
         unknown = ~first.gradient.flatten(1).isfinite().all(1)
         enough = self._small(last) | self._done
-        measured = first.saliency.labels, first.losses, last.losses, first.remaining, self._limits(step)
+        measured = first.labels, first.losses, last.losses, first.remaining, self._limits(step)
         done = GuidedStep(step, sigma, *measured, changed, updates, unknown, enough, first.saliency)
         if unknown.any() and not any(bool(each.unknown.any()) for each in self._run.steps if each.unknown is not None):
             log.warning("%s: the gradient is not finite at step %d, where the latent stays as it is", self._giver, step)

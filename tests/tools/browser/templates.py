@@ -26,9 +26,9 @@ SMALL_MODELS = {"1": {"class_type": "TestSmallModels", "inputs": {}}}
 def fill(front: Front, client: ComfyClient) -> None:
     """Put the toy checkpoint and a toy picture, whose mask is its subject, into the open workflow; shorten its run.
 
-    A workflow for transformers gets small random models.
+    A workflow for transformers gets small random models, and so does one with a CLIP image encoder.
     """
-    if front.titles("UNETLoader"):
+    if front.titles("UNETLoader") or front.titles("CLIPVisionLoader"):
         client.run(SMALL_MODELS)
     buffer = io.BytesIO()
     picture = CASE.picture()

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -621,9 +622,28 @@ def moving_page(parts: Parts) -> dict[str, list[Shown]]:
     return {"ELGuideShape": [Shown(heading, each) for heading, each in shown]}
 
 
+def classifier_pages(parts: Parts) -> dict[str, list[Shown]]:
+    """The strip of the node that guides by a picture's score: the first world, seen by a random image encoder."""
+    graph = parts.graph
+    eyes = graph.add("CLIPVisionLoader", clip_name="clip-vit-large-patch14.safetensors")
+    clip = graph.add("CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusion", device="default")
+    text = graph.add("CLIPTextEncode", clip=clip[0], text=CASE.prompt)
+    seen = {"vae": parts.model[2], "clip_vision": eyes[0], "text": text[0]}
+    guided = graph.add("ELClassifierGuidance", model=parts.model[0], **seen)
+    empty = graph.add("EmptyLatentImage", width=128, height=128)
+    how = {"latent_image": empty[0], "denoise": 1.0, "steps": 20}
+    plain, better = (parts.sampled(each, **how) for each in (parts.model[0], guided[0]))
+    drawn = graph.add("ELGuidanceReport", report=guided[1], samples=better[0])
+    pictures = [graph.images(parts.decoded(each[0])[0]) for each in (plain, better)]
+    shown = zip(("without", "Classifier Guidance", "loss"), (*pictures, drawn.id), strict=True)
+    return {"ELClassifierGuidance": [Shown(*each) for each in shown]}
+
+
 def main() -> None:
     """Write `js/docs/images/<NodeId>.webp` for every node."""
-    with ComfyServer() as server, ComfyClient(server) as client:
+    small = Path(__file__).with_name("small_models.py")
+    with ComfyServer(custom_nodes=[small]) as server, ComfyClient(server) as client:
+        client.run({"1": {"class_type": "TestSmallModels", "inputs": {}}})
         drawn = CASE.picture()
         picture = client.upload_image(Image.fromarray(drawn.image), "help-picture.png")
         client.upload_image(Image.fromarray(drawn.mask).convert("RGB"), "help-mask.png")
@@ -634,7 +654,7 @@ def main() -> None:
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
         pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
         pages |= appearance_pages(parts, cars) | guidance_pages(parts) | layout_pages(parts)
-        pages |= moving_page(parts) | phrases_page(parts) | pausing_pages(parts)
+        pages |= moving_page(parts) | phrases_page(parts) | pausing_pages(parts) | classifier_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}

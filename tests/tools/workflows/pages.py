@@ -560,4 +560,22 @@ PAGES: dict[str, Page] = {
         },
         gap=62,
     ),
+    "28_classifier_guidance": Page(
+        (
+            Column(280, "1 · Models", ("Its text encoder", "Checkpoint")),
+            Column(290, "2 · Prompt", ("Negative prompt", "What it shall match", "Prompt")),
+            Column(260, "3 · Sample", ("Image encoder", "Empty latent")),
+            Column(290, "", ("Better pictures",)),
+            Column(250, "", ("Sampler",)),
+            Column(170, "", ("Decode",)),
+            Column(430, "4 · Result", ("Result", "What happened")),
+        ),
+        ((0, 1), (3, 5)),
+        tops={
+            **{"Its text encoder": 174, "Checkpoint": 358, "What it shall match": 614, "Prompt": 850},
+            **{"Image encoder": 160, "Empty latent": 293, "Better pictures": 560, "Decode": 513},
+            **{"What happened": 394},
+        },
+        gap=60,
+    ),
 }

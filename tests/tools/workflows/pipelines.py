@@ -210,6 +210,15 @@ def fill_guide_shape(workflow: Workflow, prompt: str = TOY_SINGLE, **sampler: fl
     return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
 
 
+def fill_classifier(workflow: Workflow, **sampler: float) -> Workflow:
+    """Put the toy checkpoint into the workflow of classifier guidance; its CLIP is that of `small_models`.
+
+    sampler: inputs of it.
+    """
+    filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("Empty latent", width=128, height=128)
+    return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
 def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
     """Upload the case's reference and run the workflow on it."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")

@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import comfy.clip_vision
 import comfy.ops
 import comfy.sd
 import comfy.supported_models
+import comfy.utils
 import folder_paths
 import safetensors
 import torch
@@ -32,6 +34,15 @@ _LANGUAGE_MODEL = {
 }
 _CLIP_L = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
 _T5 = {"d_model": WIDTH, "d_ff": WIDTH, "d_kv": 16, "num_heads": 2, "num_layers": 2}
+_EYES = {
+    **_CLIP_L,
+    "hidden_act": "quick_gelu",
+    "model_type": "clip_vision_model",
+    "num_channels": 3,
+    "patch_size": 16,
+    "image_size": 64,
+    "projection_dim": WIDTH,
+}
 # The name of ComfyUI's option for an encoder's configuration. Of CLIP it makes one out of another.
 CONFIGURATIONS = {
     "model_config": _CLIP_L,
@@ -100,7 +111,22 @@ def detect_te_model(state_dict: dict[str, Any]) -> Any:
     return _detect_te_model(state_dict) if kind is None else comfy.sd.TEModel[kind]
 
 
+_load_eyes = comfy.clip_vision.load
+
+
+def load_eyes(path: str) -> Any:
+    """ComfyUI's own, or with the configuration that the file says it has."""
+    with safetensors.safe_open(path, "pt") as file:
+        configuration = (file.metadata() or {}).get("configuration")
+    if configuration is None:
+        return _load_eyes(path)
+    eyes = comfy.clip_vision.ClipVisionModel(json.loads(configuration))
+    eyes.load_sd(comfy.utils.load_torch_file(path))
+    return eyes
+
+
 comfy.sd.load_clip, comfy.sd.detect_te_model = load_clip, detect_te_model
+comfy.clip_vision.load = load_eyes
 
 _FLUX = {
     "image_model": "flux",
@@ -184,6 +210,8 @@ class TestSmallModels(io.ComfyNode):
         write("vae", "ae.safetensors", TAESD(latent_channels=16).state_dict())
         small = WanVAE(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True])
         write("vae", "qwen_image_vae.safetensors", small.state_dict())
+        eyes = comfy.clip_vision.ClipVisionModel(_EYES).model.state_dict()
+        write("clip_vision", "clip-vit-large-patch14.safetensors", eyes, configuration=json.dumps(_EYES))
         return io.NodeOutput(ui=ui.PreviewText("written"))
 
 

@@ -66,7 +66,7 @@ MOVE = "27_guide_shape"
 BOX, PHRASES = "24_drawn_boxes", "25_structured_diffusion"
 INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
-GRAPHS = "13_flux", "14_qwen_image", "15_z_image"
+GRAPHS = "13_flux", "14_qwen_image", "15_z_image", "28_classifier_guidance"
 # The subject is to be kept here, another scene drawn.
 OTHER_SCENE = keep_the_subject()[4]
 PIPELINES = {
