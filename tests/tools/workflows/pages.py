@@ -563,8 +563,8 @@ PAGES: dict[str, Page] = {
     "28_classifier_guidance": Page(
         (
             Column(280, "1 · Models", ("Its text encoder", "Checkpoint")),
-            Column(290, "2 · Prompt", ("Negative prompt", "What it shall match", "Prompt")),
-            Column(260, "3 · Sample", ("Image encoder", "Empty latent")),
+            Column(290, "2 · Prompt", ("What it shall match", "Negative prompt", "Prompt")),
+            Column(260, "3 · Sample", ("Empty latent", "Image encoder")),
             Column(290, "", ("Better pictures",)),
             Column(250, "", ("Sampler",)),
             Column(170, "", ("Decode",)),
@@ -572,9 +572,10 @@ PAGES: dict[str, Page] = {
         ),
         ((0, 1), (3, 5)),
         tops={
-            **{"Its text encoder": 174, "Checkpoint": 358, "What it shall match": 614, "Prompt": 850},
-            **{"Image encoder": 160, "Empty latent": 293, "Better pictures": 560, "Decode": 513},
-            **{"What happened": 394},
+            **{"Its text encoder": 0, "Checkpoint": 306, "What it shall match": 163},
+            **{"Prompt": 730, "Negative prompt": 531, "Image encoder": 830},
+            **{"Empty latent": 60, "Better pictures": 549, "Sampler": 217},
+            **{"Decode": 80, "Result": 80, "What happened": 500},
         },
         gap=60,
     ),
