@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,8 @@ def test_what_is_painted_is_the_mask_of_the_run(either_front: Front):
     gone(front)
 
 
-def test_a_mask_that_is_left_alone_is_the_found_one_and_the_panel_opens_and_closes(front: Front):
+def test_a_mask_that_is_left_alone_is_the_found_one_and_the_panel_opens_and_closes(either_front: Front):
+    front = either_front
     build(front)
     run = queue(front)
     shown = panel(front)
@@ -176,9 +178,9 @@ def test_a_mask_that_is_left_alone_is_the_found_one_and_the_panel_opens_and_clos
 
 
 @pytest.mark.parametrize("loads", ["again", "in another tab"])
-def test_a_page_that_is_loaded_again_has_the_pause_and_the_draft(open_front, loads: str):
-    front = open_front()
-    others = [open_front(vue=False)] if loads == "again" else []
+def test_a_page_that_is_loaded_again_has_the_pause_and_the_draft(open_front, loads: str, vue: bool):
+    front = open_front(vue=vue)
+    others = [open_front(vue=vue)] if loads == "again" else []
     build(front)
     run = queue(front)
     shown = panel(front)
@@ -220,7 +222,8 @@ def test_by_the_keyboard_alone(either_front: Front):
     assert np.array_equal(mask(report(front, run)), expected)
 
 
-def test_values_are_changed_and_a_run_is_ended_or_cancelled(front: Front):
+def test_values_are_changed_and_a_run_is_ended_or_cancelled(either_front: Front):
+    front = either_front
     build(front, pauses=True)
     front.set("Pause", pause_at="1, 3")
     front.set("Sampler", cfg=3.0)
@@ -244,6 +247,20 @@ def test_values_are_changed_and_a_run_is_ended_or_cancelled(front: Front):
     expect(front.page.get_by_text("The run was cancelled.")).to_be_visible()
     gone(front)
     assert "execution_interrupted" in [kind for kind, _ in ended(front, run)["status"]["messages"]]
+
+
+def test_who_closes_the_tab_is_waited_for_no_longer_than_the_time_that_was_left(open_front, vue: bool):
+    front = open_front(vue=vue)
+    build(front, pauses=True)
+    front.set("Pause", time_limit=5, when_over="continue")
+    run = queue(front)
+    panel(front)
+    text = str(front.run("app.graph.nodes.find((node) => node.title === 'Text').id"))
+    front.page.close()
+    while (entry := history(front, run)) is None:
+        time.sleep(0.05)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    assert "step 2: the time was over, the run went on" in entry["outputs"][text]["text"][0]
 
 
 def test_in_chinese(open_front):
