@@ -24,6 +24,7 @@ from tests.tools.workflows.pipelines import fill_case, fill_picture, measure, ru
 CASE = keep_the_context()[0]
 # What makes a run long, and what it is where only its end matters.
 SHORT = {"steps": 8, "manipulate_at": "2, 4", "width": 128, "height": 128}
+CLIP_TOO = "28_classifier_guidance"  # needs a CLIP beside the checkpoint: test_classifier_guidance
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=str)
@@ -111,7 +112,9 @@ def test_missing_models_can_be_downloaded(template):
             assert re.fullmatch(rf"https://.*/{re.escape(model['name'])}(\?download=true)?", model["url"])
 
 
-@pytest.mark.parametrize("template", [each for each in TEMPLATES if each.checkpoint], ids=str)
+@pytest.mark.parametrize(
+    "template", [each for each in TEMPLATES if each.checkpoint and each.graph != CLIP_TOO], ids=str
+)
 def test_the_first_run_needs_nothing_but_a_checkpoint(client, server, template):
     """With ComfyUI's own example picture, only smaller and with fewer steps, so that it is quick here."""
     side = 448 if template.graph == "08_find_in_another_picture" else 128  # its points are on the large picture
