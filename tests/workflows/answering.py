@@ -36,14 +36,18 @@ def png(grey: np.ndarray) -> bytes:
 
 
 class AnsweringBrowser:
-    """A client of one server. client: its id, for a second one that takes over, or that others pretend to be."""
+    """A client of one server. client: its id, for a second one that takes over, or that others pretend to be.
 
-    def __init__(self, server: ComfyServer, client: str | None = None) -> None:
+    user: of a server with --multi-user.
+    """
+
+    def __init__(self, server: ComfyServer, client: str | None = None, user: str | None = None) -> None:
         self.client = client or uuid.uuid4().hex
         self.received: list[tuple[str, dict[str, Any]]] = []
         self._url = server.url
         self._http = requests.Session()
         self._http.trust_env = False  # never through a proxy
+        self._http.headers.update({"Comfy-User": user} if user else {})
         self._socket: websocket.WebSocket | None = None
         self.connect()
 

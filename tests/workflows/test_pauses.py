@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import torch
 from PIL import Image
 from safetensors.torch import load
 
 from tests.tools.comfyui.errors import ComfyError
-from tests.workflows.answering import CLOSED, PAUSE, AnsweringBrowser, levels
+from tests.tools.comfyui.server import ComfyServer
+from tests.workflows.answering import CLOSED, HERE, PAUSE, AnsweringBrowser, levels
 from tests.workflows.sampled import Graph, node, sampled
 
 STEPS, AT = 6, 3
@@ -477,6 +479,23 @@ def test_what_is_wrong_with_an_answer_is_said_and_the_pause_goes_on(browser, ser
         assert browser.post("/explainable_latents/pauses/here", json=wrong).status_code == 400
     assert browser.answer(pause, "continue").ok
     assert torch.equal(finished(browser, run), plain(browser, masked(attention(), ["found", 0])))
+
+
+def test_where_there_are_several_users_only_the_one_whose_browser_it_is_answers():
+    with ComfyServer(arguments=["--multi-user"]) as server:
+        names = [requests.post(f"{server.url}/users", json={"username": name}, timeout=60).json() for name in "ab"]
+        with AnsweringBrowser(server, user=names[0]) as browser, AnsweringBrowser(server, user=names[1]) as stranger:
+            browser.announce()
+            run = browser.queue(pausing())
+            pause = browser.pause()
+            assert stranger.answer(pause, "continue", client=browser.client).status_code == 404
+            assert stranger.post(HERE, json={"client_id": browser.client}).status_code == 403
+            assert (
+                stranger.post(HERE, json={"client_id": browser.client}, headers={"Comfy-User": "c"}).status_code == 403
+            )
+            assert browser.answer(pause, "continue").ok
+            assert browser.done(run) == "success"
+            assert stranger.post(HERE, json={"client_id": browser.client}).ok  # nothing waits for it any more
 
 
 def test_a_page_that_is_loaded_again_gets_the_pause_back(browser):

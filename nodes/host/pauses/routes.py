@@ -39,7 +39,10 @@ async def _here(request: web.Request) -> web.Response:
         return RequestError("the request needs client_id, a text").response()
     server = PromptServer.instance
     socket = server.sockets.get(client)
-    again = [] if socket is None else PAUSES.announce(client, socket)
+    try:
+        again = [] if socket is None else PAUSES.announce(client, socket, _user(request))
+    except Refused as refused:
+        return _said(refused)
     for pause in again:
         server.send_sync(PAUSE, pause.message(), client)
     return web.json_response({"connected": socket is not None, "pauses": len(again)})
@@ -49,11 +52,26 @@ async def _answer(request: web.Request) -> web.Response:
     try:
         PAUSES.find(request.match_info["id"])
         sent = await _read(request)
-        pause = PAUSES.find(request.match_info["id"], sent.field("client"))
+        pause = PAUSES.find(request.match_info["id"], sent.field("client"), _user(request))
         await _apply(pause, sent)
     except Refused as refused:
-        return web.json_response({"error": str(refused)}, status=refused.status)
+        return _said(refused)
     return web.json_response({"state": pause.state, "left": pause.left})
+
+
+def _user(request: web.Request) -> str:
+    """The user of ComfyUI who sends a request: with --multi-user as its header says, else the only one.
+
+    Raises Refused for one that ComfyUI does not know.
+    """
+    try:
+        return PromptServer.instance.user_manager.get_request_user_id(request)
+    except KeyError as unknown:
+        raise Refused(403, "ComfyUI does not know this user") from unknown
+
+
+def _said(refused: Refused) -> web.Response:
+    return web.json_response({"error": str(refused)}, status=refused.status)
 
 
 @dataclass

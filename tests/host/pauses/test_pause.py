@@ -240,6 +240,21 @@ def test_who_announces_itself_gets_its_own_pauses_again(time):
     assert (mine.revision, other.revision, third.revision) == (1, 0, 0)
 
 
+def test_a_pause_is_its_users_only(time):
+    registry, made, first, second = Registry(), pause(time), Connection(), Connection()
+    registry.announce(made.client, first, "ann")
+    registry.open(made)
+    assert registry.find(made.id, made.client, "ann") is made
+    with refused(404):
+        registry.find(made.id, made.client, "bob")
+    with refused(403):
+        registry.announce(made.client, second, "bob")
+    assert registry.is_here(made.client, first)
+    assert registry.announce(made.client, second, "ann") == [made]
+    registry.close(made)
+    assert registry.announce(made.client, first, "bob") == []
+
+
 def test_a_pause_is_found_by_its_client_only_and_remembered_when_it_is_over(time):
     registry, made = Registry(), pause(time)
     registry.open(made)
