@@ -14,6 +14,7 @@ from ...tools.toy_world.group_judge import Seen
 from ...tools.toy_world.quality_groups import Prompt, pair_prompts
 
 FIRST_SEED, BATCH = 2_040_000, 7
+PROMPTS = 84
 # Left, top, right and bottom as shares of the picture: where the world's pairs stand, in whole cells of the 8x8 layers.
 LEFT, RIGHT = (0.0, 0.375, 0.5, 1.0), (0.5, 0.375, 1.0, 1.0)
 Corners = tuple[float, float, float, float]
@@ -46,10 +47,11 @@ class Outcome:
     time: float
 
 
-def all_asked() -> list[Asked]:
+def all_asked(seeds: int = 1) -> list[Asked]:
     """84 prompts: every two subjects in either order, without colours and with; half of them begin on the right.
 
-    The pairs come in a random order, so that the first few prompts are about all subjects.
+    The pairs come in a random order, so that the first few prompts are about all subjects. After them the same prompts
+    with further seeds: number i is about prompt i % PROMPTS.
     """
     together = list(zip(pair_prompts(False), pair_prompts(True), strict=True))
     order = np.random.default_rng(63).permutation(len(together))
@@ -57,19 +59,23 @@ def all_asked() -> list[Asked]:
     sides = (LEFT, RIGHT), (RIGHT, LEFT)
     # two neighbours are about the same subjects: the side changes after both, so that it goes with neither
     return [
-        Asked(prompt, FIRST_SEED + i, dict(zip(prompt.things, sides[i // 2 % 2], strict=True)))
+        Asked(prompt, FIRST_SEED + turn * PROMPTS + i, dict(zip(prompt.things, sides[i // 2 % 2], strict=True)))
+        for turn in range(seeds)
         for i, prompt in enumerate(pairs)
     ]
 
 
-def batches(asked: Sequence[Asked]) -> list[tuple[int, ...]]:
-    """The numbers of prompts that can be drawn together: their subjects are the same words, on the same sides.
+def batches(asked: Sequence[Asked], prompts: int = PROMPTS) -> list[tuple[int, ...]]:
+    """The numbers of what can be drawn together: their subjects are the same words, on the same sides.
 
-    A batch is guided as if its pictures were alone, by the words' numbers in the prompt and their boxes.
+    Of each seed the first `prompts`. A batch is guided as if its pictures were alone, by the words' numbers in the
+    prompt and their boxes.
     """
     alike: dict[tuple, list[int]] = {}
     for i, each in enumerate(asked):
-        alike.setdefault((all(each.prompt.things.values()), *each.boxes.values()), []).append(i)
+        if i % PROMPTS < prompts:
+            kind = i // PROMPTS, all(each.prompt.things.values()), *each.boxes.values()
+            alike.setdefault(kind, []).append(i)
     parts = [tuple(own[at : at + BATCH]) for own in alike.values() for at in range(0, len(own), BATCH)]
     return sorted(parts)  # by their first prompts: all kinds are begun early
 

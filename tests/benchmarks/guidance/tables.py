@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...tools.toy_world.table import table
-from .asked import Outcome
+from .asked import PROMPTS, Outcome
 from .variants import PLAIN, VARIANTS
 
 DRAWS = 10_000
@@ -28,21 +28,21 @@ ALONE = ("SSIM outside",)
 
 
 def _sums(values: Sequence[Sequence[float]]) -> NDArray:
-    """Sum and number of the values of each of P pictures, [2,P]."""
+    """Sum and number of the values of each of P prompts, [2,P]."""
     return np.array([[sum(each) for each in values], [len(each) for each in values]], float)
 
 
 def mean(values: Sequence[Sequence[float]]) -> float:
-    """The mean over all values of all pictures; NaN when there is none."""
+    """The mean over all values of all prompts; NaN when there is none."""
     total, count = _sums(values).sum(1)
     return float(total / count) if count else float("nan")
 
 
 def interval(guided: Sequence[Sequence[float]], plain: Sequence[Sequence[float]] | None) -> tuple[float, float]:
-    """95 % of the differences of `mean` (of the means of `guided` alone when `plain` is None) of drawn pictures.
+    """95 % of the differences of `mean` (of the means of `guided` alone when `plain` is None) of drawn prompts.
 
-    The pictures are drawn in pairs, of the same prompt and noise, as often as there are; with all their values, which
-    are not independent.
+    The prompts are drawn as often as there are; with the values of all their pictures, guided and plain from the same
+    noise, which are not independent.
     """
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(guided), size=(DRAWS, len(guided)))
@@ -56,23 +56,28 @@ def interval(guided: Sequence[Sequence[float]], plain: Sequence[Sequence[float]]
     return float(low), float(high)
 
 
-def report(found: Sequence[Mapping[str, Outcome]]) -> str:
-    """A Markdown table of the prompts' outcomes, variant -> outcome.
+def report(found: Mapping[int, Mapping[str, Outcome]]) -> str:
+    """A Markdown table of the outcomes of `all_asked` by their numbers, variant -> outcome.
 
-    Each variant beside the plain run of the same prompts: those that have both.
+    Each variant beside the plain run of the same prompts and seeds: those that have both.
     """
     rows = []
     for name in (PLAIN, *VARIANTS):
-        both = [each for each in found if {name, PLAIN} <= each.keys()]
-        if both:
-            cells = [_cell(name, column, both) for column in COLUMNS]
-            rows.append((name, len(both), *cells, f"{np.median([each[name].time for each in both]):.1f} ×"))
-    return table(("", "prompts", *COLUMNS, "time"), rows)
+        pairs = {i: (each[name], each[PLAIN]) for i, each in found.items() if {name, PLAIN} <= each.keys()}
+        if pairs:
+            cells = [_cell(name, column, pairs) for column in COLUMNS]
+            time = np.median([guided.time for guided, _ in pairs.values()])
+            rows.append((name, len({i % PROMPTS for i in pairs}), len(pairs), *cells, f"{time:.1f} ×"))
+    return table(("", "prompts", "pictures", *COLUMNS, "time"), rows)
 
 
-def _cell(name: str, column: str, both: Sequence[Mapping[str, Outcome]]) -> str:
+def _cell(name: str, column: str, pairs: Mapping[int, tuple[Outcome, Outcome]]) -> str:
     """The mean, and in brackets the 95 % of the difference from the plain run, or of the mean where there is none."""
-    guided, plain = ([COLUMNS[column](each[which]) for each in both] for which in (name, PLAIN))
+    of_prompt: dict[int, tuple[list[float], list[float]]] = {}
+    for i, pair in pairs.items():
+        for values, outcome in zip(of_prompt.setdefault(i % PROMPTS, ([], [])), pair, strict=True):
+            values += COLUMNS[column](outcome)
+    guided, plain = zip(*of_prompt.values(), strict=True)
     if not any(guided):
         return "–"
     scale, digits, unit = (100, 0, " %") if column in PERCENT else (1, 2, "")
@@ -86,7 +91,7 @@ def _cell(name: str, column: str, both: Sequence[Mapping[str, Outcome]]) -> str:
 
 
 def kept(found: Mapping[int, Mapping[str, Outcome]]) -> str:
-    """The outcomes of each prompt by its number, variant -> outcome, as JSON."""
+    """The outcomes of `all_asked` by their numbers, variant -> outcome, as JSON."""
     return json.dumps({i: {name: asdict(each) for name, each in own.items()} for i, own in found.items()}, indent=1)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...tools.comfyui.inprocess import load_comfyui
 from ...tools.comfyui.pack import alias_pack
-from .asked import Outcome, all_asked
+from .asked import PROMPTS, Outcome, all_asked
 
 _worker: Any = None
 
@@ -29,6 +29,6 @@ def begin() -> Any:
 
 
 def visit(numbers: tuple[int, ...], name: str) -> Mapping[int, tuple[Outcome, Image.Image]]:
-    """Draw a batch of prompts with a variant: what each shows, and its picture, by the prompt's number."""
-    asked = all_asked()
+    """Draw a batch of `all_asked` with a variant: what each shows, and its picture, by its number."""
+    asked = all_asked(1 + max(numbers) // PROMPTS)
     return dict(zip(numbers, begin().visit(tuple(asked[i] for i in numbers), name), strict=True))

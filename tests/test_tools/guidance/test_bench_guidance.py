@@ -1,5 +1,6 @@
 """The measures and tables of `make bench-guidance`."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -63,6 +64,18 @@ def test_a_batch_is_guided_by_the_same_words_on_the_same_sides():
         places = {tuple(asked[i].prompt.text.split().index(name) for name in asked[i].prompt.things) for i in part}
         assert len(places) == 1
     assert batches(asked[:1]) == [(0,)]
+
+
+def test_further_seeds_are_of_the_same_prompts_and_drawn_by_themselves():
+    once, asked = all_asked(), all_asked(3)
+    assert asked[:84] == once
+    assert len({each.seed for each in asked}) == 252
+    for i, each in enumerate(asked):
+        assert (each.prompt, each.boxes) == (once[i % 84].prompt, once[i % 84].boxes)
+    assert batches(asked)[: len(batches(once))] == batches(once)
+    few = batches(asked, 10)
+    assert sorted(i for part in few for i in part) == [*range(10), *range(84, 94), *range(168, 178)]
+    assert all(len({i // 84 for i in part}) == 1 for part in few)
 
 
 def test_boxes_by_hand():
@@ -129,15 +142,34 @@ def test_the_interval_is_that_of_another_bootstrap():
 
 
 def test_the_table_compares_the_same_prompts():
-    found = [
-        {PLAIN: shown(in_half=(True, False)), LAYOUT: shown(time=2.5, ssim=0.75)},
-        {PLAIN: shown((False, True), in_half=(False,), iou=(0.25,)), LAYOUT: shown(time=2.5, ssim=0.75)},
-        {PLAIN: shown()},
-    ]
+    found = {
+        0: {PLAIN: shown(in_half=(True, False)), LAYOUT: shown(time=2.5, ssim=0.75)},
+        1: {PLAIN: shown((False, True), in_half=(False,), iou=(0.25,)), LAYOUT: shown(time=2.5, ssim=0.75)},
+        5: {PLAIN: shown()},
+    }
     plain, layout = report(found).splitlines()[2:]
-    assert plain == "| plain | 3 | 67 % | – | 60 % | 0.45 | 1.00 | 1.0 × |"
-    assert layout.startswith(f"| {LAYOUT} | 2 | 100 % [+0, +100] | – | 100 % [+50, +100] | 0.50 [+0.00, +0.25] |")
+    assert plain == "| plain | 3 | 3 | 67 % | – | 60 % | 0.45 | 1.00 | 1.0 × |"
+    assert layout.startswith(f"| {LAYOUT} | 2 | 2 | 100 % [+0, +100] | – | 100 % [+50, +100] | 0.50 [+0.00, +0.25] |")
     assert layout.endswith("| 0.75 [0.75, 0.75] | 2.5 × |")
+
+
+def test_pictures_of_one_prompt_are_drawn_together():
+    rng = np.random.default_rng(5)
+    there = rng.random((30, 3, 2)) < np.array([0.6, 0.9])  # 30 prompts with 3 seeds, plain and guided
+    found = {
+        i + 84 * turn: {name: shown((bool(there[i, turn, at]), True)) for at, name in enumerate((PLAIN, LAYOUT))}
+        for turn in range(3)
+        for i in range(30)
+    }
+    other = stats.bootstrap(
+        (there[..., 1].mean(1), there[..., 0].mean(1)), lambda a, b, axis: (a - b).mean(axis), paired=True, rng=rng
+    ).confidence_interval
+    _, layout = report(found).splitlines()[2:]
+    name, prompts, pictures, both = (cell.strip() for cell in layout.strip("|").split("|")[:4])
+    assert (name, prompts, pictures) == (LAYOUT, "30", "90")
+    mean_there, low, high = (int(each) for each in re.findall(r"[+-]?\d+", both))
+    assert mean_there == round(100 * there[..., 1].mean())
+    assert (low, high) == (pytest.approx(100 * other.low, abs=2), pytest.approx(100 * other.high, abs=2))
 
 
 def test_every_variant_is_run_once():
@@ -151,5 +183,5 @@ def test_what_is_kept_is_read_and_printed_without_drawing(tmp_path):
     assert read(file.read_text()) == found
     command = [sys.executable, "-m", "tests.benchmarks.guidance", "--prompts", "0", "--out", str(file)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert report(list(found.values())) in run.stdout
+    assert report(found) in run.stdout
     assert file.read_text() == kept(found)
