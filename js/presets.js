@@ -47,6 +47,17 @@ const placed = {
   edge_weight: 1,
   layers: "auto",
 };
+const moved = {
+  strength: 1,
+  steps: "0-50%",
+  unit: "relative",
+  step_size: 0.05,
+  schedule: "constant",
+  repeats: "3",
+  until: 0,
+  layers: "auto",
+  keep_appearance: 0,
+};
 const published = keptAt("5, 18, 28");
 const cached = { manipulate_at: "2, 4", inside: "keep", outside: "cached reference", outside_timestep: 80 };
 const replacedUntil = (cross, self) => ({ cross_start: 0, cross_end: cross, self_start: 0, self_end: self });
@@ -161,6 +172,11 @@ const PRESETS = {
       refinement: "0: 0.05, 10: 0.5, 20: 0.8",
     },
     gentle: { ...placed, steps: "0-50%", unit: "relative", step_size: 0.03, repeats: "1", stop_for_good: false },
+  },
+  ELGuideShape: {
+    normal: moved,
+    gentle: { ...moved, step_size: 0.03, repeats: "1" },
+    "keep the look": { ...moved, keep_appearance: 1 },
   },
   ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
   ELCrossImageAttention: {

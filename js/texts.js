@@ -42,6 +42,7 @@ const CHINESE = {
   "Regional Prompter": "Regional Prompter（区域提示）",
   "as published": "论文的值",
   gentle: "柔和",
+  "keep the look": "保持样子",
   "layout guidance": "布局引导",
   "LLM-grounded Diffusion": "LLM-grounded Diffusion（语言模型布局）",
   BoxDiff: "BoxDiff（框扩散）",

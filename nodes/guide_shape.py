@@ -84,6 +84,12 @@ class ELGuideShape(io.ComfyNode):
                 *repeat_inputs("3", 0.0),
                 *form_inputs("auto: those 4 times coarser than the latent"),
                 prompt_input(),
+                _kept_input(
+                    "keep_appearance",
+                    0.0,
+                    "the look (colours, texture) that the things of all these words have without this node",
+                    optional=True,
+                ),
             ],
             outputs=guided_outputs(),
         )
@@ -118,12 +124,13 @@ class ELGuideShape(io.ComfyNode):
         layers: str,
         act_on: str,
         positive: Any = None,
+        keep_appearance: float = 0.0,
     ) -> io.NodeOutput:
         """Install the guidance on a clone of the model."""
         again = {"repeats": repeats, "until": until, "stop_for_good": stop_for_good}
         how, counted = Guidance(strength, steps, unit, step_size, schedule, act_on, **again), subjects.with_role(role)
         changed, patched = changed_words(words, counted), model.clone()
-        loss = SelfGuidance(changed, position, x, y, size, amount, keep_shape, keep_others)
+        loss = SelfGuidance(changed, position, x, y, size, amount, keep_shape, keep_others, keep_appearance)
         plan = WordGuidance(_GUIDE_SHAPE, loss, counted, how, layers, positive)
         return io.NodeOutput(patched, tracked(plan.install(patched)))
 
@@ -134,9 +141,9 @@ def _place_input(name: str, tooltip: str) -> io.Input:
     return io.Float.Input(name, default=0.0, min=-1.0, max=1.0, step=0.01, tooltip=f"{tooltip} {at}")
 
 
-def _kept_input(name: str, weight: float, what: str) -> io.Input:
-    """How much it counts that something stays."""
-    how = {"default": weight, "min": 0.0, "max": 100.0, "step": 0.05}
+def _kept_input(name: str, weight: float, what: str, *, optional: bool = False) -> io.Input:
+    """How much it counts that something stays. optional: workflows may lack it."""
+    how = {"default": weight, "min": 0.0, "max": 100.0, "step": 0.05, "optional": optional}
     return io.Float.Input(name, tooltip=f"How much it counts to keep {what}, beside the change. 0: not at all.", **how)
 
 

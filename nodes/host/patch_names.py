@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 
+from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from torch import nn
 
 _OURS = __name__.rpartition(".host.")[0]
@@ -40,10 +41,13 @@ def other_names(patches: Iterable[Callable]) -> str:
     return patch_names(of_other_nodes(patches)) or "another node"
 
 
-def replaced_parts(network: nn.Module) -> str:
-    """The names of what replaces the `forward` of modules of the network; `another node` where nothing does."""
+def replaced_parts(network: nn.Module, options: dict | None = None) -> str:
+    """The names of what replaces the `forward` of modules of the network; `another node` where nothing does.
+
+    options: transformer options of a call, of which what is wrapped around the network counts too.
+    """
     patches = [vars(part)["forward"] for part in network.modules() if "forward" in vars(part)]
-    return other_names(patches)
+    return other_names([*patches, *get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options or {})])
 
 
 def of_other_nodes(patches: Iterable[Callable]) -> list[Callable]:

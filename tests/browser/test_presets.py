@@ -16,7 +16,7 @@ expect.set_options(timeout=SLOW)
 
 MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
 SAMPLER, PATCH = "ELMaskedLatentKSampler", "ELMaskedLatentModel"
-KEEP, PLACE = "ELKeepWords", "ELPlaceWords"
+KEEP, PLACE, SHAPE = "ELKeepWords", "ELPlaceWords", "ELGuideShape"
 ONE, TWO, PAPER = "Devaney experiment 1", "Devaney experiment 2", "Abs-Grad-SAM paper"
 # Preset -> the shipped workflow that has its values, and the nodes in it.
 PUBLISHED = {
@@ -106,6 +106,18 @@ def test_presets_of_guidance_are_the_papers(front: Front):
     planned = {"steps": "0-50%", "loss": "BoxDiff", "unit": "latent", "step_size": 20, "schedule": "falling"}
     often = {"repeats": "1", "until": 0, "stop_for_good": False, "refinement": "0: 0.05, 10: 0.5, 20: 0.8"}
     assert values(front, PLACE) == {**same, **planned, **often, "outside_weight": 1}
+
+
+def test_presets_of_guide_shape_keep_what_is_asked_for(front: Front):
+    add(front, SHAPE)
+    assert front.value(SHAPE, "preset") == "normal"
+    front.set(SHAPE, words="dog", x=0.25)
+    asked = values(front, SHAPE)
+    for preset, own in (("gentle", {"step_size": 0.03, "repeats": "1"}), ("keep the look", {"keep_appearance": 1})):
+        front.set(SHAPE, preset=preset)
+        assert values(front, SHAPE) == {**asked, **own}
+    front.set(SHAPE, preset="normal")
+    assert values(front, SHAPE) == asked
 
 
 def test_tight_lies_inside_normal_and_normal_inside_loose(front: Front):

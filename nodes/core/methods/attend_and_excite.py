@@ -44,7 +44,7 @@ class AttendAndExcite:
     tokens: str = LAST_TOKEN
     compared: str = AUTO
 
-    each_head = False
+    each_head = features = False
 
     def __post_init__(self) -> None:
         one_of("tokens", self.tokens, TOKENS)
@@ -54,7 +54,9 @@ class AttendAndExcite:
         """See `AttentionLoss`."""
         return coarse_layers(scales)
 
-    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> WordLosses:
+    def of_words(
+        self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+    ) -> WordLosses:
         """See `AttentionLoss`: L_s and A_s; the worst word's loss remains."""
         found = word_maps(together(maps), tokens, self.tokens)
         losses = presence(found)

@@ -51,6 +51,8 @@ class BoxLoss:
     outside_weight: float = 1.0
     edge_weight: float = 1.0
 
+    features = False
+
     def __post_init__(self) -> None:
         one_of("loss", self.kind, LOSSES)
         for name in ("inside_weight", "outside_weight", "edge_weight"):
@@ -75,7 +77,9 @@ class BoxLoss:
         first = [name for name in decoder if scales[name] == scales[decoder[0]]]
         return (*(name for name in scales if name.startswith("middle.")), *first)
 
-    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> WordLosses:
+    def of_words(
+        self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+    ) -> WordLosses:
         """See `AttentionLoss`; BoxDiff repeats until the inside of the worst word is attended to, others by the loss.
 
         A word whose place is outside of the part has all of it outside.

@@ -43,7 +43,6 @@ ACTS_ON = (AUTO, STATE, PREDICTION)
 
 # The length of the runs that tables of steps are written for.
 TABLE_STEPS = 50
-
 _SHARES = re.compile(r"(\d+(?:\.\d+)?)\s*%?\s*-\s*(\d+(?:\.\d+)?)\s*%")
 _NUMBERS = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 _ENTRY = re.compile(r"(\d+)\s*:\s*(\d+(?:\.\d+)?)")
@@ -91,23 +90,26 @@ class WordLosses:
 class AttentionLoss(Protocol):
     """A loss on a model's cross-attention.
 
-    each_head: whether it needs every head's attention, or their mean. compared: what a word is compared with, one of
-    `COMPARED`, or None if with nothing.
+    each_head: whether it needs every head's attention, or their mean. compared: with what, of `COMPARED`, or None.
+    features: whether it needs those of the decoder's last but one block.
     """
 
     each_head: bool
     compared: str | None
+    features: bool
 
     def layers(self, scales: Mapping[str, int]) -> tuple[str, ...]:
         """The layers that it is about unless the user chooses.
 
-        scales: of all cross-attention layers in running order, how many times coarser than the latent they are.
+        scales: of all layers in running order, how many times coarser than the latent they are.
         """
 
-    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> WordLosses:
-        """The loss of each word.
+    def of_words(
+        self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+    ) -> WordLosses:
+        """The loss of each word, from attention probabilities of the tokens in each layer, [B,heads or 1,h,w,N].
 
-        maps: attention probabilities of the tokens in each layer, [B,heads or 1,h,w,N]. part: what they are maps of.
+        part: what they are maps of. features: [B,C,h,w] of it, if it needs them.
         """
 
     def of_picture(self, losses: Tensor) -> Tensor:
@@ -190,8 +192,7 @@ def guided_steps(text: str, total: int) -> tuple[int, ...]:
 def refinement_peaks(text: str, total: int) -> dict[int, float]:
     """A table `0: 0.05, 10: 0.5` that was written for a run of 50 steps, for a run of `total`: step -> peak.
 
-    Where several fall on the same step, the highest peak counts. Raises ValueError for an entry that is not
-    `step: peak` with a peak from 0 to 1.
+    Where several fall on one step, the highest peak counts. Raises ValueError for an entry that is not such a pair.
     """
     found: dict[int, float] = {}
     for item in (part.strip() for part in text.split(",")):

@@ -1,4 +1,4 @@
-"""Self-guidance: where a word's thing is, how large, and of which shape (Epstein et al., NeurIPS 2023, 2306.00986).
+"""Self-guidance: where a word's thing is, how large, of which shape and look (Epstein et al. 2023, 2306.00986).
 
 What a model attends to says where things will be, so a loss on it moves and resizes them while they are sampled. A:
 attention map of a word in a layer, the mean of heads; p: places of the picture, x and y from 0 to 1; n(·): a map
@@ -7,13 +7,18 @@ brought to the range from 0 to 1.
     shape      S = n(sigmoid(10 (n(A) - 1/2)))
     centroid   c = Σ p S / Σ S
     size       the mean of S
-    loss       E = |c - c'| + |size - size'| + k · mean of |S - S'|
+    appearance a = Σ S Ψ / Σ S
+    loss       E = |c - c'| + |size - size'| + k · mean of |S - S'| + l · mean of |a - a'| / mean of |a'|
+
+Ψ: features of the penultimate block of the network's decoder, [C] at each place; S is constant in a, so that a thing
+does not look alike by being elsewhere. The last mean is over the features, as a share of the plain run's, so that l
+means the same for every network; the paper has no such share.
 
 Targets are absolute, or relative to the run without guidance at the same step: moved by, so many times as large; S' is
-the plain run's S, moved and resized as asked. Of words that shall stay as they are only the shape counts. Absolute
+the plain run's S, moved and resized as asked. Of words that shall stay as they are shape and appearance count. Absolute
 differences as in the paper; that of a centroid is the sum over x and y. The loss of a word is the mean over layers,
 that of a picture the sum over words. In the paper the centroid is that of A, which is wide: its way to a place is to
-spread, and in the worlds of our tests the thing then stays. The paper's term for appearance is left out.
+spread, and in the worlds of our tests the thing then stays.
 """
 
 from __future__ import annotations
@@ -60,6 +65,7 @@ class SelfGuidance:
     amount: float = 1.0
     keep_shape: float = 0.0
     keep_others: float = 1.0
+    keep_appearance: float = 0.0
     plain: Plain | None = None
 
     each_head = False
@@ -76,16 +82,24 @@ class SelfGuidance:
         if self.size != FREE and not 0 < self.amount <= (math.inf if self.size == TIMES else 1):
             allowed = "a positive number (1: as large)" if self.size == TIMES else "above 0 and at most 1, the picture"
             raise ValueError(f"amount {self.amount}: with size {self.size!r} it must be {allowed}")
-        for name in ("keep_shape", "keep_others"):
+        for name in ("keep_shape", "keep_others", "keep_appearance"):
             if not 0 <= (weight := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} {weight} must be 0 (without this part of the loss) or a positive number")
-        if self.position == self.size == FREE and not self.keep_shape:
-            raise ValueError("nothing is asked for: choose a position or a size, or give keep_shape a weight")
+        if self.position == self.size == FREE and not (self.keep_shape or self.keep_appearance):
+            raise ValueError(
+                "nothing is asked for: choose a position or a size, or give keep_shape or keep_appearance a weight"
+            )
+
+    @property
+    def features(self) -> bool:
+        """See `AttentionLoss`."""
+        return self.keep_appearance > 0
 
     @property
     def needs_plain(self) -> bool:
         """Whether a target is relative to the run without guidance."""
-        return self.position == MOVED or self.size == TIMES or self.keep_shape > 0 or self.keep_others > 0
+        kept = self.keep_shape, self.keep_others, self.keep_appearance
+        return self.position == MOVED or self.size == TIMES or any(kept)
 
     def beside(self, plain: Plain) -> SelfGuidance:
         """The loss at a step where the plain run had these properties."""
@@ -95,9 +109,11 @@ class SelfGuidance:
         """See `AttentionLoss`: those 4 times coarser than the latent, whose maps show things best."""
         return coarse_layers(scales)
 
-    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> WordLosses:
+    def of_words(
+        self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+    ) -> WordLosses:
         """See `AttentionLoss`. Raises ValueError if the plain run is needed and had nothing in this part."""
-        own = properties(maps, tokens, part)
+        own = properties(maps, tokens, part, features)
         if self.needs_plain and (self.plain is None or part not in self.plain):
             raise ValueError(
                 "the run without guidance had no attention to the prompt in the same part of the picture at this "
@@ -131,6 +147,9 @@ class SelfGuidance:
         if self.keep_others:
             kept = (own.shapes - plain.shapes).abs().mean(dim=(-2, -1))
             losses = losses + torch.where(wanted, torch.zeros_like(kept), self.keep_others * kept)
+        if self.keep_appearance:
+            change = (own.appearances - plain.appearances).abs().mean(-1) / plain.appearances.abs().mean(-1)
+            losses = losses + self.keep_appearance * change
         return losses
 
     def _carried(self, plain: Properties, part: Part) -> Tensor:
@@ -151,13 +170,16 @@ class Noted:
     each_head, compared = SelfGuidance.each_head, SelfGuidance.compared
 
     def __init__(self, loss: SelfGuidance) -> None:
-        self.layers, self.of_picture = loss.layers, loss.of_picture
+        self.layers, self.of_picture, self.features = loss.layers, loss.of_picture, loss.features
         self._found: dict[Part, list[list[Properties]]] = {}
 
-    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> WordLosses:
+    def of_words(
+        self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+    ) -> WordLosses:
         """See `AttentionLoss`: note the properties."""
         maps = [layer.detach() for layer in maps]
-        self._found.setdefault(part, []).append(properties(maps, tokens, part))
+        features = None if features is None else features.detach()
+        self._found.setdefault(part, []).append(properties(maps, tokens, part, features))
         whole = of_tokens(together(maps), tokens)
         zeros = torch.zeros(whole.shape[:2], device=whole.device)
         return WordLosses(zeros, whole, zeros.sum(0))

@@ -1,4 +1,4 @@
-"""Where words' things are, how large, and of which shape: properties of attention maps, see `self_guidance`."""
+"""Where words' things are, how large, of which shape and appearance: see `self_guidance`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.aggregate import resize
 from .guidance import GuidedTokens, Part
 
 # Slope of the soft threshold in the middle of a map's range.
@@ -20,30 +21,39 @@ _SLOPE = 10.0
 class Properties:
     """Of S words in B pictures, in one layer: see above.
 
-    centres: x and y in the whole picture [S,B,2]. sizes: as a share of it [S,B]. shapes: [S,B,h,w].
+    centres: x and y in the whole picture [S,B,2]. sizes: as a share of it [S,B]. shapes: [S,B,h,w]. appearances: of C
+    features [S,B,C], where these were given.
     """
 
     centres: Tensor
     sizes: Tensor
     shapes: Tensor
+    appearances: Tensor | None = None
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All three."""
-        return self.centres, self.sizes, self.shapes
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that there are."""
+        own = self.centres, self.sizes, self.shapes
+        return own if self.appearances is None else (*own, self.appearances)
 
     def to(self, other: Tensor) -> Properties:
         """On the device and in the precision of another tensor."""
         return Properties(*(each.to(other) for each in self.tensors))
 
 
-def properties(maps: Sequence[Tensor], tokens: GuidedTokens, part: Part) -> list[Properties]:
-    """Those of the words in every layer, of attention maps [B,H,h,w,N] each. part: what they are maps of."""
+def properties(
+    maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor | None = None
+) -> list[Properties]:
+    """Those of the words in every layer, of attention maps [B,H,h,w,N] each. part: what they are maps of.
+
+    features: of the same part, [B,C,h,w] on any grid.
+    """
     share = math.prod(part.size) / math.prod(part.grid)
     found = []
     for layer in maps:
         shapes = shape(of_tokens(layer.mean(dim=1), tokens))
-        found.append(Properties(centroid(shapes, part), shapes.mean(dim=(-2, -1)) * share, shapes))
+        seen = None if features is None else appearance(features, shapes)
+        found.append(Properties(centroid(shapes, part), shapes.mean(dim=(-2, -1)) * share, shapes, seen))
     return found
 
 
@@ -64,6 +74,15 @@ def centroid(maps: Tensor, part: Part) -> Tensor:
 def shape(maps: Tensor) -> Tensor:
     """The soft threshold of maps [...,h,w] in the middle of their range, from 0 to 1; 0 where a map is constant."""
     return _ranged(torch.sigmoid(_SLOPE * (_ranged(maps) - 0.5)))
+
+
+def appearance(features: Tensor, shapes: Tensor) -> Tensor:
+    """The mean of features [B,C,h,w] under each word's shape [S,B,...], which is constant for gradients: [S,B,C].
+
+    Shapes are brought to the features' grid. Not a number where a shape is 0 everywhere.
+    """
+    weights = resize(shapes.detach(), tuple(features.shape[-2:]), "bilinear").to(features)
+    return torch.einsum("sbhw,bchw->sbc", weights, features) / weights.sum(dim=(-2, -1))[..., None]
 
 
 def carried(shapes: Tensor, centre: Tensor, shift: Tensor, larger: Tensor, part: Part) -> Tensor:

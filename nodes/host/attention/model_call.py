@@ -29,10 +29,20 @@ EDITED = "edited"
 EXCHANGED = OURS + "exchanged"
 
 
+# In transformer_options: what the host's EasyCache or LazyCache knows of a run's steps, by which it skips some of them.
+_STEP_CACHE = "easycache"
+
+
 def aside(extra_args: dict, how: object = True) -> dict:
-    """A sampler's `extra_args`, marked for a model call that is not one of its steps. how: EDITED or True."""
+    """A sampler's `extra_args`, marked for a model call that is not one of its steps. how: EDITED or True.
+
+    The host's caches of steps neither skip such a call nor take it for a step: they get an empty copy that does not act
+    yet, as for each run before it begins.
+    """
     options = extra_args.get("model_options", {})
     marked = {**options.get("transformer_options", {}), ASIDE: how}
+    if _STEP_CACHE in marked:
+        marked[_STEP_CACHE] = marked[_STEP_CACHE].clone()
     return {**extra_args, "model_options": {**options, "transformer_options": marked}}
 
 

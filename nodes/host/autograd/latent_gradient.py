@@ -34,6 +34,7 @@ from ..families.offers import GUIDANCE
 from ..families.unet_gradients import LayersUntil
 from .differentiable import differentiable
 from .measurement import Evaluation, Measurement
+from .recorded_features import RecordedFeatures
 from .word_maps import LeftNetwork, WordMaps
 
 log = logging.getLogger("explainable_latents")
@@ -136,10 +137,11 @@ class LatentGradient(Measurement):
         positions, tokens = self._tokens(run.rows)
         named = NamedTokens(tuple((position,) for position in positions))
         how = self._loss.each_head, self._loss_scale.passed, leave
-        maps = WordMaps(run.rows, named, layers.sites, *how)
+        maps = WordMaps(run.rows, named, layers.sites, layers.end, *how)
         with (
+            RecordedFeatures(self.family, self._block(run.network), layers.end, leave) as features,
             differentiable(layers, run.x.device, run.options, repeat=repeat),
-            processing(run.options, self.family, [maps], run.called) as options,
+            processing(features.watched(run.options), self.family, [maps], run.called) as options,
             torch.enable_grad(),
         ):
             precision = torch.promote_types(run.x.dtype, torch.float32)
@@ -150,10 +152,13 @@ class LatentGradient(Measurement):
                 self.left += 1
                 out = torch.zeros_like(run.x)
             torch.set_grad_enabled(True)
-            maps.require_all(run.network)
+            maps.require_all(run.network, run.options)
             found = [
                 self._asked.of_words(
-                    [each[i] for each in maps.maps.values()], tokens, Part(self.call.grid, row.offset, row.size)
+                    [each[i] for each in maps.maps.values()],
+                    tokens,
+                    Part(self.call.grid, row.offset, row.size),
+                    features.of_rows(row, run.network, run.options),
                 )
                 for i, row in enumerate(run.rows)
             ]
@@ -195,7 +200,11 @@ class LatentGradient(Measurement):
             raise ValueError(
                 f"no cross-attention layer has one of the chosen grids; this latent gives {there} (height x width)"
             )
-        return self.family.layers_until(network, chosen)
+        return self.family.layers_until(network, chosen, self._block(network))
+
+    def _block(self, network: nn.Module) -> str | None:
+        """The one whose features the loss needs, if any: the decoder's last but one."""
+        return list(self.family.blocks(network))[-1] if self._loss.features else None
 
     def _tokens(self, rows: list[PromptRows]) -> tuple[list[int], GuidedTokens]:
         """The positions in the prompt's context whose attention is needed, and which of them the loss is about."""

@@ -18,15 +18,21 @@ from .word_variable import arranged, require_seen
 
 
 class LeftNetwork(Exception):
-    """All layers have been seen: the rest of the network is left out."""
+    """All that is needed has been seen: the rest of the network is left out."""
+
+
+def end_record(leave: bool) -> None:
+    """What follows in this model call is not recorded; leave: it is ended, by `LeftNetwork`."""
+    torch.set_grad_enabled(False)
+    if leave:
+        raise LeftNetwork
 
 
 class WordMaps(RecordedAttention):
-    """Collects the attention to tokens in `layers`, in running order; recording ends after the last of them.
+    """Collects the attention to tokens in `layers`, in running order; recording ends after `end`, if that is one.
 
     maps: for each layer that ran one [B,heads or 1,h,w,N] per entry of `rows`. named: the N tokens, each by itself.
-    each_head: whether heads are kept apart. passed: see `RecordedAttention`. leave: whether to end the model call after
-    the last layer, by `LeftNetwork`.
+    each_head: whether heads are kept apart. passed: see `RecordedAttention`. leave: see `end_record`.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class WordMaps(RecordedAttention):
         rows: list[PromptRows],
         named: NamedTokens,
         layers: Sequence[str],
+        end: str,
         each_head: bool,
         passed: list[str],
         leave: bool,
@@ -41,6 +48,7 @@ class WordMaps(RecordedAttention):
         self.maps: dict[str, list[Tensor]] = {}
         self._arranger = Arranger(rows, named)
         self._layers = layers
+        self._end = end
         self._each_head = each_head
         self._leave = leave
         super().__init__(attention_in_own_precision, passed)
@@ -49,9 +57,9 @@ class WordMaps(RecordedAttention):
         """See `Processor`."""
         return site.name in self._layers
 
-    def require_all(self, network: nn.Module) -> None:
+    def require_all(self, network: nn.Module, options: dict) -> None:
         """See `require_seen`."""
-        require_seen(self._layers, self.maps, network)
+        require_seen(self._layers, self.maps, network, options)
 
     def see(self, call: AttentionCall, out: Tensor) -> None:
         """See `Processor`."""
@@ -64,10 +72,8 @@ class WordMaps(RecordedAttention):
             )
         found = [self._shares(call, places[0].rows, places[0].columns, grid) for places in arrangement.places]
         self.maps.setdefault(name, found)  # a block that is run again has been seen already
-        if name == self._layers[-1]:
-            torch.set_grad_enabled(False)
-            if self._leave:
-                raise LeftNetwork
+        if name == self._end:
+            end_record(self._leave)
 
     def _shares(self, call: AttentionCall, rows: slice | Tensor, columns: Tensor, grid: tuple[int, int]) -> Tensor:
         q, k, mask = call.of_picture(rows)

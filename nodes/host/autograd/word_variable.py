@@ -83,12 +83,12 @@ def arranged(arranger: Arranger, call: AttentionCall) -> Arrangement:
     return found
 
 
-def require_seen(layers: Sequence[str], seen: Collection[str], network: nn.Module) -> None:
+def require_seen(layers: Sequence[str], seen: Collection[str], network: nn.Module, options: dict | None = None) -> None:
     """After the call: raise the ValueError that names the layers that were not seen, and who replaced them."""
     if unseen := [layer for layer in layers if layer not in seen]:
         raise ValueError(
             f"the model's cross-attention {', '.join(unseen)} was not computed where it could be seen, but "
-            f"replaced by {replaced_parts(network)}; connect the model without it"
+            f"replaced by {replaced_parts(network, options)}; connect the model without it"
         )
 
 

@@ -99,8 +99,8 @@ class Family(Protocol):
         following three GUIDANCE, the others BLOCKS.
         """
 
-    def layers_until(self, network: nn.Module, sites: Collection[str]) -> LayersUntil:
-        """What gradients pass from the attention at these sites to what the network is given."""
+    def layers_until(self, network: nn.Module, sites: Collection[str], block: str | None = None) -> LayersUntil:
+        """What gradients pass from the attention at these sites, and this block's output, to the network's input."""
 
     def whole_network(self, network: nn.Module) -> WholeNetwork:
         """What gradients pass from the network's output to what the network is given."""

@@ -62,9 +62,9 @@ class UNet:
         """See `Family`."""
         return LayersAfter(network, site)
 
-    def layers_until(self, network: nn.Module, sites: Collection[str]) -> LayersUntil:
+    def layers_until(self, network: nn.Module, sites: Collection[str], block: str | None = None) -> LayersUntil:
         """See `Family`."""
-        return LayersUntil(network, sites)
+        return LayersUntil(network, sites, block)
 
     def whole_network(self, network: nn.Module) -> WholeNetwork:
         """See `Family`."""

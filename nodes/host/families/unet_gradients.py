@@ -87,25 +87,29 @@ class RecordedLayers:
 class LayersUntil(RecordedLayers):
     """The layers that a UNet runs up to its cross-attention `sites`: gradients pass them to what it was given.
 
-    sites: their names in running order; the last of them is where the way ends.
+    sites: their names in running order. block: also up to the output of that one. end: where the way ends, the last
+    site or the block.
     """
 
-    def __init__(self, network: nn.Module, sites: Collection[str]) -> None:
+    def __init__(self, network: nn.Module, sites: Collection[str], block: str | None = None) -> None:
         embeddings = [network.time_embed, *([] if network.num_classes is None else [network.label_emb])]
         modules: list[nn.Module] = []
         self._attended: list[nn.Module] = []
-        for (kind, number), block in _blocks(network):
-            for module in block:
+        for (kind, number), layers in _blocks(network):
+            for module in layers:
                 if not hasattr(module, "transformer_blocks"):
                     modules.append(module)
                     continue
                 modules += [module.norm, module.proj_in]
                 for depth, each in enumerate(module.transformer_blocks):
-                    if site_name((kind, number), depth) in sites:
+                    if (site := site_name((kind, number), depth)) in sites:
                         self._attended.append(each.attn2)
+                        self.end = site
                         until = [*embeddings, *modules, each.norm1, each.attn1, each.norm2, each.attn2]
                     modules.append(each)
                 modules.append(module.proj_out)
+            if f"{kind}.{number}" == block:
+                self.end, until = block, [*embeddings, *modules]
         super().__init__(network, until)
         self.sites = tuple(sites)
 

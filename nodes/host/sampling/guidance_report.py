@@ -95,6 +95,8 @@ class GuidedRun(SamplerRun):
 
     def to_cpu(self) -> None:
         """See `SamplerRun`."""
+        if self.acting is not None:
+            self.acting.finish()
         self.acting = None
         self.steps = [_on_cpu(step) for step in self.steps]
 

@@ -39,6 +39,10 @@ log = logging.getLogger("explainable_latents")
 _INACTIVE = "the prompt of the words is not active at this noise level (a timestep range)"
 _UNKNOWN = "the run without guidance, with which it is compared, had no attention to the words at this step"
 _DONE = "the loss of every picture has been below {until:g}, and was to stop for good"
+_UNCALLED = (
+    "no prediction was made that could be changed: the sampler has steps of its own, or a node before this one skips "
+    "some (LazyCache, for instance: connect it behind this node, or choose act_on state)"
+)
 
 
 class Gradient(Protocol):
@@ -142,6 +146,13 @@ class GuidedState(Change):
         if twin is None:
             return denoised - moved
         return twin.with_blocks(denoised, {TARGET: denoised[twin.rows(TARGET)] - moved})
+
+    def finish(self) -> None:
+        """After a run whose predictions were changed: report the guided steps at which there was none."""
+        seen = {each.step for each in self._run.steps}
+        missing = (step for step in self._guided if step not in seen)
+        self._run.steps += [GuidedStep(step, float(self._sigmas[step]), skipped=_UNCALLED) for step in missing]
+        self._run.steps.sort(key=lambda each: each.step)
 
     def acts_otherwise(self) -> bool:
         """See `Change`: the prediction is changed instead, unless the user wants the state to be."""

@@ -29,9 +29,15 @@ def layers_of(seed: int, count: int = 2) -> list[Tensor]:
     return [attention(count, 3, 8, 6, 4, seed=seed), attention(count, 2, 5, 7, 4, seed=seed + 1)]
 
 
-def plain_of(loss: SelfGuidance, layers: list[Tensor], part: Part = WHOLE) -> SelfGuidance:
+def features_of(seed: int, count: int = 2) -> Tensor:
+    return torch.randn(count, 5, 8, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def plain_of(
+    loss: SelfGuidance, layers: list[Tensor], part: Part = WHOLE, features: Tensor | None = None
+) -> SelfGuidance:
     noted = Noted(loss)
-    found = noted.of_words(layers, TOKENS, part)
+    found = noted.of_words(layers, TOKENS, part, features)
     assert not found.losses.any()
     assert not found.remaining.any()
     return loss.beside(noted.found)
@@ -134,6 +140,68 @@ def test_the_loss_is_that_of_double_loops(how, part):
     assert found.maps.shape == (2, 2, 8, 6)
 
 
+def enlarged(grid: list[list[float]], h: int, w: int) -> list[list[float]]:
+    """Bilinear between the middles of cells; at the edges the outermost."""
+    rows, columns = len(grid), len(grid[0])
+    return [
+        [
+            looked_up(
+                grid,
+                min(max((y + 0.5) / h, 0.5 / rows), 1 - 0.5 / rows),
+                min(max((x + 0.5) / w, 0.5 / columns), 1 - 0.5 / columns),
+            )
+            for x in range(w)
+        ]
+        for y in range(h)
+    ]
+
+
+def appearance_by_hand(layer: Tensor, features: Tensor, b: int, word: tuple[int, ...]) -> list[float]:
+    *_, channels, h, w = features.shape
+    shapes = enlarged(properties_by_hand(map_of(layer, b, word), WHOLE)[3], h, w)
+    cells = [(y, x) for y in range(h) for x in range(w)]
+    total = sum(shapes[y][x] for y, x in cells)
+    return [sum(shapes[y][x] * float(features[b, c, y, x]) for y, x in cells) / total for c in range(channels)]
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "free"])
+def test_appearance_is_the_mean_of_the_features_under_the_shape(moved):
+    """Of all words, the changed and the others, beside the rest of the loss; the grids differ."""
+    others = {} if moved else {"position": "free", "size": "free", "keep_shape": 0.0, "keep_others": 0.0}
+    loss = replace(MOVE, keep_appearance=0.9, **others)
+    layers, before, features, plain = layers_of(0), layers_of(7), features_of(1), features_of(2)
+    expected = torch.tensor(by_hand(loss, layers, before, WHOLE), dtype=torch.float64)
+    for s, word in enumerate(TOKENS.words):
+        for b in range(2):
+            for own, other in zip(layers, before, strict=True):
+                now = appearance_by_hand(own, features, b, word)
+                was = appearance_by_hand(other, plain, b, word)
+                change = sum(abs(x - y) for x, y in zip(now, was, strict=True)) / sum(map(abs, was))
+                expected[s, b] += 0.9 * change / len(layers)
+    found = plain_of(loss, before, features=plain).of_words(layers, TOKENS, WHOLE, features)
+    torch.testing.assert_close(found.losses, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_the_features_have_a_gradient_by_the_appearance(dtype):
+    loss = SelfGuidance(frozenset({0}), "free", size="free", keep_others=0.0, keep_appearance=1.0)
+    layers = [layer.to(dtype).requires_grad_() for layer in layers_of(0)]
+    features = features_of(1).to(dtype).requires_grad_()
+    loss = plain_of(loss, [layer.detach() for layer in layers_of(7)], features=features_of(2))
+
+    def total(given: Tensor) -> Tensor:
+        own = [layer.to(given) for layer in layers]
+        return loss.of_picture(loss.of_words(own, TOKENS, WHOLE, given).losses).sum()
+
+    *of_layers, gradient = torch.autograd.grad(total(features), [*layers, features], allow_unused=True)
+    assert all(each is None or not each.any() for each in of_layers)
+    exact = features.detach().double()
+    for seed in range(5):
+        direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        slope = float(total(exact + 1e-6 * direction) - total(exact - 1e-6 * direction)) / 2e-6
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-3, abs=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_gradient_is_the_slope_on_odd_grids(dtype):
     """Central differences in float64; float32 has the same to its own precision."""
@@ -228,6 +296,7 @@ def test_what_has_no_plain_run_is_an_error():
         ({"amount": 0.0}, r"amount 0.0: with size 'times' it must be a positive number \(1: as large\)"),
         ({"size": "share", "amount": 2.0}, "amount 2.0: with size 'share' it must be above 0 and at most 1"),
         ({"keep_others": -1.0}, r"keep_others -1.0 must be 0 \(without this part of the loss\)"),
+        ({"keep_appearance": math.nan}, "keep_appearance nan must be 0"),
         ({"position": "free", "size": "free"}, "nothing is asked for: choose a position or a size"),
     ],
     ids=str,

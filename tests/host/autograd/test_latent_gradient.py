@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from explainable_latents.nodes.core.layout import Box
 from explainable_latents.nodes.core.methods.attend_and_excite import AttendAndExcite
 from explainable_latents.nodes.core.methods.box_losses import BoxLoss
-from explainable_latents.nodes.core.methods.guidance import AttentionLoss
+from explainable_latents.nodes.core.methods.guidance import AttentionLoss, GuidedTokens, Part, WordLosses
+from explainable_latents.nodes.core.methods.self_guidance import Noted, SelfGuidance
 from explainable_latents.nodes.core.methods.word_places import Boxes
 from explainable_latents.nodes.host.autograd.latent_gradient import LatentGradient, Measured
 from tests.host.autograd.test_gradients_through_attention import overridden, spelled_out
@@ -38,7 +39,7 @@ class AtNoiseLevel:
         self.patcher = self.model.clone()
         self.gradient = LatentGradient(self.patcher, KEY, SUBJECTS, self.loss, self.layers)
 
-    def __call__(self, *states: Tensor) -> list[Measured]:
+    def __call__(self, *states: Tensor, loss: AttentionLoss | None = None) -> list[Measured]:
         import comfy.samplers
 
         found: list[Measured] = []
@@ -46,7 +47,7 @@ class AtNoiseLevel:
         def function(model: Callable, x: Tensor, sigmas: Tensor, extra_args: dict, **_: Any) -> Tensor:
             for state in states:
                 levels = sigmas[0] * state.new_ones(len(state))
-                found.append(self.gradient.measure(lambda s=state, t=levels: model(s, t, **extra_args)))
+                found.append(self.gradient.measure(lambda s=state, t=levels: model(s, t, **extra_args), loss))
             return x
 
         guider = comfy.samplers.CFGGuider(self.patcher)
@@ -88,6 +89,61 @@ IN_PLACES = [
 ]
 
 
+APPEARANCE = SelfGuidance(frozenset({0}), x=0.1, keep_shape=0.3, keep_appearance=1.5)
+LOOK_ALONE = SelfGuidance(frozenset({0, 1}), "free", size="free", keep_others=0.0, keep_appearance=1.0)
+
+
+class FixedShapes:
+    """The loss with features averaged under the shapes of the first state that is measured, whatever the state's."""
+
+    each_head, compared, features = False, None, True
+
+    def __init__(self, loss: SelfGuidance) -> None:
+        self.layers, self.of_picture = loss.layers, loss.of_picture
+        self._loss = loss
+        self._rest = None if loss.position == loss.size == "free" else replace(loss, keep_appearance=0.0)
+        self._first: dict[Part, list[Tensor]] = {}
+
+    def of_words(self, maps: Sequence[Tensor], tokens: GuidedTokens, part: Part, features: Tensor) -> WordLosses:
+        first = self._first.setdefault(part, [layer.detach() for layer in maps])
+        found = self._loss.of_words(first, tokens, part, features)
+        if self._rest is None:
+            return found
+        now, then = (self._rest.of_words(each, tokens, part).losses for each in (maps, first))
+        return replace(found, losses=found.losses + now - then)
+
+
+def beside_another_state(measure: AtNoiseLevel, x: Tensor) -> SelfGuidance:
+    """The loss beside a plain run that had another state than x."""
+    noted = Noted(measure.loss)
+    measure(x + 0.3 * noise(len(x), tuple(x.shape[-2:]), seed=9).to(x), loss=noted)
+    return measure.loss.beside(noted.found)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("loss", [APPEARANCE, LOOK_ALONE], ids=["moved", "look alone"])
+def test_the_slope_of_an_appearance_in_every_direction(comfy, loss, case):
+    """As above, through features of the decoder; the shape under which they are averaged counts as constant.
+
+    So the oracle is the loss of features under the shapes that the state itself has, moved with the features alone.
+    """
+    kind, batch, grid, positive = case
+    measure = AtNoiseLevel(random_unet(kind, torch.float64, seed=3), positive, loss=loss)
+    x, step, count = state(batch, grid), 1e-6, 6
+    beside = beside_another_state(measure, x)
+    (here,) = measure(x, loss=beside)
+    fixed = FixedShapes(beside)
+    measure(x, loss=fixed)
+    directions = torch.randn(count, *x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    around = measure(*(x + sign * step * each for each in directions for sign in (1, -1)), loss=fixed)
+    assert here.gradient.dtype == torch.float64
+    assert float(here.gradient.norm()) > 0
+    for direction, ahead, back in zip(directions, around[::2], around[1::2], strict=True):
+        slopes = (ahead.total - back.total) / (2 * step)
+        found = (here.gradient * direction).flatten(1).sum(1)
+        torch.testing.assert_close(found, slopes, rtol=1e-5, atol=1e-6 * float(slopes.abs().max()))
+
+
 @pytest.mark.parametrize(("loss", "case"), [*((PUBLISHED, case) for case in CASES), *IN_PLACES])
 def test_it_is_the_slope_of_the_loss_in_every_direction(comfy, loss, case):
     """Central differences in float64, of the state itself and so through the model's scaling of its input."""
@@ -115,20 +171,25 @@ def test_outside_of_the_prompts_area_it_is_zero(comfy):
 
 
 @pytest.mark.parametrize("kind", ["SD15", "SDXL"])
-def test_repeating_blocks_or_completing_the_call_gives_the_same(comfy, little_memory, kind):
+@pytest.mark.parametrize("loss", [PUBLISHED, LOOK_ALONE], ids=["attention", "appearance"])
+@pytest.mark.parametrize("layers", ["auto", "all"])
+def test_repeating_blocks_or_completing_the_call_gives_the_same(comfy, little_memory, kind, loss, layers):
     """In little memory blocks are run again; beside another node's patch the call is not left early: bit for bit."""
     model, x = random_unet(kind, seed=3), state(2, dtype=torch.float32)
-    plain = AtNoiseLevel(model, conditioning(1))
-    (expected,) = plain(x)
+    how = {"loss": loss, "layers": layers}
+    plain = AtNoiseLevel(model, conditioning(1), **how)
+    given = beside_another_state(plain, x) if loss.features else None
+    plain.gradient.left = 0
+    (expected,) = plain(x, loss=given)
     assert plain.gradient.left == 1
     watched = model.clone()
     watched.set_model_input_block_patch(lambda h, options: h)
-    completed = AtNoiseLevel(watched, conditioning(1))
-    assert torch.equal(completed(x)[0].gradient, expected.gradient)
+    completed = AtNoiseLevel(watched, conditioning(1), **how)
+    assert torch.equal(completed(x, loss=given)[0].gradient, expected.gradient)
     assert completed.gradient.left == 0
     little_memory()
-    repeated = AtNoiseLevel(model, conditioning(1))
-    assert torch.equal(repeated(x)[0].gradient, expected.gradient)
+    repeated = AtNoiseLevel(model, conditioning(1), **how)
+    assert torch.equal(repeated(x, loss=given)[0].gradient, expected.gradient)
 
 
 def test_a_batch_is_as_many_pictures_by_themselves(comfy):

@@ -20,7 +20,7 @@ from explainable_latents.nodes.host.sampling.ksampler import sample_masked
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host import unets
 from tests.host.autograd.test_gradients import out_of_memory, subjects
-from tests.host.autograd.test_latent_gradient import AtNoiseLevel
+from tests.host.autograd.test_latent_gradient import LOOK_ALONE, AtNoiseLevel, beside_another_state
 from tests.host.operations import at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
 
@@ -93,6 +93,7 @@ def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels
     assert left == 0
 
 
+@pytest.mark.parametrize("look", [False, True], ids=["attention", "appearance"])
 @pytest.mark.parametrize(
     ("kind", "channels", "grid", "batch", "little"),
     [
@@ -103,16 +104,20 @@ def test_what_is_asked_for_is_what_it_takes(comfy, little_memory, kind, channels
         ("SD15", 128, (32, 24), 1, True),
     ],
 )
-def test_what_guidance_asks_for_is_what_it_takes(comfy, little_memory, kind, channels, grid, batch, little):
-    """As above, for the way from a loss on attention to the latent: not too little, and all of it is given back."""
+def test_what_guidance_asks_for_is_what_it_takes(comfy, little_memory, kind, channels, grid, batch, little, look):
+    """As above, for the way from a loss on attention to the latent: not too little, and all of it is given back.
+
+    A loss on features goes through most of the decoder too.
+    """
     model = random_unet(kind, model_channels=channels)
     if little:
         little_memory()
-    measure = AtNoiseLevel(model, conditioning(1))
     x = noise(batch, grid)
+    measure = AtNoiseLevel(model, conditioning(1), loss=LOOK_ALONE) if look else AtNoiseLevel(model, conditioning(1))
+    loss = beside_another_state(measure, x) if look else None
     with torch.inference_mode():
         plain, _ = used_by(lambda: call_once(model.clone(), conditioning(1), {"samples": x}, 0.5, 0))
-    found, left = used_by(lambda: measure(x))
+    found, left = used_by(lambda: measure(x, loss=loss))
     room = -1.0 if little else float("inf")
     estimate = measure.gradient.bytes_needed(model, batch, grid, room)
     assert found - plain <= estimate

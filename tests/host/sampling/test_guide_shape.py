@@ -26,6 +26,7 @@ from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 STEPS, GRID = 4, (8, 8)
 MOVE = SelfGuidance(frozenset({0}), x=0.2, y=-0.1, amount=1.5, keep_shape=0.5)
 STAY = SelfGuidance(frozenset({0}), keep_shape=1.0)
+LOOK = replace(MOVE, keep_appearance=1.0)
 HOW = Guidance(1.0, "0-50%", "relative", 0.05, "constant")
 
 
@@ -66,10 +67,17 @@ def test_where_it_is_off_it_is_the_plain_picture_bit_for_bit_and_costs_nothing(m
 
 
 @pytest.mark.parametrize("form", ["state", "prediction"])
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde"])
-def test_what_is_to_stay_as_in_the_plain_run_is_the_plain_run_bit_for_bit(model, sampler, form):
+@pytest.mark.parametrize(
+    ("sampler", "loss"),
+    [
+        *((sampler, STAY) for sampler in ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_sde")),
+        ("euler", replace(STAY, keep_appearance=1.0)),
+        ("dpmpp_2m", replace(STAY, keep_shape=0.0, keep_appearance=1.0, position="free", size="free")),
+    ],
+)
+def test_what_is_to_stay_as_in_the_plain_run_is_the_plain_run_bit_for_bit(model, sampler, form, loss):
     """So the run made beforehand has the same states, noise and all, and leaves no trace in the one that counts."""
-    copy, report = guided(model, replace(HOW, act_on=form, steps="0-100%"), STAY)
+    copy, report = guided(model, replace(HOW, act_on=form, steps="0-100%"), loss)
     made = run(copy, sampler)
     assert torch.equal(made, run(model, sampler))
     steps = report.steps(made)
@@ -121,21 +129,23 @@ def test_an_absolute_place_needs_no_plain_run(model):
     assert counts == [STEPS + 2, STEPS + 2 + 1 + 2]
 
 
-def test_a_batch_of_three_is_three_runs(model):
+@pytest.mark.parametrize("loss", [MOVE, LOOK], ids=["shape", "look"])
+def test_a_batch_of_three_is_three_runs(model, loss):
     start = noise(3, GRID)
-    copy, report = guided(model, replace(HOW, repeats="2"))
+    copy, report = guided(model, replace(HOW, repeats="2"), loss)
     together = run(copy, batch=3, start=start)
     assert all(step.updates.tolist() == [2, 2, 2] for step in report.steps(together))
     for i in range(3):
-        one = run(guided(model, replace(HOW, repeats="2"))[0], start=start[i : i + 1])
+        one = run(guided(model, replace(HOW, repeats="2"), loss)[0], start=start[i : i + 1])
         # the same sums in another order, over four steps
         torch.testing.assert_close(together[i : i + 1], one, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_networks_in_half_precision_are_guided_too(comfy, dtype):
+@pytest.mark.parametrize("loss", [MOVE, LOOK], ids=["shape", "look"])
+def test_networks_in_half_precision_are_guided_too(comfy, dtype, loss):
     half, whole = random_unet(seed=3, dtype=dtype), random_unet(seed=3)
-    (copy, report), (other, of_other) = guided(half), guided(whole)
+    (copy, report), (other, of_other) = guided(half, loss=loss), guided(whole, loss=loss)
     made, expected = run(copy), run(other)
     assert made.isfinite().all()
     for step, exact in zip(report.steps(made), of_other.steps(expected), strict=True):
@@ -143,12 +153,20 @@ def test_networks_in_half_precision_are_guided_too(comfy, dtype):
         assert step.updates.tolist() == [1]
 
 
-@pytest.mark.parametrize("form", ["state", "prediction"])
-@pytest.mark.parametrize("grid", [(8, 8), (7, 9)])
-def test_inpainting_changes_nothing_outside_of_its_mask(model, form, grid):
+@pytest.mark.parametrize(
+    ("form", "grid", "loss"),
+    [
+        ("state", (8, 8), MOVE),
+        ("prediction", (8, 8), MOVE),
+        ("state", (7, 9), MOVE),
+        ("prediction", (7, 9), MOVE),
+        ("state", (7, 9), LOOK),
+    ],
+)
+def test_inpainting_changes_nothing_outside_of_its_mask(model, form, grid, loss):
     mask = torch.zeros(1, 1, *grid)
     mask[..., 2:6, 2:6] = 1
-    copy, report = guided(model, replace(HOW, act_on=form))
+    copy, report = guided(model, replace(HOW, act_on=form), loss)
     made, plain = (run(each, noise_mask=mask, grid=grid) for each in (copy, model))
     outside = mask[0].expand_as(made[0]) == 0
     assert report.steps(made)
@@ -166,6 +184,38 @@ def test_a_prompt_with_an_area_is_moved_inside_of_it(model):
     assert float(step.before[0]) >= 0.3 - 1e-4
     assert bool((made != plain)[..., 4:].any())
     assert torch.equal(made[..., :4], plain[..., :4])
+
+
+def test_to_keep_the_look_is_measured_beside_the_rest_and_counts(model):
+    """At the first step the look is the plain run's: the loss is the same as without. Then it goes on otherwise."""
+    (copy, report), (other, of_other) = guided(model, loss=LOOK), guided(model)
+    made, without = run(copy), run(other)
+    torch.testing.assert_close(report.steps(made)[0].before, of_other.steps(without)[0].before)
+    assert not torch.equal(report.steps(made)[1].before, of_other.steps(without)[1].before)
+    assert not torch.equal(made, without)
+    assert torch.equal(run(guided(model, loss=replace(LOOK, keep_appearance=0.0))[0]), without)
+
+
+def test_a_look_that_cannot_be_seen_is_refused_with_the_name_of_what_hides_it(comfy, model):
+    """By a node that leaves out what others put before the decoder's blocks; likewise where nothing is seen at all."""
+
+    def drops_patches(executor, x, timesteps, context, y, control, transformer_options, **more):
+        kept = {kind: each for kind, each in transformer_options["patches"].items() if "output_block" not in kind}
+        return executor(x, timesteps, context, y, control, {**transformer_options, "patches": kept}, **more)
+
+    copy, _ = guided(model, loss=LOOK)
+    copy.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "other", drops_patches)
+    with pytest.raises(ValueError, match=r"block output\.2, which keep_appearance needs.*drops_patches of tests\.host"):
+        run(copy)
+    copy, _ = guided(model)
+    copy.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "other", skips_the_network)
+    with pytest.raises(ValueError, match=r"replaced by skips_the_network of tests\.host.*connect the model without"):
+        run(copy)
+
+
+def skips_the_network(executor, x, *args, **kwargs):
+    """What a node does that takes an older prediction for this one."""
+    return torch.zeros_like(x)
 
 
 def test_split_calls_are_joined_ones(model, monkeypatch):
