@@ -13,7 +13,7 @@ RUN = $(HOST) run
 # Files side by side, each whole in one process: what a file's tests share is set up once. Every process has one thread.
 # They begin in the order of tests/conftest.py: the longest first.
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
-TEST = $(RUN) -m pytest -q -m "not matrix" $(SIDE_BY_SIDE)
+TEST = $(RUN) -m pytest -q -m "not matrix and not thorough" $(SIDE_BY_SIDE)
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST))
 
@@ -23,7 +23,10 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-oldest test-host test-workflows test-evaluate test-ray test-browser ## lint and every test
+test: lint test-core test-oldest test-host test-workflows test-browser ## lint and a test of every claim (20 minutes)
+
+test-thorough: test-evaluate test-ray browser ## the rest of CI: further cases, the other renderer, the evaluation
+	$(RUN) -m pytest -q -m "thorough and not matrix" $(SIDE_BY_SIDE) tests/nodes tests/host tests/workflows tests/browser tests/test_tools/gpu
 
 lint: host ## check style and layers
 	$(RUN) -m ruff check .

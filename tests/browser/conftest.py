@@ -16,11 +16,25 @@ from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.errors import InstallError
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
+from tests.tools.thorough import THOROUGH
 
 SERVER_NODES = Path(__file__).with_name("server_nodes.py")
 SMALL_MODELS = ROOT / "tests" / "tools" / "workflows" / "small_models.py"
 FAILED = pytest.StashKey[bool]()
 Opener = Callable[..., Front]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that runs in both renderers `make test` has one, in turn; the other is left to `make test-thorough`."""
+    cases: dict[str, dict[tuple, int]] = {}
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if "vue" in given and item.path.parent == SERVER_NODES.parent:
+            others = tuple((name, repr(value)) for name, value in given.items() if name != "vue")
+            turns = cases.setdefault(item.path.name, {})
+            turn = turns.setdefault((item.originalname, *others), len(turns))
+            if given["vue"] is (turn % 2 == 1):
+                item.add_marker(THOROUGH)
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,7 @@ from explainable_latents.nodes.host.sampling.word_guidance import WordGuidance
 from explainable_latents.nodes.host.ui.heat_maps import HeatMaps, raw_masks
 from tests.host.pretended_gpu import GPU, pretended_gpu, values_of
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.tools.thorough import THOROUGH, further
 
 GRID = (6, 8)
 DOG = SUBJECTS.with_role("subject")
@@ -210,6 +211,7 @@ def test_editing_by_attention(offloaded, kind, way, dtype):
         assert_same(*pair)
 
 
+@THOROUGH  # what it consists of is sampled by the others, and it takes a minute
 @pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"]))
 def test_inversions_and_what_uses_them(offloaded, kind, way, dtype):
     """The path is in main memory, the sampler's state on the device."""
@@ -240,7 +242,7 @@ def test_inversions_and_what_uses_them(offloaded, kind, way, dtype):
     ("name", "way", "dtype", "kind"),
     [
         ("MasaCtrl", "manual cast", torch.float16, "SD15"),
-        ("Plug-and-Play", "low memory", torch.bfloat16, "SDXL"),
+        further(("Plug-and-Play", "low memory", torch.bfloat16, "SDXL")),
         ("Cross-Image Attention", "manual cast", torch.float16, "SD15"),
         pytest.param("Cross-Image Attention", "low memory", torch.bfloat16, "SDXL", marks=pytest.mark.matrix),
     ],
@@ -296,7 +298,8 @@ def test_structured_diffusion(offloaded, kind, way, dtype):
 
 
 @pytest.mark.parametrize(
-    ("way", "dtype", "kind"), [("manual cast", torch.float16, "SD15"), ("low memory", torch.bfloat16, "SDXL")]
+    ("way", "dtype", "kind"),
+    [("manual cast", torch.float16, "SD15"), further(("low memory", torch.bfloat16, "SDXL"))],
 )
 def test_guidance(offloaded, way, dtype, kind):
     """The state is moved, with refinement, and then the prediction is changed; the report is on the CPU."""
@@ -327,7 +330,7 @@ def test_guidance(offloaded, way, dtype, kind):
     ("kind", "dtype", "options"),
     [
         ("SD20", torch.float16, ("positive", "structured")),
-        ("SDXL", torch.bfloat16, ("absolute", "exact")),
+        further(("SDXL", torch.bfloat16, ("absolute", "exact"))),
         ("SDXL", torch.float16, ("absolute", "exact", "aggregated")),
     ],
 )

@@ -23,6 +23,7 @@ from tests.host.autograd.test_gradients import out_of_memory, subjects
 from tests.host.autograd.test_latent_gradient import LOOK_ALONE, AtNoiseLevel, beside_another_state
 from tests.host.operations import at
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet
+from tests.tools.thorough import further
 
 
 def used_by(action: Callable[[], object]) -> tuple[int, int]:
@@ -48,7 +49,7 @@ CASES = [
     ("SDXL", 64, (16, 16), 2, [(1,), (2,)], 0, "exact"),
     ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "aggregated"),
     ("SDXL", 128, (16, 16), 2, [(1, 2)], 0, "in little memory"),
-    ("SD15", 256, (8, 8), 1, [(1,)], 0, "in little memory"),
+    further(("SD15", 256, (8, 8), 1, [(1,)], 0, "in little memory")),
 ]
 MORE_CASES = [
     ("SD15", 64, (9, 14), 1, [tuple(range(1, 21))], -1, "structured"),

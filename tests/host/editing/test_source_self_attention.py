@@ -29,6 +29,7 @@ from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.editing.twins import SOURCE, STEPS, TARGET, WRITTEN, controlled, pairs, relative, twin, written_down
 from tests.host.patches import PATCHES
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.tools.thorough import further
 
 LATER = MutualSelfAttention(Window(0.34, 1.0))  # from the second of three steps on
 PLAY = PlugAndPlay(Window(0, 0.67), Window(0, 0.0))
@@ -302,7 +303,7 @@ def test_editors_of_the_same_layers_are_refused_and_of_others_compose(model):
         sample(twin(model, EDITORS["MasaCtrl"], EDITORS["Plug-and-Play"]))
 
 
-@pytest.mark.parametrize("name", ["Prompt-to-Prompt", *ALONE])
+@pytest.mark.parametrize("name", ["Prompt-to-Prompt", *map(further, ALONE)])
 def test_a_compiled_model_is_edited_like_the_model(model, name):
     compiling = importlib.import_module("comfy_extras.nodes_torch_compile").TorchCompileModel
     compiled = compiling.execute(model, "eager")[0]

@@ -22,6 +22,7 @@ from explainable_latents.nodes.host.sampling.word_guidance import WordGuidance
 from tests.host.editing.twins import twin
 from tests.host.toy_sampling import KEEP, REFERENCE
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.tools.thorough import further
 
 STEPS, GRID = 4, (8, 8)
 MOVE = SelfGuidance(frozenset({0}), x=0.2, y=-0.1, amount=1.5, keep_shape=0.5)
@@ -55,7 +56,7 @@ def calls_of(model) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "uni_pc", "dpm_adaptive"])
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "uni_pc", further("dpm_adaptive")])
 @pytest.mark.parametrize("how", [{"strength": 0.0}, {"steps": ""}, {"steps": "7"}], ids=str)
 def test_where_it_is_off_it_is_the_plain_picture_bit_for_bit_and_costs_nothing(model, sampler, how):
     (copy, report), plain = guided(model, replace(HOW, **how)), model.clone()

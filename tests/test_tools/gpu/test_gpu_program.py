@@ -12,6 +12,7 @@ import torch
 from tests.host.unets import random_unet
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.gpu.rows import Row, Settings
+from tests.tools.thorough import THOROUGH
 
 numbers = itertools.count(1)
 SMALL = ["--channels", "64", "--side", "8", "--steps", "2", "--turns", "1", "--compiler", "eager"]
@@ -32,6 +33,7 @@ def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
 
 
+@THOROUGH
 def test_it_checks_measures_prints_and_saves(tmp_path):
     done = gpu("--device", "cpu", *SMALL, "--out", str(tmp_path / "gpu.json"))
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
