@@ -176,7 +176,7 @@ const PRESETS = {
   ELGuideShape: {
     normal: moved,
     gentle: { ...moved, step_size: 0.03, repeats: "1" },
-    "keep the look": { ...moved, keep_appearance: 1 },
+    "keep the look": { ...moved, keep_appearance: 0.5 },
   },
   ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
   ELCrossImageAttention: {

@@ -16,8 +16,13 @@ NONE = "none"
 
 
 def heads() -> list[str]:
-    """The files that a node offers, after NONE."""
-    return [NONE, *(name for name in folder_paths.get_filename_list(_FOLDER) if name.endswith(_KIND))]
+    """The files that a node offers, after NONE.
+
+    The host's own list of this folder has only files without an extension.
+    """
+    folders = folder_paths.get_folder_paths(_FOLDER)
+    found = (name for folder in folders for name in folder_paths.recursive_search(folder, [])[0])
+    return [NONE, *sorted({name for name in found if name.endswith(_KIND)})]
 
 
 def read_head(name: str, weight: float = 1.0) -> Aesthetics:

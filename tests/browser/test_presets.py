@@ -113,7 +113,7 @@ def test_presets_of_guide_shape_keep_what_is_asked_for(front: Front):
     assert front.value(SHAPE, "preset") == "normal"
     front.set(SHAPE, words="dog", x=0.25)
     asked = values(front, SHAPE)
-    for preset, own in (("gentle", {"step_size": 0.03, "repeats": "1"}), ("keep the look", {"keep_appearance": 1})):
+    for preset, own in (("gentle", {"step_size": 0.03, "repeats": "1"}), ("keep the look", {"keep_appearance": 0.5})):
         front.set(SHAPE, preset=preset)
         assert values(front, SHAPE) == {**asked, **own}
     front.set(SHAPE, preset="normal")

@@ -71,8 +71,9 @@ class Aesthetics:
     def loss(self, embeddings: Tensor) -> Tensor:
         """See `PictureScore`: minus the score."""
         h = F.normalize(embeddings, dim=-1)
-        for weight, bias in self.layers:
-            h = F.linear(h, weight.to(h), bias.to(h))
+        for layer in self.layers:
+            weight, bias = (each.to(h, copy=True) for each in layer)  # autograd saves no tensor of inference mode
+            h = F.linear(h, weight, bias)
         return -h[:, 0]
 
 

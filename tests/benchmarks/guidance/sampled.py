@@ -60,18 +60,29 @@ class Sampled:
         return node.execute(self.toy.model, subjects, **{**defaults(node), **inputs}, **places).result[0]
 
     def timed(self, name: str, batch: Sequence[Asked]) -> tuple[Tensor, float]:
-        """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds of sampling."""
+        """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds for its latents."""
+        began = time.process_time()
+        latents = self.latents(name, batch)
+        seconds = time.process_time() - began
+        return self.toy.vae.decode(latents).permute(0, 3, 1, 2).clamp(0, 1), seconds
+
+    def latents(self, name: str, batch: Sequence[Asked], steps: int = STEPS) -> Tensor:
+        """A variant's finished latents of a batch [B,4,16,16]."""
         import comfy.sample
 
         empty = torch.zeros(1, 4, 16, 16)
         noise = torch.cat([comfy.sample.prepare_noise(empty, asked.seed) for asked in batch])
         encoded = [self.toy.encode(asked.prompt.text)[0] for asked in batch]
         positive = [[torch.cat([context for context, _ in encoded]), encoded[0][1]]]
-        how = STEPS, CFG, SAMPLER, SCHEDULER, positive, self.toy.encode(""), torch.zeros_like(noise)
-        model, began = self.guided(name, batch[0]), time.process_time()
-        latents = comfy.sample.sample(model, noise, *how, disable_pbar=True, seed=batch[0].seed)
-        seconds = time.process_time() - began
-        return self.toy.vae.decode(latents).permute(0, 3, 1, 2).clamp(0, 1), seconds
+        how = steps, CFG, SAMPLER, SCHEDULER, positive, self.toy.encode(""), torch.zeros_like(noise)
+        return comfy.sample.sample(self.guided(name, batch[0]), noise, *how, disable_pbar=True, seed=batch[0].seed)
+
+    @torch.inference_mode()
+    def memory(self, name: str, asked: Asked, steps: int = STEPS) -> int:
+        """The most bytes that the tensors of a variant's run take at once, without those of the decoder."""
+        with MostBytes() as seen:
+            self.latents(name, [asked], steps)
+        return seen.most
 
     @torch.inference_mode()  # as the host runs its nodes
     def visit(self, batch: tuple[Asked, ...], name: str) -> list[tuple[Outcome, Image.Image]]:
@@ -96,7 +107,6 @@ class Sampled:
         rows = []
         for name, each in times.items():
             ratio = statistics.median(a / b for a, b in zip(each, times[PLAIN], strict=True))
-            with MostBytes() as seen:
-                self.timed(name, [asked])
-            rows.append((name, f"{statistics.median(each):.2f} s", f"{ratio:.2f} ×", f"{seen.most / 2**20:.1f} MiB"))
+            most = f"{self.memory(name, asked) / 2**20:.1f} MiB"
+            rows.append((name, f"{statistics.median(each):.2f} s", f"{ratio:.2f} ×", most))
         return table(("", "processor time", "beside plain", "most memory of tensors"), rows)

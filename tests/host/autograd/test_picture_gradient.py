@@ -128,6 +128,21 @@ def test_it_is_the_slope_of_the_loss_in_every_direction(comfy, doubles, kind, ba
         torch.testing.assert_close(found, slopes, rtol=1e-5, atol=1e-6 * float(slopes.abs().max()))
 
 
+@pytest.mark.parametrize(("dtype", "closest"), [(torch.float16, 0.995), (torch.bfloat16, 0.93)])
+@pytest.mark.parametrize("kind", ["SD15", "SDXL"])
+def test_half_precision_keeps_the_direction(comfy, dtype, closest, kind):
+    """Cosine to the gradient with the network in float32; VAE and image encoder are the same.
+
+    Measured: 0.99999 in both for SD 1.5; for SDXL 0.9987 in float16, 0.949 in bfloat16.
+    """
+    seen, found = (random_vae(), random_eyes()), []
+    for precision in (torch.float32, dtype):
+        (one,) = Watched(random_unet(kind, precision, seed=3), *seen, conditioning(1))(state(2, dtype=torch.float32))
+        assert one.gradient.dtype == torch.float32
+        found.append(one.gradient)
+    assert torch.cosine_similarity(*(each.flatten(1) for each in found)).min() >= closest
+
+
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (100, 40)])
 def test_pictures_are_prepared_as_the_host_does_but_for_its_rounding(comfy, size):
     from comfy.clip_model import clip_preprocess
