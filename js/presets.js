@@ -31,6 +31,14 @@ const kept = {
   normal: keptAt("15%, 50%, 80%"),
   loose: keptAt("15%, 50%"),
 };
+const modulated = {
+  cross_strength: 1,
+  self_strength: 0.3,
+  end: 0.3,
+  elsewhere: "flattened",
+  phrases_alone: true,
+  size_regularisation: 1,
+};
 const placed = {
   strength: 1,
   steps: "0-20%",
@@ -177,6 +185,11 @@ const PRESETS = {
     normal: moved,
     gentle: { ...moved, step_size: 0.03, repeats: "1" },
     "keep the look": { ...moved, keep_appearance: 0.5 },
+  },
+  ELDenseDiffusionModel: {
+    [PAPER]: modulated,
+    "as published for SDXL": { ...modulated, phrases_alone: false },
+    "some things placed": { ...modulated, elsewhere: "as it is" },
   },
   ELRegionalAttentionModel: { "Attention Couple": { base_share: 0 }, "Regional Prompter": { base_share: 0.2 } },
   ELCrossImageAttention: {

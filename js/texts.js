@@ -41,6 +41,8 @@ const CHINESE = {
   "Attention Couple": "Attention Couple（注意力分区）",
   "Regional Prompter": "Regional Prompter（区域提示）",
   "as published": "论文的值",
+  "as published for SDXL": "论文用于 SDXL 的值",
+  "some things placed": "只放置一些东西",
   gentle: "柔和",
   "keep the look": "保持样子",
   "layout guidance": "布局引导",

@@ -22,6 +22,7 @@ from . import (
     masks,
     model_patches,
     phrases,
+    placed_phrases,
     prompt_difference,
     regional_prompts,
     regions,
@@ -49,7 +50,7 @@ class ExplainableLatents(ComfyExtension):
         """Every node class of the pack, in menu order: each file of nodes has its own in `NODES`."""
         perceiving = attention, regions, gradients, maps, correspondence, teaching, images
         editors = editing, self_attention_editing, appearance_editing, inversion, prompt_difference
-        regions_and_phrases = regional_prompts, phrases
+        regions_and_phrases = regional_prompts, phrases, placed_phrases
         files = (
             words,
             show_attention,

@@ -74,7 +74,7 @@ class ELStructuredDiffusionModel(io.ComfyNode):
         """Encode the phrases, install them on a clone of the model and show them on the node."""
         found, patched = phrases_alone(clip, subjects, phrases), model.clone()
         install_structured_diffusion(patched, subjects.prompt, Encoded.by(clip, subjects.prompt), found, strength)
-        text = described(found)
+        text = described((phrase.words, phrase.rows) for phrase in found)
         show_on_running_node(text)
         return io.NodeOutput(patched, text, ui=ui.PreviewText(text))
 

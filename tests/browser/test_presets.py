@@ -16,7 +16,7 @@ expect.set_options(timeout=SLOW)
 
 MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
 SAMPLER, PATCH = "ELMaskedLatentKSampler", "ELMaskedLatentModel"
-KEEP, PLACE, SHAPE = "ELKeepWords", "ELPlaceWords", "ELGuideShape"
+KEEP, PLACE, SHAPE, DENSE = "ELKeepWords", "ELPlaceWords", "ELGuideShape", "ELDenseDiffusionModel"
 ONE, TWO, PAPER = "Devaney experiment 1", "Devaney experiment 2", "Abs-Grad-SAM paper"
 # Preset -> the shipped workflow that has its values, and the nodes in it.
 PUBLISHED = {
@@ -177,3 +177,18 @@ def test_a_preset_leaves_linked_inputs_alone_and_a_callback_that_fails_leaves_th
     front.set(PATCH, preset="loose")
     front.set(PATCH, manipulate_at="1")
     assert front.value(PATCH, "preset") == "own values"
+
+
+def test_presets_of_placed_phrases(front: Front):
+    """A new node leaves places without a box alone; the authors' layouts cover everything."""
+    add(front, DENSE)
+    usual = {"cross_strength": 1, "self_strength": 0.3, "end": 0.3, "role": "all", "size_regularisation": 1}
+    for preset, elsewhere, alone in (
+        ("some things placed", "as it is", True),
+        ("as published", "flattened", True),
+        ("as published for SDXL", "flattened", False),
+        ("some things placed", "as it is", True),
+    ):
+        front.set(DENSE, preset=preset)
+        assert values(front, DENSE) == {**usual, "elsewhere": elsewhere, "phrases_alone": alone}
+        assert front.value(DENSE, "preset") == preset

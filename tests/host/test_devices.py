@@ -24,6 +24,7 @@ from explainable_latents.nodes.core.methods.appearance import Schedule
 from explainable_latents.nodes.core.methods.attend_and_excite import AttendAndExcite
 from explainable_latents.nodes.core.methods.box_losses import BoxLoss
 from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
+from explainable_latents.nodes.core.methods.dense_diffusion import DenseDiffusion
 from explainable_latents.nodes.core.methods.guidance import Guidance
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
@@ -37,12 +38,14 @@ from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.appearance import AppearancePicture
 from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
+from explainable_latents.nodes.host.editing.dense_diffusion import install_dense_diffusion
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
 from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
 from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
 from explainable_latents.nodes.host.editing.own_run import Guided, schedule
 from explainable_latents.nodes.host.editing.paths import Path
+from explainable_latents.nodes.host.editing.placed_phrases import PlacedPhrases
 from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
 from explainable_latents.nodes.host.editing.prompt_difference import difference_map
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
@@ -292,6 +295,20 @@ def test_structured_diffusion(offloaded, kind, way, dtype):
     def run(model):
         model = model.clone()
         install_structured_diffusion(model, "a red dog on a beach", Encoded((own,), {}), phrases)
+        return sample(model, 2, grid=GRID, batch=2)
+
+    assert_same(*on_both(offloaded(way, dtype, kind), run))
+
+
+@pytest.mark.parametrize(("kind", "way", "dtype"), in_turn(["SD15"]))
+def test_placed_phrases(offloaded, kind, way, dtype):
+    own, masks = conditioning(1)[0][0], Masks(torch.rand(2, *GRID, generator=torch.Generator().manual_seed(0)))
+    alone = [PhraseAlone("red dog", (2, 3), conditioning(7)[0][0][0, 2:4])]
+    phrases = PlacedPhrases("a red dog", Encoded((own,), {}), ("red dog", "beach"), ((2, 3), (6,)), masks, alone)
+
+    def run(model):
+        model = model.clone()
+        install_dense_diffusion(model, phrases, DenseDiffusion(window=Window(0, 0.5), elsewhere="flattened"))
         return sample(model, 2, grid=GRID, batch=2)
 
     assert_same(*on_both(offloaded(way, dtype, kind), run))

@@ -34,12 +34,16 @@ def probabilities(
     """
     q = by_head(q, width(q, heads))
     keys = scaled_keys(k, q.shape[-1], scale)
-    step = max(1, at_once // (len(q) * heads * k.shape[-2]))
-    if q.device.type != "cpu" and k.shape[-2] > MANY_KEYS:
-        step = max(step, LEAST_POSITIONS)
+    step = positions_at_once(q, k, at_once)
     for start in range(0, q.shape[-2], step):
         rows = slice(start, start + step)
         yield rows, _softmax(q[:, :, rows], keys, mask, rows)
+
+
+def positions_at_once(q: Tensor, k: Tensor, at_once: int) -> int:
+    """At how many query positions of q [B,H,Q,d] scores are computed at once. at_once: the most scores."""
+    step = max(1, at_once // (len(q) * q.shape[1] * k.shape[-2]))
+    return max(step, LEAST_POSITIONS) if q.device.type != "cpu" and k.shape[-2] > MANY_KEYS else step
 
 
 def scaled_keys(k: Tensor, d: int, scale: float | None = None) -> Tensor:

@@ -5,7 +5,8 @@ Read `masked_latent` first (what happens to the latent), then `masking` (where t
 `mutual_self_attention` its texture, `plug_and_play` its layout, `cross_image_attention` (with `appearance`) the
 appearance of a third one. `inversion` finds the noise that leads to a picture, `trajectory` is the way there,
 `prompt_difference` is where two prompts disagree about it. `regional_attention` gives parts of a picture prompts of
-their own, `structured_diffusion` the things of a prompt values of their own. `guidance` moves the latent while it is
+their own, `structured_diffusion` the things of a prompt values of their own, `dense_diffusion` puts them into segments
+of the picture. `guidance` moves the latent while it is
 sampled, `attend_and_excite` so that no word is forgotten, `box_losses` so that each is in its place, of which
 `word_places` tells, `self_guidance` so that a thing is moved or resized, which `word_shapes` measures, `picture_score`
 so that the picture scores better. `diffseg` cuts a picture into regions. `correspondence` is about two pictures: where

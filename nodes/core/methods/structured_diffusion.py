@@ -43,3 +43,11 @@ def told_context(context: Tensor, phrases: Sequence[PhraseAlone], strength: floa
         own = context[:, rows].float()
         told[:, rows] += share * (phrase.alone.to(own) - own)
     return told.to(context)
+
+
+def exchanged(context: Tensor, phrases: Sequence[PhraseAlone]) -> Tensor:
+    """The context [B,T,d] with each phrase's rows exchanged for those of the phrase encoded alone."""
+    told = context.clone()
+    for phrase in phrases:
+        told[:, list(phrase.rows)] = phrase.alone.to(context)
+    return told

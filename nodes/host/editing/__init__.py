@@ -9,7 +9,7 @@ source outside a mask).
 
 Without a twin: `positive_rows` (what edits the positive prompts' rows in every run); `regional_attention` (prompts for
 parts of the picture) with `region_prompts` (which is where) and `region_rows` (in a model call); `structured_attention`
-with `phrases` (values of phrases encoded alone).
+with `phrases` (values of phrases encoded alone); `dense_diffusion` with `placed_phrases` (phrases in their places).
 
 Pictures that the model did not draw: `own_run` (the pack's own walk through the noise levels), `inversion` and
 `edit_friendly` (into the noise that leads to a picture), `prompt_difference` (where two prompts disagree about it).

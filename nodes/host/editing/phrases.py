@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -24,14 +25,24 @@ def phrases_alone(clip: Any, subjects: Subjects, named: str) -> list[PhraseAlone
     if named.strip():
         found = [item for part in SEPARATORS.split(named) if part.strip() for item in _named(part, prompt, tokens)]
     else:
-        found = list(parse(prompt, tokens, "", "auto", WHOLE_PHRASE, SELECTIONS[1]).items)
+        found = noun_phrases(prompt, tokens)
+    return encoded_alone(clip, prompt, found, "name the other phrases in 'phrases', without this one")
+
+
+def noun_phrases(prompt: str, tokens: PromptTokens) -> list[Subject]:
+    """All noun phrases that the parser finds, without their articles."""
+    return list(parse(prompt, tokens, "", "auto", WHOLE_PHRASE, SELECTIONS[1]).items)
+
+
+def encoded_alone(clip: Any, prompt: str, items: Iterable[Subject], instead: str) -> list[PhraseAlone]:
+    """Phrases of a prompt, encoded alone. Raises ValueError as `phrases_alone`. instead: what to do then."""
     weights = _weights(clip.tokenize(prompt))
-    return [PhraseAlone(item.text, item.positions(), _alone(clip, item, weights)) for item in found]
+    return [PhraseAlone(item.text, item.positions(), _alone(clip, item, weights, instead)) for item in items]
 
 
-def described(phrases: list[PhraseAlone]) -> str:
-    """A line for each phrase with its rows, for the user."""
-    lines = [f"{phrase.words} | tokens {', '.join(map(str, phrase.rows))}" for phrase in phrases]
+def described(phrases: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """A line for each phrase, its words and rows, for the user."""
+    lines = [f"{words} | tokens {', '.join(map(str, rows))}" for words, rows in phrases]
     return "\n".join(lines) or "(no phrase was found: nothing is changed)"
 
 
@@ -43,7 +54,7 @@ def _named(words: str, prompt: str, tokens: PromptTokens) -> tuple[Subject, ...]
     return found
 
 
-def _alone(clip: Any, item: Subject, weights: dict[str, list[float]]) -> Tensor:
+def _alone(clip: Any, item: Subject, weights: dict[str, list[float]], instead: str) -> Tensor:
     """The rows [n,d] of a phrase that is encoded by itself, its tokens as heavy as in the prompt."""
     text = item.text.replace("(", r"\(").replace(")", r"\)")
     spans, batches = tokenize(clip, text), clip.tokenize(text)
@@ -52,7 +63,7 @@ def _alone(clip: Any, item: Subject, weights: dict[str, list[float]]) -> Tensor:
         if len(own) != len(positions):
             raise ValueError(
                 f"'{item.text}' has {len(positions)} tokens in the prompt, but {len(own)} alone, so the one cannot "
-                "take the place of the other: name the other phrases in 'phrases', without this one"
+                f"take the place of the other: {instead}"
             )
         heavy = dict(zip(own, (weights[key][position] for position in positions), strict=True))
         batches[key] = _with_weights(batches[key], heavy)

@@ -35,7 +35,8 @@ class EditedStep:
     """One model call of a sampler.
 
     batch: rows of one conditioning. positive: ids of the guider's positive conditionings, in their order. lists: which
-    of the lists that the host evaluates hold them.
+    of the lists that the host evaluates hold them: an id alone does not say so, since to a positive conditioning with
+    an area the host puts one of the same id and area among the negative ones.
     """
 
     batch: int

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from explainable_latents.nodes import guidance, placed_phrases
 from explainable_latents.nodes.core.layout import Box, Layout
 from explainable_latents.nodes.core.words.parsing import parse
-from explainable_latents.nodes.guidance import NODES
 from explainable_latents.nodes.host.tokens import tokenize
 
 from ...host.memory import MostBytes
@@ -22,7 +22,7 @@ from ...tools.toy_world.group_judge import judge_groups, load_group_judge
 from ...tools.toy_world.loaded import Toy
 from ...tools.toy_world.table import table
 from .asked import Asked, Outcome, outcome
-from .variants import PLACE_WORDS, PLAIN, VARIANTS
+from .variants import PLAIN, VARIANTS
 
 # As in the toy world's own tables.
 STEPS, CFG, SAMPLER, SCHEDULER = 50, 3.0, "euler", "normal"
@@ -49,15 +49,17 @@ class Sampled:
         if name == PLAIN:
             return self.toy.model
         kind, inputs = VARIANTS[name]
-        node = next(each for each in NODES if each.__name__ == kind)
+        node = next(each for each in guidance.NODES + placed_phrases.NODES if each.__name__ == kind)
         text = asked.prompt.text
         subjects = parse(text, tokenize(self.toy.clip, text), "").with_role("subject")
         found = [each.text for each in subjects.items]
         if found != list(asked.prompt.things):
             raise ValueError(f"'{text}' has the subjects {found} instead of {list(asked.prompt.things)}.")
         layout = Layout(tuple(Box(words, *corners) for words, corners in asked.boxes.items()))
-        places = {"layout": layout} if kind == PLACE_WORDS else {}
-        return node.execute(self.toy.model, subjects, **{**defaults(node), **inputs}, **places).result[0]
+        asked_for = {each.id for each in node.define_schema().inputs}
+        given = {"model": self.toy.model, "clip": self.toy.clip, "subjects": subjects, "layout": layout}
+        given = {name: each for name, each in given.items() if name in asked_for}
+        return node.execute(**{**defaults(node), **inputs, **given}).result[0]
 
     def timed(self, name: str, batch: Sequence[Asked]) -> tuple[Tensor, float]:
         """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds for its latents."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PLAIN = "plain"
-KEEP_WORDS, PLACE_WORDS = "ELKeepWords", "ELPlaceWords"
+KEEP_WORDS, PLACE_WORDS, PLACE_PHRASES = "ELKeepWords", "ELPlaceWords", "ELDenseDiffusionModel"
 _AS_ATTEND_AND_EXCITE = {"unit": "latent", "step_size": 20.0, "schedule": "falling"}
 # Name -> node, and what the preset of that name changes; all else is the schema's default, which is as published.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,6 +26,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"steps": "0-50%", "loss": "BoxDiff", "repeats": "1", "until": 0.0, "stop_for_good": False}
         | {"refinement": "0: 0.05, 10: 0.5, 20: 0.8", **_AS_ATTEND_AND_EXCITE},
     ),
+    # the toy's text encoder makes other vectors of a phrase alone, and with them things are missing
+    "Place Phrases": (PLACE_PHRASES, {"phrases_alone": False}),
+    "Place Phrases, for longer": (PLACE_PHRASES, {"phrases_alone": False, "end": 0.6}),
 }
 # Those of the first group are run for all prompts before those of the second are.
 ORDER = (PLAIN, *list(VARIANTS)[:3]), tuple(VARIANTS)[3:]

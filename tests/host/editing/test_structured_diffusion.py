@@ -219,7 +219,7 @@ class TestPhrases:
         for phrase in found:
             alone = toy.clip.encode_from_tokens_scheduled(toy.clip.tokenize(phrase.words))[0][0]
             assert torch.equal(phrase.alone, alone[0, 1 : 1 + len(phrase.rows)])
-        assert described(found).splitlines()[0] == "red dog | tokens 2, 3"
+        assert described([("red dog", (2, 3)), ("cat", (6,))]) == "red dog | tokens 2, 3\ncat | tokens 6"
 
     def test_weights_of_the_prompt_weigh_the_phrase_too(self, toy):
         (found,) = phrases_alone(toy.clip, self.subjects(toy, "a (red:1.4) dog on the beach"), "red dog")
@@ -239,7 +239,7 @@ class TestPhrases:
     def test_a_prompt_without_phrases(self, toy):
         found = phrases_alone(toy.clip, self.subjects(toy, ""), "")
         assert found == []
-        assert described(found) == "(no phrase was found: nothing is changed)"
+        assert described([]) == "(no phrase was found: nothing is changed)"
 
     def subjects(self, toy, prompt: str):
         return parse(prompt, tokenize(toy.clip, prompt))

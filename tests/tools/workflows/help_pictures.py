@@ -27,7 +27,10 @@ from .layout import WIDGETS, described_inputs
 from .pipelines import (
     FORGOTTEN,
     IN_THE_MIDDLE,
+    SWAPPED,
     TO_THE_RIGHT,
+    TOY_BOXES,
+    TOY_DENSE,
     TOY_GROUP,
     TOY_GUIDANCE,
     TOY_MOVED,
@@ -41,7 +44,7 @@ from .pipelines import (
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
-QUALITY = 36  # of WebP
+QUALITY = 30  # of WebP
 CASE = CASES[0]
 OTHER_SCENE = keep_the_subject()[4]
 STEPS = (5, 18, 28)
@@ -454,6 +457,29 @@ def phrases_page(parts: Parts) -> dict[str, list[Shown]]:
     return {"ELStructuredDiffusionModel": [Shown("the prompt alone", plain), Shown("and its phrases", told)]}
 
 
+def places_page(parts: Parts) -> dict[str, list[Shown]]:
+    """The strip of Place Phrases: the boxes, and the second world without the node and with it."""
+    graph = parts.graph
+    loaded = graph.add("CheckpointLoaderSimple", ckpt_name=TOY_TWO.name)
+    model, clip, vae = (loaded[slot] for slot in range(3))
+    words = graph.add("ELPromptWords", clip=clip, text=TOY_GROUP)
+    layout = graph.add("ELLayoutFromText", text=TOY_BOXES, width=128, height=128)
+    inputs = {"clip": clip, "subjects": words[1], "layout": layout[0]}
+    placed = graph.add("ELDenseDiffusionModel", model=model, **inputs, **TOY_DENSE)
+    empty = graph.add("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
+    how = {"positive": words[0], "latent_image": empty, "denoise": 1.0, "cfg": TOY_GUIDANCE, "sampler_name": "euler"}
+    how |= {"scheduler": "normal", "steps": 50, "seed": SWAPPED}
+    how |= {"negative": graph.add("CLIPTextEncode", clip=clip, text="")[0]}
+    runs = [parts.sampled(each, **how)[0] for each in (model, placed[0])]
+    pictures = layout[2], *(graph.add("VAEDecode", samples=each, vae=vae)[0] for each in runs)
+    headings = "boxes", "without", "Place Phrases"
+    return {
+        "ELDenseDiffusionModel": [
+            Shown(heading, graph.images(each)) for heading, each in zip(headings, pictures, strict=True)
+        ]
+    }
+
+
 def inversion_pages(parts: Parts) -> dict[str, list[Shown]]:
     """Strips of the nodes that edit a given picture: what comes back of it, and where two prompts differ."""
     graph = parts.graph
@@ -654,7 +680,8 @@ def main() -> None:
         pages = {**attention_pages(parts), **correspondence_pages(parts, cars), **pages}
         pages |= teaching_pages(parts, cars, third) | editing_pages(parts) | inversion_pages(parts)
         pages |= appearance_pages(parts, cars) | guidance_pages(parts) | layout_pages(parts)
-        pages |= moving_page(parts) | phrases_page(parts) | pausing_pages(parts) | classifier_pages(parts)
+        pages |= moving_page(parts) | phrases_page(parts) | places_page(parts) | pausing_pages(parts)
+        pages |= classifier_pages(parts)
         result = client.run(parts.graph.nodes)
     IMAGES.mkdir(parents=True, exist_ok=True)
     own = {"ELProbeAttention", "ELGradientSaliency", "ELSegmentPicture", "ELInvertPicture"}
@@ -662,7 +689,7 @@ def main() -> None:
     captions = {node_id: OWN_PROMPT if node_id in own else CASE.prompt for node_id in pages}
     captions["ELPlugAndPlay"] = OTHER_SCENE.prompt
     captions["ELRegionalAttentionModel"] = f"left: {TOY_REGIONS[1]}, right: {TOY_REGIONS[2]}"
-    captions["ELKeepWords"] = captions["ELPlaceWords"] = TOY_GROUP
+    captions["ELKeepWords"] = captions["ELPlaceWords"] = captions["ELDenseDiffusionModel"] = TOY_GROUP
     captions["ELGuideShape"] = TOY_SINGLE
     captions["ELStructuredDiffusionModel"] = TOY_PHRASES[0]
     captions["ELCrossImageAttention"] = "a photo of a car"

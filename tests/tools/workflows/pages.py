@@ -579,4 +579,22 @@ PAGES: dict[str, Page] = {
         },
         gap=60,
     ),
+    "29_place_phrases": Page(
+        (
+            Column(300, "1 · Model, and where things are", ("Checkpoint", "Where things are")),
+            Column(320, "2 · Prompt", ("Negative prompt", "Empty latent", "Prompt")),
+            Column(300, "3 · With and without places", ("Phrases in their places",)),
+            Column(270, "", ("Sampler", "Sampler without places")),
+            Column(226, "", ("Decode", "Decode without places")),
+            Column(400, "4 · Result", ("Result", "Before and after")),
+        ),
+        ((4, 5), (4, 4)),
+        {"Prompt": 396},  # nothing stands below it
+        tops={
+            **{"Where things are": 160, "Negative prompt": 620, "Empty latent": 790, "Prompt": 970, "Sampler": 600},
+            **{"Phrases in their places": 150, "Sampler without places": 1000, "Before and after": 400},
+            **{ENGLISH_NOTE: 970, CHINESE_NOTE: 230},
+        },
+        gap=62,
+    ),
 }

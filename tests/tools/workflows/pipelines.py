@@ -36,10 +36,12 @@ TOY_PHRASES = "a red dog and a blue cat on the beach", "red dog, blue cat"
 # Of the workflow that keeps words: a prompt of the second world, and a step that moves the toy's latents a little.
 TOY_GROUP, TOY_STEP = "a cat and a dog on the beach", 10.0
 # Seeds for pictures: with the first one the cat is missing without guidance, with the second one it is on the right,
-# with the third one, alone, in the middle.
-FORGOTTEN, TO_THE_RIGHT, IN_THE_MIDDLE = 1, 3, 2
+# with the third one, alone, in the middle, with the last one both are on the other sides than asked for.
+FORGOTTEN, TO_THE_RIGHT, IN_THE_MIDDLE, SWAPPED = 1, 3, 2, 4
 # Of Place Words: the toy's layout is decided over more of the run, and its attention is soon in the boxes.
 TOY_PLACED = {"steps": "0-50%", "until": 0.1, "stop_for_good": False}
+# Of Place Phrases: the toy's text encoder makes other vectors of a phrase alone.
+TOY_BOXES, TOY_DENSE = "cat: 0, 0.375, 0.5, 0.625; dog: 0.5, 0.375, 0.5, 0.625", {"phrases_alone": False}
 # Of Guide Shape: a prompt of the second world, and moves that are large enough for its latents.
 TOY_SINGLE = "a cat on the beach"
 TOY_MOVED = {"steps": "0-60%", "step_size": 0.1, "repeats": "5"}
@@ -201,6 +203,19 @@ def fill_place_words(workflow: Workflow, prompt: str = TOY_GROUP, **sampler: flo
     filled = filled.fill("Where things are", width=128, height=128).fill("Prompt", text=prompt)
     filled = filled.fill("Each in its place", **TOY_PLACED)
     return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
+
+
+def fill_place_phrases(workflow: Workflow, prompt: str = TOY_GROUP, **sampler: float) -> Workflow:
+    """Put the second world's checkpoint and a prompt into the workflow that places phrases.
+
+    sampler: inputs of both samplers.
+    """
+    filled = _on_second_world(workflow)
+    filled = filled.fill("Where things are", text=TOY_BOXES, width=128, height=128).fill("Prompt", text=prompt)
+    filled = filled.fill("Phrases in their places", **TOY_DENSE)
+    for title in ("Sampler", "Sampler without places"):
+        filled = filled.fill(title, cfg=TOY_GUIDANCE, **sampler)
+    return filled
 
 
 def fill_guide_shape(workflow: Workflow, prompt: str = TOY_SINGLE, **sampler: float) -> Workflow:

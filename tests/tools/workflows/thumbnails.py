@@ -20,6 +20,7 @@ from .index import BY_GRAPH
 from .pipelines import (
     FORGOTTEN,
     IN_THE_MIDDLE,
+    SWAPPED,
     TO_THE_RIGHT,
     TOY_PHRASES,
     TOY_REGIONS,
@@ -33,6 +34,7 @@ from .pipelines import (
     fill_masactrl,
     fill_phrases,
     fill_picture,
+    fill_place_phrases,
     fill_place_words,
     fill_regions,
     run_case,
@@ -63,7 +65,7 @@ SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
 LOOK, KEEP, PLACE = "21_cross_image_attention", "22_keep_words", "23_place_words"
 MOVE = "27_guide_shape"
-BOX, PHRASES = "24_drawn_boxes", "25_structured_diffusion"
+BOX, PHRASES, DENSE = "24_drawn_boxes", "25_structured_diffusion", "29_place_phrases"
 INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
 # No model of these is small enough to make a picture here: their graphs are shown.
 GRAPHS = "13_flux", "14_qwen_image", "15_z_image", "28_classifier_guidance"
@@ -223,6 +225,14 @@ def phrases_alone(client: ComfyClient) -> Image.Image:
     return strip([result.images(node)[0] for node in ("plain", workflow.node("Result"))])
 
 
+def phrases_placed(client: ComfyClient) -> Image.Image:
+    """The workflow that places phrases: the picture without places, and with them."""
+    workflow = fill_place_phrases(Workflow.shipped(DENSE), seed=SWAPPED)
+    plain = {"class_type": "PreviewImage", "inputs": {"images": [workflow.node("Decode without places"), 0]}}
+    result = client.run({**workflow.graph, "plain": plain})
+    return strip([result.images(node)[0] for node in ("plain", workflow.node("Result"))])
+
+
 def side_by_side(client: ComfyClient) -> Image.Image:
     """All pipelines on the same references: two whose surroundings are to be kept, two whose subject is."""
     rows = []
@@ -263,6 +273,7 @@ def main() -> None:
         save(moved(client), MOVE)
         save(in_a_box(client), BOX)
         save(phrases_alone(client), PHRASES)
+        save(phrases_placed(client), DENSE)
         side_by_side(client).save(ROOT / "js" / "docs" / "images" / "pipelines.webp", quality=75, method=6)
 
 
