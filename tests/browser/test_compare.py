@@ -121,9 +121,10 @@ def test_the_pictures_have_a_name_and_those_of_the_run_before_are_given_back(
     panel.get_by_role("button", name="plain | result").press("Enter")
     expect(panel.get_by_role("img", name="plain | result")).to_be_visible()
     assert front.run("window.open.size") == 3
+    front.run("() => { window.before = new Set(window.open); }")
     front.set("result", image=front.value("plain", "image"))
     front.press_run()
-    front.wait("window.open.size === 3")
+    front.wait("window.open.size === 3 && window.open.isDisjointFrom(window.before)")
     expect(panel.get_by_role("status")).to_contain_text("plain: PSNR")
     assert (colour(panel, 0.25), colour(panel, 0.75)) == ("plain", "plain")
 
