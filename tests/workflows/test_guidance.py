@@ -10,6 +10,7 @@ import torch
 
 from tests.tools.comfyui.client import Result
 from tests.tools.comfyui.errors import ComfyError
+from tests.tools.thorough import THOROUGH, further
 from tests.tools.toy_world.group_judge import judge_groups, load_group_judge
 from tests.tools.workflows.graphs import Workflow
 from tests.tools.workflows.pipelines import (
@@ -70,7 +71,7 @@ def without_guidance(workflow: Workflow) -> Workflow:
     return Workflow({name: node for name, node in plain.graph.items() if name != report})
 
 
-@pytest.mark.parametrize("make", [shipped, placing, moving])
+@pytest.mark.parametrize("make", [shipped, further(placing), further(moving)])
 def test_without_strength_it_is_the_picture_without_the_node(client, make):
     off = make(strength=0.0)
     result = client.run(off.graph)
@@ -82,7 +83,7 @@ def test_without_strength_it_is_the_picture_without_the_node(client, make):
     assert not np.array_equal(picture(client.run(guided.graph), guided), picture(result, off))
 
 
-@pytest.mark.parametrize("make", [shipped, placing])
+@pytest.mark.parametrize("make", [shipped, further(placing)])
 def test_the_report_draws_a_sheet_for_each_picture(client, make):
     workflow = make().fill("Empty latent", batch_size=3)
     sheets = client.run(workflow.graph).images(workflow.node("What happened"))
@@ -157,6 +158,7 @@ def test_mistakes_about_places_reach_the_user(client):
     refused(three, "there are 2 masks for 3 words (cat, dog, beach)")
 
 
+@THOROUGH
 def test_a_thing_goes_where_it_is_asked_to_go(client):
     """The centre of the cat's mask, as the judge of the second world sees it, beside the plain picture's."""
     judge, centres = load_group_judge(), {}

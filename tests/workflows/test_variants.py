@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.tools.comfyui.errors import ComfyError
+from tests.tools.thorough import further
 from tests.workflows.answering import AnsweringBrowser, levels, png
 from tests.workflows.sampled import Graph, capture, captured_maps, node
 from tests.workflows.test_pauses import (
@@ -51,7 +52,7 @@ def line(report: str) -> Any:
     return json.loads(report.splitlines()[-1].removeprefix("answers: "))
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "uni_pc", "lcm", "dpm_adaptive"])
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "uni_pc", "lcm", further("dpm_adaptive")])
 def test_each_variant_is_the_run_that_had_its_answers_from_the_start(browser, sampler):
     """Also after a variant that was left unfinished; and the recorded answers give the same batch without a user."""
     made = pausing("2, 4", sampler)
