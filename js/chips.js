@@ -196,6 +196,7 @@ class Chips {
     this.problem.textContent = this.shown?.problem ?? "";
     this.problem.hidden = !this.problem.textContent;
     this.fillBox(prompt ?? this.stored?.prompt);
+    this.root.ariaBusy = String(this.isAsking);
   }
 
   /** The box of a linked prompt is greyed: it shows that prompt, and what was typed comes back when the link goes. */

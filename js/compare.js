@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addPanel, afterCall, createElement, growToFit, store } from "./panel.js";
+import { addPanel, afterCall, busyUntil, createElement, growToFit, store } from "./panel.js";
 import { isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
@@ -45,7 +45,7 @@ class Comparison {
     this.note = createElement("p", { class: "el-note", role: "status" });
     this.root = createElement("div", {}, this.canvas, this.controls, this.note);
     addPanel(node, "compare", this.root, () => (this.pictures ? HEIGHT : EMPTY_HEIGHT));
-    afterCall(node, "onConfigure", () => this.load());
+    afterCall(node, "onConfigure", () => busyUntil(this.root, this.load()));
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.showMessage("Run to compare the pictures here.");
@@ -72,7 +72,7 @@ class Comparison {
   receive(shown) {
     if (!shown || !isOfWorkflowInFront()) return;
     store(this.node, KEY, { ...this.chosen, ...shown });
-    this.load();
+    busyUntil(this.root, this.load());
   }
 
   /** Show the stored files: after a run, and after the page or a workflow was loaded. */

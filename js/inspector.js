@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js";
 import "./chips.js"; // on a node with both, the words stand above the maps
 import { Maps } from "./maps.js";
 import { MaskTuner, TUNER_HEIGHT } from "./mask_tuner.js";
-import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
+import { addPanel, afterCall, asOneStep, busyUntil, createElement, growToFit, store } from "./panel.js";
 import { isOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
@@ -33,7 +33,7 @@ class Inspector {
     this.tuner = new MaskTuner(this);
     this.build();
     addPanel(node, "inspector", this.root, () => this.height);
-    afterCall(node, "onConfigure", () => this.load());
+    afterCall(node, "onConfigure", () => busyUntil(this.root, this.load()));
     afterCall(node, "onExecuted", (output) => this.receive(output?.[KEY]?.at(-1)));
     if (this.opacityInput) afterCall(this.opacityInput, "callback", () => this.maps && this.show(this.givenOpacity()));
     this.showMessage(translated("Run to inspect the maps here."));
@@ -130,7 +130,7 @@ class Inspector {
   receive(written) {
     if (!written || !isOfWorkflowInFront()) return;
     store(this.node, KEY, { ...this.chosen, file: written.file, type: written.type });
-    this.load();
+    busyUntil(this.root, this.load());
   }
 
   /** Show the stored maps file: after a run, and after the page or a workflow was loaded. */

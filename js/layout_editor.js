@@ -115,7 +115,8 @@ class LayoutEditor {
   changed() {
     clearTimeout(this.timer);
     this.question += 1; // an answer to an older one is no longer wanted
-    if (!this.isGiven) this.timer = setTimeout(() => this.ask(), PAUSE);
+    this.isAsking = !this.isGiven;
+    if (this.isAsking) this.timer = setTimeout(() => this.ask(), PAUSE);
     this.update();
   }
 
@@ -130,8 +131,9 @@ class LayoutEditor {
     } catch (error) {
       console.warn("explainable-latents: the server does not say which boxes the text has:", error);
     }
-    if (question !== this.question || !answer || this.grabbed) return;
-    this.read = { ...answer, text: values.text };
+    if (question !== this.question) return;
+    this.isAsking = false;
+    if (answer && !this.grabbed) this.read = { ...answer, text: values.text };
     this.update();
   }
 
@@ -163,6 +165,7 @@ class LayoutEditor {
     this.problem.textContent = this.isGiven ? "" : (this.read.problem ?? "");
     this.problem.hidden = !this.problem.textContent || !this.widget("text").value.trim();
     this.note.textContent = this.instructions(boxes);
+    this.root.ariaBusy = String(this.isAsking);
   }
 
   /** Give the stage the proportions of the picture, as large as the room allows. */

@@ -203,6 +203,7 @@ export class MaskTuner {
   async ask() {
     const asked = this.asked;
     this.isAsking = true;
+    this.root.ariaBusy = "true";
     let [status, answer] = [0, {}];
     try {
       const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: asked };
@@ -213,8 +214,9 @@ export class MaskTuner {
       console.warn("explainable-latents: the server does not say what the mask is:", error);
     }
     this.isAsking = false;
+    if (asked !== this.asked && this.asked !== undefined) return this.ask();
+    this.root.ariaBusy = "false";
     if (asked === this.asked) this.receive(answer, status);
-    else if (this.asked !== undefined) this.ask();
   }
 
   receive(answer, status) {

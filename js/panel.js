@@ -117,6 +117,19 @@ export function afterCall(node, name, listener) {
   };
 }
 
+const newest = new WeakMap(); // element -> what it waits for
+
+/** Marks an element as busy, for screen readers too, until `work` has ended; of several at a time the newest counts. */
+export async function busyUntil(element, work) {
+  newest.set(element, work);
+  element.ariaBusy = "true";
+  try {
+    await work;
+  } finally {
+    if (newest.get(element) === work) element.ariaBusy = "false";
+  }
+}
+
 /** The node with an execution id: its number, after those of the subgraphs that it is in. */
 export function nodeAt(executionId) {
   let node = null;

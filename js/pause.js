@@ -8,7 +8,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { Maps } from "./maps.js";
 import { Painter } from "./painter.js";
-import { createElement } from "./panel.js";
+import { busyUntil, createElement } from "./panel.js";
 import { Strip } from "./strip.js";
 import { translated } from "./texts.js";
 
@@ -442,7 +442,7 @@ api.addEventListener(PAUSE, async ({ detail: message }) => {
   const panel = new Panel(message, before);
   shown.set(message.id, panel);
   tell();
-  await panel.fill();
+  await busyUntil(panel.panel, panel.fill());
   panel.controls[place]?.focus();
   await panel.answer("seen");
 });

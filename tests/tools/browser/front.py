@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import Browser, ConsoleMessage, Error, Locator
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, expect
 
 from ..comfyui.base import PACK_NAME
 from ..comfyui.paths import ROOT
@@ -28,6 +30,18 @@ FLAGS = (
 SCREENSHOTS = ROOT / "output" / "browser"
 OURS = f"/extensions/{PACK_NAME}/"
 SLOW = 240_000  # milliseconds: far more than any machine needs
+expect.set_options(timeout=SLOW)
+# How many times slower than usual pages are. On such a page pictures, and what only our panels ask for, come late.
+SLOW_PAGE = float(os.environ.get("SLOW_PAGE") or 1)
+LATE = f"""() => {{
+    const {{ fetch }} = window;
+    window.fetch = async (...asked) => {{
+        const answer = await fetch(...asked);
+        const isLate = /\\/(view|explainable_latents)\\b/.test(asked[0]);
+        if (isLate) await new Promise((done) => setTimeout(done, {1000 * (SLOW_PAGE - 1)}));
+        return answer;
+    }};
+}}"""
 POLL, RUN_POLLS = 250, 2000  # milliseconds, and how often a run is asked for
 SIZE = {"width": 1600, "height": 1000}
 VISITED = "Comfy.TutorialCompleted"  # unless this is set, the page opens the templates when it is there
@@ -76,7 +90,30 @@ HEAR_ENDS = """() => {
 }"""
 DRAWN_TWICE = "async () => { for (const _ of [1, 2]) await new Promise(requestAnimationFrame); }"
 RESTORED = "!app.extensionManager.workflow.activeWorkflow.changeTracker._restoringState"  # undo and redo have ended
+# No panel of ours waits for the server or for a picture: until then it shows what was there before.
+SETTLED = f"""() => {{
+    const graphs = [app.graph, ...(app.graph.subgraphs?.values() ?? [])];
+    const panels = graphs.flatMap(({{ nodes }}) => nodes).flatMap(({{ widgets }}) => widgets ?? [])
+        .filter(({{ type }}) => type === "el-panel").map(({{ element }}) => element);
+    const isBusy = (each) => each.ariaBusy === "true" || each.querySelector("[aria-busy=true]");
+    return {RESTORED} && !panels.some(isBusy);
+}}"""
+# Where an element is, once it is at the same place in two frames.
+STILL = """async (element) => {
+    for (let before; ; ) {
+        await new Promise(requestAnimationFrame);
+        const { x, y, width, height } = element.getBoundingClientRect();
+        const now = JSON.stringify([x, y, width, height]);
+        if (now === before && width && height) return { x, y, width, height };
+        before = now;
+    }
+}"""
 FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # in the graph or subgraph that is open
+
+
+def still_box(found: Locator) -> dict[str, float]:
+    """Where an element is on the page, once it no longer moves: x, y, width and height in pixels."""
+    return found.evaluate(STILL)
 
 
 class Front:
@@ -107,6 +144,10 @@ class Front:
         if not javascript:
             self.context.route(f"**{OURS}*.js", lambda route: route.abort())
         self.page = self.context.new_page()
+        if SLOW_PAGE > 1:
+            self.context.add_init_script(f"({LATE})()")
+            throttling = self.context.new_cdp_session(self.page)
+            throttling.send("Emulation.setCPUThrottlingRate", {"rate": SLOW_PAGE})
         self.page.on("console", self._hear)
         self.page.on("pageerror", self._crash)
         self.open()
@@ -187,6 +228,19 @@ class Front:
         """Return when a JavaScript expression or function gives something true."""
         self.page.wait_for_function(script, arg=argument)
 
+    def settle(self) -> None:
+        """Return when our panels show what the page and the server say by now, and the page has drawn that."""
+        self.run(DRAWN_TWICE)
+        self.wait(SETTLED)
+        self.run(DRAWN_TWICE)
+
+    def becomes(self, read: Callable[[], Any], expected: Any) -> None:
+        """Return when what is read equals this; AssertionError with what was read last when it never does."""
+        end = time.monotonic() + SLOW / 1000
+        while (found := read()) != expected:
+            assert time.monotonic() < end, f"{found!r} has not become {expected!r}"
+            self.page.wait_for_timeout(POLL / 5)
+
     def wait_until_kept(self, text: str) -> None:
         """Return when the front end has stored the workflow, with this text in it, for the next time it opens."""
         self.wait(
@@ -252,7 +306,7 @@ class Front:
         return self.run("async () => (await app.graphToPrompt()).output")
 
     def press_run(self, meanwhile: Callable[[], object] = lambda: None) -> dict[str, Any]:
-        """Click the Run button, wait until the page has heard the run's end and return its outputs by node id.
+        """Click the Run button, wait until the page shows what the run gave and return its outputs by node id.
 
         meanwhile: what the user does while it runs. AssertionError with the server's words when it fails.
         """
@@ -266,6 +320,7 @@ class Front:
         meanwhile()
         done = self._done(prompt_id)
         self.wait("id => window.endedRuns.has(id)", prompt_id)
+        self.settle()
         assert done["status"]["status_str"] == "success", json.dumps(done["status"], indent=1)
         return done["outputs"]
 
@@ -283,11 +338,13 @@ class Front:
         )
 
     def panel(self, title: str, name: str | None = None) -> Locator:
-        """Our panel on a node, when it is shown; its name only where a node has several."""
+        """Our panel on a node, when it is shown with what it has to show; its name only where a node has several."""
         self.wait(  # a new node gets it a moment after it is there
             f"""([title, name, id]) => {{
                 const isIt = (widget) => widget.type === "el-panel" && (!name || widget.name === name);
-                const widget = ({FIND})(title).widgets.find(isIt);
+                const widget = ({FIND})(title)?.widgets?.find(isIt);
+                // that of a node which was in its place may still be on the page
+                for (const other of document.querySelectorAll(`[data-testid="${{id}}"]`)) delete other.dataset.testid;
                 if (widget) widget.element.dataset.testid = id;
                 return Boolean(widget);
             }}""",
@@ -295,6 +352,7 @@ class Front:
         )
         found = self.page.get_by_test_id(found_by)
         found.wait_for()
+        self.settle()
         return found
 
     def _done(self, prompt_id: str) -> dict[str, Any]:
