@@ -18,6 +18,7 @@ const ROUTE = "/explainable_latents/pauses";
 const DRAFT = "explainable_latents.draft"; // in sessionStorage: what was painted and not sent yet
 const MARK = "⏸ "; // before the title of the page
 const NOTICE = 8000; // milliseconds that a notice stays
+const AT_ONCE = new Set(["seen", "more time", "cancel"]); // answers that hold nothing of what is in the panel
 const REASONS = {
   timeout: "The time was over.",
   left: "Nobody came back in time.",
@@ -186,6 +187,8 @@ class Panel {
 
   /** more: further fields of the answer. */
   async answer(action, more = {}) {
+    // Until the panel is filled it lacks what was painted and written before the page was loaded again.
+    if (!AT_ONCE.has(action)) await this.begun.catch(() => {});
     const { id, token, revision, size } = this.message;
     const form = new FormData();
     const fields = { client: api.clientId, token, revision, action, ...more };
@@ -418,11 +421,16 @@ let forget;
 
 /** Shows a notice for some seconds, and marks the page's title as long as a run waits. */
 function tell(text = "") {
-  const plain = document.title.replaceAll(MARK, "").replace(MARK.trim(), "");
-  document.title = shown.size ? MARK + plain : plain;
+  markTitle();
   notice.textContent = text;
   clearTimeout(forget);
   if (text) forget = setTimeout(() => (notice.textContent = ""), NOTICE);
+}
+
+function markTitle() {
+  const plain = document.title.replaceAll(MARK, "").replace(MARK.trim(), "");
+  const marked = shown.size ? MARK + plain : plain;
+  if (document.title !== marked) document.title = marked;
 }
 
 /** Says to the server that this page shows pauses; it holds for this websocket, if the server knows of it by now. */
@@ -435,16 +443,21 @@ async function announce() {
   if (answer.ok && (await answer.json()).connected) announced = socket;
 }
 
-api.addEventListener(PAUSE, async ({ detail: message }) => {
+/** Fills a panel and says that its pause is seen. place: which of its controls gets the focus, none if -1. */
+async function begin(panel, place) {
+  await busyUntil(panel.panel, panel.fill());
+  panel.controls[place]?.focus();
+  await panel.answer("seen");
+}
+
+api.addEventListener(PAUSE, ({ detail: message }) => {
   const before = shown.get(message.id);
   const place = before ? before.controls.indexOf(document.activeElement) : -1;
   before?.close();
   const panel = new Panel(message, before);
   shown.set(message.id, panel);
   tell();
-  await busyUntil(panel.panel, panel.fill());
-  panel.controls[place]?.focus();
-  await panel.answer("seen");
+  panel.begun = begin(panel, place);
 });
 
 api.addEventListener(CLOSED, ({ detail: { id, reason } }) => {
@@ -459,6 +472,8 @@ app.registerExtension({
     root.setAttribute("aria-label", translated("Paused runs"));
     root.append(notice);
     document.body.append(root);
+    // The host writes the title anew, with what it knows of the run, when it finds the time.
+    new MutationObserver(markTitle).observe(document.querySelector("title"), { childList: true });
     return announce();
   },
 });

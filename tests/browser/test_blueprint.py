@@ -7,11 +7,9 @@ import json
 from playwright.sync_api import expect
 
 from tests.tools.browser.blueprint import FILE, NAME, make
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.browser.templates import CASE, fill
 from tests.tools.comfyui.client import ComfyClient
-
-expect.set_options(timeout=SLOW)
 
 
 def test_with_three_more_nodes_it_changes_the_subject_and_shows_its_masks(either_front: Front, client: ComfyClient):

@@ -18,7 +18,7 @@ from tests.tools.workflows.index import TEMPLATES, Template
 CARD = re.compile("^template-workflow-")
 PAUSES = {"26_pause_and_paint": 2}  # how often a template's run waits for its user
 LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
-MOMENT = 30_000  # milliseconds, only where the test is about to fail
+MOMENT = SLOW / 4  # milliseconds, only where the test is about to fail
 # The host's words for what is clicked, and ours, by the language of the interface.
 TEMPLATES_BUTTON = re.compile("Templates|模板")
 EXTENSIONS = re.compile("^(Extensions|扩展)$")
@@ -66,6 +66,7 @@ GROWN = """(places) => app.graph.nodes
 
 def badly_placed(front: Front) -> list[str]:
     """What lies on or passes under what. Nodes get their sizes a moment after they, or their pictures, are there."""
+    front.settle()
     with contextlib.suppress(TimeoutError):
         front.page.wait_for_function(f"({BADLY_PLACED})().length === 0", timeout=MOMENT)
     return front.run(BADLY_PLACED)
@@ -138,8 +139,12 @@ def test_templates_have_their_order_titles_and_descriptions(open_front: Callable
     front = open_front(settings={LOCALE: language})
     dialog = browse_templates(front)
     cards = dialog.get_by_test_id(CARD)
-    cards.last.scroll_into_view_if_needed()
-    expect(cards).to_have_count(len(TEMPLATES))
+
+    def listed() -> int:
+        cards.last.scroll_into_view_if_needed()  # more are listed where the list is seen to end
+        return cards.count()
+
+    front.becomes(listed, len(TEMPLATES))
     for card, template in zip(cards.all(), TEMPLATES, strict=True):
         expect(card).to_contain_text(f"{template.number} {template.title[language]}")
         # the host writes a space for a hyphen in a description
@@ -213,7 +218,7 @@ def go_on(front: Front, pauses: int) -> None:
         badge = front.page.locator(".el-pause-badge")
         step = badge.inner_text()
         front.page.locator(".el-pause-panel").get_by_role("button", name="Continue").click()
-        expect(badge.filter(has_text=step)).to_have_count(0, timeout=SLOW)
+        expect(badge.filter(has_text=step)).to_have_count(0)
 
 
 def test_without_our_javascript_workflows_are_the_same_and_run(open_front: Callable[..., Front], client: ComfyClient):

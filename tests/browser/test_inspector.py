@@ -18,11 +18,10 @@ from playwright.sync_api import Locator, Route, expect
 
 from explainable_latents.nodes.core.maps.packing import pack
 from explainable_latents.nodes.core.maps.saliency import Saliency
-from tests.tools.browser.front import SCREENSHOTS, SLOW, Front
+from tests.tools.browser.front import SCREENSHOTS, Front, still_box
 
 HEAT = "Heat maps"
 HOSTILE = "<img src=x onerror=alert(1)>"  # the eighth word of TestSaliency
-expect.set_options(timeout=SLOW)
 
 
 def inspect(front: Front, steps: int, words: int, side: int) -> Locator:
@@ -63,7 +62,7 @@ def brightest(panel: Locator) -> tuple[float, float]:
 
 def place(panel: Locator, x: float, y: float) -> dict[str, float]:
     """The position on the canvas element of a place given as fractions of the picture, which is square."""
-    box = panel.locator("canvas").bounding_box()
+    box = still_box(panel.locator("canvas"))
     side = min(box["width"], box["height"])
     return {"x": x * side, "y": y * side}
 
@@ -206,7 +205,7 @@ def test_a_workflow_that_holds_anything_breaks_nothing(front: Front):
     kept["file"] = "other.maps"
     front.load(saved)
     expect(front.panel(HEAT).get_by_role("status")).to_contain_text("run again")
-    assert any("not a file of maps" in warning for warning in front.errors)
+    front.becomes(lambda: any("not a file of maps" in warning for warning in front.errors), True)
     front.errors.clear()
 
 

@@ -51,6 +51,7 @@ def test_help_pages_are_in_the_language_and_their_pictures_load(
         front.clear()
         front.add(node_id, name)
         front.run("() => { app.canvas.selectNode(app.graph.nodes[0]); app.canvas.setDirty(true, true); }")
+        front.settle()  # the button is that of this node
         front.page.get_by_test_id("info-button").click()
         front.page.get_by_role("heading", level=1, name=name, exact=True).wait_for()
         front.wait(PICTURE, node_id)

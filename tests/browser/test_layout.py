@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from playwright.sync_api import Locator, Response, expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front, still_box
 
 NODE = "Layout"
 TEXT = "dog: left half; ball: 0.6, 0.7, 0.2, 0.2"
-expect.set_options(timeout=SLOW)
 
 
 def opened(front: Front, text: str = TEXT) -> Locator:
@@ -36,7 +35,7 @@ def box_of(panel: Locator, words: str) -> Locator:
 
 def drag(front: Front, panel: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Drag on the stage, from and to shares of the picture."""
-    stage = panel.locator(".el-stage").bounding_box()
+    stage = still_box(panel.locator(".el-stage"))
     points = [(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"]) for x, y in (start, end)]
     front.page.mouse.move(*points[0])
     front.page.mouse.down()
@@ -60,17 +59,17 @@ def test_a_box_is_dragged_and_resized_by_mouse(either_front: Front):
     panel = opened(front)
     front.shot(f"layout-{'nodes2' if front.vue else 'classic'}")
     drag(front, panel, (0.7, 0.8), (0.8, 0.3))
-    front.wait("text => app.graph.nodes[0].widgets[0].value !== text", TEXT)
+    front.wait("text => app.graph.nodes[0]?.widgets[0].value !== text", TEXT)
     text = front.value(NODE, "text")
     assert text.startswith("dog: left half; ball: 0.")
     assert near([100 * float(number) for number in text.split("ball: ")[1].split(", ")], [70, 20, 20, 20])
     assert near(sides(panel, "ball"), [70, 20, 20, 20])
     drag(front, panel, (0.885, 0.3), (0.935, 0.9))  # the right edge, not the bottom
-    front.wait("text => app.graph.nodes[0].widgets[0].value !== text", text)
+    front.wait("text => app.graph.nodes[0]?.widgets[0].value !== text", text)
     assert near(sides(panel, "ball"), [70, 20, 25, 20])
     text = front.value(NODE, "text")
     drag(front, panel, (0.25, 0.5), (0.35, 0.9))  # down it cannot go
-    front.wait("text => app.graph.nodes[0].widgets[0].value !== text", text)
+    front.wait("text => app.graph.nodes[0]?.widgets[0].value !== text", text)
     assert near(sides(panel, "dog"), [10, 0, 50, 100])
     text = front.value(NODE, "text")
     assert text.startswith("dog: ")
@@ -111,7 +110,7 @@ def test_a_box_is_changed_by_keyboard_and_the_server_reads_the_same(either_front
     expect(panel.get_by_label("Words of the chosen box")).to_be_focused()
     front.page.keyboard.type("a red; ball")
     front.page.keyboard.press("Enter")
-    front.wait("app.graph.nodes[0].widgets[0].value === 'a red ball: 35%, 35%, 30%, 30%'")
+    front.wait("app.graph.nodes[0]?.widgets[0].value === 'a red ball: 35%, 35%, 30%, 30%'")
     expect(box_of(panel, "a red ball")).to_be_focused()
 
 
@@ -153,13 +152,13 @@ def test_a_box_is_drawn_and_undone(either_front: Front):
     box_of(panel, "dog").press("ArrowRight")
     assert front.value(NODE, "text").startswith("dog: 1%, 0%, 50%, 100%\nthing: ")
     front.press("Control+z")
-    front.wait("text => app.graph.nodes[0].widgets[0].value === text", text)
+    front.wait("text => app.graph.nodes[0]?.widgets[0].value === text", text)
     front.press("Control+z")
-    front.wait("app.graph.nodes[0].widgets[0].value === 'dog: left half'")
+    front.wait("app.graph.nodes[0]?.widgets[0].value === 'dog: left half'")
     panel = front.panel(NODE)
     expect(panel.locator(".el-box")).to_have_count(1)
     front.press("Control+y")
-    front.wait("text => app.graph.nodes[0].widgets[0].value === text", text)
+    front.wait("text => app.graph.nodes[0]?.widgets[0].value === text", text)
     expect(front.panel(NODE).locator(".el-box")).to_have_count(2)
 
 
@@ -193,7 +192,7 @@ def test_boxes_of_a_linked_text_are_those_of_the_last_run_and_stay_after_a_reloa
     assert shown["el_layout"][0]["boxes"][0]["box"]["right"] == 0.5
     expect(box_of(panel, "dog")).to_have_attribute("aria-disabled", "true")
     expect(panel.get_by_role("status")).to_contain_text("Boxes of the last run")
-    stage = panel.locator(".el-stage").bounding_box()
+    stage = still_box(panel.locator(".el-stage"))
     assert abs(stage["width"] / stage["height"] - 384 / 512) < 0.03  # borders of a pixel
     text = front.value(NODE, "text")
     box_of(panel, "dog").press("ArrowRight")

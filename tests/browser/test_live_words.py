@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
 
 WORDS = "Words"
 LIVE_WORDS = "**/explainable_latents/words"
-expect.set_options(timeout=SLOW)
 
 
 @pytest.fixture
@@ -76,6 +75,7 @@ def test_a_late_answer_to_an_older_text_is_not_shown(either_front: Front, words:
         late[0].continue_()
     with either_front.page.expect_response(LIVE_WORDS):  # an answer that is shown, after the one that must not be
         either_front.set(WORDS, which="all things")
+    either_front.settle()
     expect(words.get_by_role("button", name="cat: subject")).to_be_visible()
     expect(words.get_by_role("button", name="horse")).to_have_count(0)
 

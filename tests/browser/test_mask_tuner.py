@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Response, expect
 
 from tests.browser.test_inspector import HEAT, opened
 from tests.browser.test_panels_in_place import command
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 
 OUTLINE = "**/explainable_latents/outline"
 SIDE = 16  # of the maps; a place is 32 pixels of the canvas
@@ -25,7 +25,6 @@ VALUE_IS = """value => {
     const mask = app.graph.nodes.find((node) => node.title === "Mask");
     return mask?.widgets.find((widget) => widget.name === "value").value === value;
 }"""
-expect.set_options(timeout=SLOW)
 
 
 def enclosed(answer: dict[str, Any]) -> np.ndarray:
@@ -87,6 +86,7 @@ def open_tuner(front: Front, panel: Locator) -> dict[str, Any]:
     with front.page.expect_response(OUTLINE) as answer:
         panel.get_by_role("button", name="Tune the mask").click()
     expect(tuner(panel)).to_be_visible()
+    front.settle()  # it is drawn
     return checked(answer.value)
 
 
@@ -95,6 +95,7 @@ def tune(front: Front, panel: Locator, name: str, value: float | str) -> dict[st
     with front.page.expect_response(OUTLINE) as answer:
         control = tuner(panel).get_by_label(name, exact=True)
         control.select_option(value) if isinstance(value, str) else control.fill(str(value))
+    front.settle()
     return checked(answer.value)
 
 
@@ -293,6 +294,7 @@ def test_the_masking_node_of_a_sampler_whose_maps_are_shown(front: Front):
     with front.page.expect_request(OUTLINE) as asked:
         panel.get_by_role("button", name="Tune the mask").click()
     given = json.loads(asked.value.post_data)
+    front.settle()
     assert given["filters"] == []
     assert given["frame"] == ""
     shaping = {"rule": "mean + k·std", "value": 0.3, "combine": "sum", "smooth_sigma": 1.0, "dilate_iterations": 1}

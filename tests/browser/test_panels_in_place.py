@@ -6,9 +6,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.test_chips import WORDS, parsed, roles
 from tests.browser.test_inspector import HEAT, brightest, chosen, inspect
-from tests.tools.browser.front import SLOW, Front
-
-expect.set_options(timeout=SLOW)
+from tests.tools.browser.front import Front
 
 NODE = f"app.canvas.graph.nodes.find((node) => node.title === '{WORDS}')"
 MOVE = "([title, x]) => { const node = app.graph.nodes.find((each) => each.title === title); node.pos = [x, 60]; }"

@@ -5,15 +5,14 @@ from __future__ import annotations
 from playwright.sync_api import Locator, expect
 
 from tests.browser.test_pauses import answers, build, gone, panel, queue, report
-from tests.tools.browser.front import SLOW, Front
-
-expect.set_options(timeout=SLOW)
+from tests.tools.browser.front import Front
 
 
 def at_end(front: Front) -> Locator:
     """The panel at the end of a run."""
     expect(front.page.get_by_role("button", name="At the end of the run")).to_be_visible()
     shown = front.page.locator(".el-pause-panel")
+    expect(shown).to_have_attribute("aria-busy", "false")
     expect(shown.get_by_role("img").first).to_be_visible()
     return shown
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front, still_box
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
-
-expect.set_options(timeout=SLOW)
 
 NODES = {
     "Checkpoint": "CheckpointLoaderSimple",
@@ -50,6 +47,12 @@ PAINTED = (
     ("Report", 2, "Text", "source"),
 )
 STEPS = (("Checkpoint", 0, "Pause", "model"), ("Pause", 0, "Sampler", "model"), ("Pause", 1, "Report", "report"))
+# Notices are shown for some seconds only.
+NOTICES = """() => {
+    const notice = document.querySelector(".el-pause > [role=status]");
+    window.notices = [];
+    new MutationObserver(() => window.notices.push(notice.textContent)).observe(notice, { childList: true });
+}"""
 BADGE = "Paused at step {}/{}"
 
 
@@ -76,21 +79,9 @@ def queue(front: Front) -> str:
     return answer.value.json()["prompt_id"]
 
 
-def history(front: Front, run: str) -> dict[str, Any] | None:
-    """What the server remembers of a run that has ended."""
-    return requests.get(f"{front.server.url}/history/{run}", timeout=60).json().get(run)
-
-
-def ended(front: Front, run: str) -> dict[str, Any]:
-    """The same, once it has."""
-    while (entry := history(front, run)) is None:
-        front.page.wait_for_timeout(20)
-    return entry
-
-
 def report(front: Front, run: str) -> str:
     """The report of a run that ends well."""
-    entry = ended(front, run)
+    entry = front.ended(run)
     assert entry["status"]["status_str"] == "success", entry["status"]
     node = front.run("app.graph.nodes.find((node) => node.title === 'Text').id")
     return "\n".join(entry["outputs"][str(node)]["text"])
@@ -108,9 +99,10 @@ def mask(text: str) -> np.ndarray:
 
 
 def panel(front: Front, step: int = 2, steps: int = 4) -> Locator:
-    """The panel of a pause, once its picture is there."""
+    """The panel of a pause, once it is whole."""
     expect(front.page.get_by_role("button", name=BADGE.format(step, steps))).to_be_visible()
     shown = front.page.locator(".el-pause-panel")
+    expect(shown).to_have_attribute("aria-busy", "false")
     expect(shown.get_by_role("img").first).to_be_visible()
     return shown
 
@@ -124,7 +116,7 @@ def gone(front: Front) -> None:
 
 def stroke(front: Front, painter: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Draw a line on the painter, between shares of its width and height."""
-    box = painter.bounding_box()
+    box = still_box(painter)
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
     front.page.mouse.move(*places[0])
     front.page.mouse.down()
@@ -138,7 +130,8 @@ def test_what_is_painted_is_the_mask_of_the_run(either_front: Front):
     run = queue(front)
     shown = panel(front)
     assert front.page.title().startswith("⏸")
-    expect(shown.get_by_text("If you do nothing, the run goes on as it is in 9:5")).to_be_visible()
+    told = re.compile(r"If you do nothing, the run goes on as it is in [5-9]:\d\d\.")
+    expect(shown.get_by_text(told)).to_be_visible()
     assert not shown.evaluate("panel => panel.contains(document.activeElement)")  # the user may be typing elsewhere
     painter = shown.locator(".el-painter")
     shown.get_by_role("button", name="clear").click()
@@ -191,15 +184,16 @@ def test_a_page_that_is_loaded_again_has_the_pause_and_the_draft(open_front, loa
         front.page.reload()
     else:  # the browser copies what the tab has stored, its client id too
         stored = front.run("Object.entries(sessionStorage)")
-        front.run("url => window.open(url)", front.server.url)
-        front.page = front.context.pages[-1]
+        with front.context.expect_page() as opened:
+            front.run("url => { window.open(url); }", front.server.url)
+        front.page = opened.value
         front.page.add_init_script(f"for (const [key, value] of {json.dumps(stored)}) sessionStorage[key] = value")
         front.page.reload()
     shown = panel(front)
     assert [other.page.locator(".el-pause-badge").count() for other in others] == [0] * len(others)
     shown.get_by_role("button", name="Continue").click()
     gone(front)
-    outputs = ended(front, run)["outputs"].values()
+    outputs = front.ended(run)["outputs"].values()
     (text,) = {shown["text"][0] for shown in outputs if "inside" in shown.get("text", [""])[0]}
     expected = np.zeros((8, 8), np.uint8)
     expected[0] = 255
@@ -242,23 +236,23 @@ def test_values_are_changed_and_a_run_is_ended_or_cancelled(either_front: Front)
     shown.get_by_role("button", name="End here").click()
     gone(front)
     assert answers(report(front, run)) == [{"step": 1, "values": {"cfg": 5.5}}, {"step": 3, "action": "end here"}]
+    front.run(NOTICES)
     run = queue(front)
     panel(front, 1).get_by_role("button", name="Cancel the run").click()
-    expect(front.page.get_by_text("The run was cancelled.")).to_be_visible()
+    front.wait("window.notices.includes('The run was cancelled.')")
     gone(front)
-    assert "execution_interrupted" in [kind for kind, _ in ended(front, run)["status"]["messages"]]
+    assert "execution_interrupted" in [kind for kind, _ in front.ended(run)["status"]["messages"]]
 
 
 def test_who_closes_the_tab_is_waited_for_no_longer_than_the_time_that_was_left(open_front, vue: bool):
     front = open_front(vue=vue)
     build(front, pauses=True)
     front.set("Pause", time_limit=5, when_over="continue")
-    run = queue(front)
-    panel(front)
+    with front.page.expect_response(re.compile(r"/explainable_latents/pauses/(?!here$)")):  # that it is seen
+        run = queue(front)
     text = str(front.run("app.graph.nodes.find((node) => node.title === 'Text').id"))
     front.page.close()
-    while (entry := history(front, run)) is None:
-        time.sleep(0.05)
+    entry = front.ended(run)
     assert entry["status"]["status_str"] == "success", entry["status"]
     assert "step 2: the time was over, the run went on" in entry["outputs"][text]["text"][0]
 

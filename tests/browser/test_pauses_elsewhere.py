@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Response, expect
 
-from tests.browser.test_pauses import BADGE, answers, build, ended, gone, history, panel, queue, report, stroke
-from tests.tools.browser.front import SLOW, Front
-
-expect.set_options(timeout=SLOW)
+from tests.browser.test_pauses import BADGE, NOTICES, answers, build, gone, panel, queue, report, stroke
+from tests.tools.browser.front import Front, still_box
 
 PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
 ALPHA = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 3)"""
-# Notices are shown for some seconds only.
-NOTICES = """() => {
-    const notice = document.querySelector(".el-pause > [role=status]");
-    window.notices = [];
-    new MutationObserver(() => window.notices.push(notice.textContent)).observe(notice, { childList: true });
+# Pictures are there when the test says so.
+HOLD = """() => {
+    const { decode } = HTMLImageElement.prototype;
+    const held = new Promise((resolve) => { window.release = resolve; });
+    HTMLImageElement.prototype.decode = async function () { await held; return decode.call(this); };
 }"""
 CAPTURED = (
     ("Checkpoint", 0, "Capture", "model"),
@@ -44,8 +43,7 @@ def painted(text: str) -> list[np.ndarray]:
 
 def ended_well(front: Front, run: str) -> str:
     """All texts of a run that ends well, once it has, whatever is on the page by now."""
-    while (entry := history(front, run)) is None:
-        front.page.wait_for_timeout(20)
+    entry = front.ended(run)
     assert entry["status"]["status_str"] == "success", entry["status"]
     return "\n".join(line for shown in entry["outputs"].values() for line in shown.get("text", []))
 
@@ -170,11 +168,31 @@ def test_a_connection_that_breaks_brings_the_pause_back_with_the_draft(either_fr
 
     front.page.on("response", hear)
     front.run("app.api.socket.close()")
-    while "here" not in heard or heard[-1] == "here":  # announced by the new connection, and the pause seen once more
-        front.page.wait_for_timeout(20)
+    # announced by the new connection, and the pause seen once more
+    front.becomes(lambda: "here" in heard and heard[-1] != "here", True)
     front.page.remove_listener("response", hear)
     shown = panel(front)
     shown.get_by_role("button", name="Continue").click()
+    gone(front)
+    expected = np.zeros((8, 8), np.uint8)
+    expected[0] = 255
+    (mask,) = painted(report(front, run))
+    assert np.array_equal(mask, expected)
+
+
+def test_who_goes_on_before_the_panel_is_whole_sends_what_was_painted(open_front: Callable[..., Front]):
+    front = open_front()  # whose pictures are held back
+    build(front)
+    run = queue(front)
+    shown = panel(front)
+    shown.get_by_role("button", name="clear").click()
+    shown.get_by_label("size").fill("1")
+    stroke(front, shown.locator(".el-painter"), (0.03, 0.06), (0.97, 0.06))
+    front.run(HOLD)
+    front.run("app.api.socket.close()")
+    expect(shown).to_have_attribute("aria-busy", "true")  # that of the new connection
+    shown.get_by_role("button", name="Continue").click()
+    front.run("window.release()")
     gone(front)
     expected = np.zeros((8, 8), np.uint8)
     expected[0] = 255
@@ -190,7 +208,7 @@ def test_a_pen_paints_the_wider_the_harder_it_is_pressed(either_front: Front, fo
     shown = panel(front)
     shown.get_by_role("button", name="clear").click()
     shown.get_by_label("size").fill("1")
-    box = shown.locator(".el-painter").bounding_box()
+    box = still_box(shown.locator(".el-painter"))
     place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}  # where four cells meet
     pen = {**place, "button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen", "force": force}
     session = front.context.new_cdp_session(front.page)
@@ -205,6 +223,7 @@ def test_a_pen_paints_the_wider_the_harder_it_is_pressed(either_front: Front, fo
 def test_twenty_changes_are_taken_back_and_the_run_is_cancelled_from_the_queue(either_front: Front):
     front = either_front
     build(front)
+    front.run(NOTICES)
     run = queue(front)
     shown = panel(front)
     for name in ["clear", "fill"] * 11:
@@ -217,11 +236,9 @@ def test_twenty_changes_are_taken_back_and_the_run_is_cancelled_from_the_queue(e
     undo.click()  # the first two are not kept
     assert set(painter.evaluate(ALPHA)) == {255}
     front.page.get_by_role("button", name="Cancel current run").click()
-    expect(front.page.get_by_text("The run was cancelled.")).to_be_visible()
+    front.wait("window.notices.includes('The run was cancelled.')")
     gone(front)
-    while (entry := history(front, run)) is None:
-        front.page.wait_for_timeout(20)
-    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+    assert "execution_interrupted" in [kind for kind, _ in front.ended(run)["status"]["messages"]]
 
 
 @pytest.mark.parametrize("then", ["continue", "cancel"])
@@ -236,7 +253,7 @@ def test_when_the_time_is_over_the_page_says_so(either_front: Front, then: str):
     if then == "continue":
         assert "step 2: the time was over, the run went on" in report(front, run)
     else:
-        kinds = [kind for kind, _ in ended(front, run)["status"]["messages"]]
+        kinds = [kind for kind, _ in front.ended(run)["status"]["messages"]]
         assert "execution_interrupted" in kinds
 
 

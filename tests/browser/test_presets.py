@@ -9,10 +9,8 @@ import torch
 from playwright.sync_api import expect
 
 from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.workflows.index import BY_GRAPH
-
-expect.set_options(timeout=SLOW)
 
 MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
 SAMPLER, PATCH = "ELMaskedLatentKSampler", "ELMaskedLatentModel"

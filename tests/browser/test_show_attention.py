@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
 
 NODE = "Attention"
 HOSTILE = "a dog on the beach, <img src=x onerror=alert(1)>"
-expect.set_options(timeout=SLOW)
 
 
 def from_an_empty_graph(front: Front) -> None:
@@ -54,7 +53,7 @@ def test_both_panels_stay_on_their_node_after_an_undo(either_front: Front):
     front.panel(NODE, "chips").get_by_role("button", name="beach: scene").press("Enter")
     front.run("app.extensionManager.command.execute('Comfy.Undo')")
     front.wait("""app.graph.nodes.find((node) => node.type === "ELShowAttention")
-        .widgets.find((widget) => widget.name === "override").value === ''""")
+        ?.widgets.find((widget) => widget.name === "override").value === ''""")
     chips, inspector = (front.panel(NODE, name) for name in ("chips", "inspector"))
     expect(inspector.get_by_role("group").get_by_role("button")).to_have_count(2)
     inspector.get_by_role("button", name="beach").click()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front, still_box
 
 NODE = "Sampler"
-expect.set_options(timeout=SLOW)
 
 
 def test_ticks_are_dragged_moved_added_and_removed(either_front: Front):
@@ -18,8 +17,8 @@ def test_ticks_are_dragged_moved_added_and_removed(either_front: Front):
     ticks = panel.get_by_role("slider")
     expect(ticks).to_have_count(3)
     expect(ticks.nth(1)).to_have_attribute("aria-valuetext", "50 %, about step 17 of 35")
-    bar = panel.locator(".el-steps").bounding_box()
-    tick = ticks.nth(1).bounding_box()
+    bar = still_box(panel.locator(".el-steps"))
+    tick = still_box(ticks.nth(1))
     front.page.mouse.move(tick["x"] + tick["width"] / 2, tick["y"] + tick["height"] / 2)
     front.page.mouse.down()
     front.page.mouse.move(bar["x"] + 0.6 * bar["width"], tick["y"], steps=4)

@@ -8,10 +8,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.comfyui.paths import ROOT
-
-expect.set_options(timeout=SLOW)
 
 DISABLED = """title => Object.fromEntries(
     app.graph.nodes.find((node) => node.title === title).widgets.map((each) => [each.name, Boolean(each.disabled)])

@@ -42,7 +42,7 @@ LATE = f"""() => {{
         return answer;
     }};
 }}"""
-POLL, RUN_POLLS = 250, 2000  # milliseconds, and how often a run is asked for
+POLL, RUN_POLLS = 100, 5000  # milliseconds, and how often a run is asked for
 SIZE = {"width": 1600, "height": 1000}
 VISITED = "Comfy.TutorialCompleted"  # unless this is set, the page opens the templates when it is there
 SETTINGS = {
@@ -61,7 +61,8 @@ SETTINGS = {
 READY = """() => {
     const page = window.app?.extensionManager;
     return page?.spinner === false && page.workflow.activeWorkflow?.changeTracker && window.app.canvas.onSelectionChange
-        && LiteGraph.registered_node_types.ELParseSubjects;
+        && LiteGraph.registered_node_types.ELParseSubjects
+        && [...document.querySelectorAll("link[rel=stylesheet]")].every(({ sheet }) => sheet);
 }"""
 # Empties the graph. The host keeps the values of widgets by graph and node number, and all empty graphs have the same:
 # without one of its own a new node would show what a node of an earlier graph had.
@@ -96,7 +97,7 @@ SETTLED = f"""() => {{
     const panels = graphs.flatMap(({{ nodes }}) => nodes).flatMap(({{ widgets }}) => widgets ?? [])
         .filter(({{ type }}) => type === "el-panel").map(({{ element }}) => element);
     const isBusy = (each) => each.ariaBusy === "true" || each.querySelector("[aria-busy=true]");
-    return {RESTORED} && !panels.some(isBusy);
+    return {RESTORED} && !app.configuringGraph && !panels.some(isBusy);
 }}"""
 # Where an element is, once it is at the same place in two frames.
 STILL = """async (element) => {
@@ -112,7 +113,10 @@ FIND = "title => app.canvas.graph.nodes.find(node => node.title === title)"  # i
 
 
 def still_box(found: Locator) -> dict[str, float]:
-    """Where an element is on the page, once it no longer moves: x, y, width and height in pixels."""
+    """Where an element is on the page, once it no longer moves: x, y, width and height in pixels.
+
+    Playwright waits for that before it clicks; who moves the mouse has to ask.
+    """
     return found.evaluate(STILL)
 
 
@@ -154,6 +158,7 @@ class Front:
 
     def open(self) -> None:
         """Load the page anew, and close the templates where the host opens them."""
+        self.page.mouse.move(0, 0)  # where it points at nothing of ours
         # A page that is still there may save settings of its own at the same moment, and the host then loses ours:
         # what the new page is told is what counts.
         told: dict[str, Any] = {}
@@ -176,6 +181,7 @@ class Front:
         """
         self.page.unroute_all(behavior="wait")
         self.page.mouse.move(0, 0)
+        self._wait_for_the_queue()
         self.run(RESET, self.settings)
         self.errors.clear()
 
@@ -202,6 +208,7 @@ class Front:
         found.first.click()
         found.first.wait_for(state="hidden")
         self.wait("app.canvas.state.ghostNodeId != null")  # it hangs at the pointer
+        self.wait("!document.elementFromPoint(500, 480)?.closest('[role=dialog], .p-dialog-mask')")
         self.page.mouse.click(500, 480)
         self.wait("app.canvas.state.ghostNodeId == null && app.graph.nodes.every((node) => !node.flags.ghost)")
 
@@ -239,7 +246,7 @@ class Front:
         end = time.monotonic() + SLOW / 1000
         while (found := read()) != expected:
             assert time.monotonic() < end, f"{found!r} has not become {expected!r}"
-            self.page.wait_for_timeout(POLL / 5)
+            self.rest()
 
     def wait_until_kept(self, text: str) -> None:
         """Return when the front end has stored the workflow, with this text in it, for the next time it opens."""
@@ -318,11 +325,26 @@ class Front:
         assert not queued.get("node_errors"), json.dumps(queued, indent=1)
         prompt_id = queued["prompt_id"]
         meanwhile()
-        done = self._done(prompt_id)
+        done = self.ended(prompt_id)
         self.wait("id => window.endedRuns.has(id)", prompt_id)
         self.settle()
         assert done["status"]["status_str"] == "success", json.dumps(done["status"], indent=1)
         return done["outputs"]
+
+    def ended(self, prompt_id: str) -> dict[str, Any]:
+        """The history's entry of a run, once it has ended; the page may be closed by then."""
+        for _ in range(RUN_POLLS):
+            if entry := self._told(f"/history/{prompt_id}").get(prompt_id):
+                return entry
+            self.rest()
+        raise AssertionError(f"run {prompt_id} did not end")
+
+    def rest(self) -> None:
+        """Wait a moment, in which what the page does is heard."""
+        if self.page.is_closed():
+            time.sleep(POLL / 1000)
+        else:
+            self.page.wait_for_timeout(POLL)
 
     def look_at(self, title: str, scale: float = 1.0) -> None:
         """Scroll the canvas so that the node stands at its upper left, and return when that has been drawn."""
@@ -355,14 +377,12 @@ class Front:
         self.settle()
         return found
 
-    def _done(self, prompt_id: str) -> dict[str, Any]:
-        """The history's entry of a run, once it has ended."""
-        for _ in range(RUN_POLLS):
-            history = requests.get(f"{self.server.url}/history/{prompt_id}", timeout=60).json()
-            if prompt_id in history:
-                return history[prompt_id]
-            self.page.wait_for_timeout(POLL)
-        raise AssertionError(f"run {prompt_id} did not end")
+    def _wait_for_the_queue(self) -> None:
+        """Return when no run of another test goes on, of which the page would be told."""
+        self.becomes(lambda: [each for runs in self._told("/queue").values() for each in runs], [])
+
+    def _told(self, route: str) -> Any:
+        return requests.get(self.server.url + route, timeout=SLOW / 1000).json()
 
     def _hear(self, message: ConsoleMessage) -> None:
         where = message.location.get("url", "")

@@ -10,12 +10,10 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from ..comfyui.client import ComfyClient
 from ..comfyui.command import run_main, whole_file
 from ..comfyui.server import ComfyServer
-from .front import FLAGS, HEAR_ENDS, SLOW, Front
+from .front import FLAGS, HEAR_ENDS, Front
 from .install import install
 from .pictures import IMAGES, QUIET, load
 from .templates import CASE
-
-expect.set_options(timeout=SLOW)
 
 FILE = IMAGES / "ui_pause.webp"
 MOST_BYTES = 2_000_000
