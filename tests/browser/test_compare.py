@@ -8,12 +8,11 @@ from collections.abc import Callable
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.tools.browser.front import SLOW, Front
+from tests.tools.browser.front import Front
 from tests.tools.comfyui.client import ComfyClient
 
 NODE = "Compare"
 COLOURS = {"reference": (200, 30, 30), "result": (30, 200, 30), "plain": (30, 30, 200)}
-expect.set_options(timeout=SLOW)
 
 
 def graph(front: Front, client: ComfyClient, *names: str) -> Locator:
