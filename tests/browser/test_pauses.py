@@ -182,13 +182,13 @@ def test_a_page_that_is_loaded_again_has_the_pause_and_the_draft(open_front, loa
     stroke(front, shown.locator(".el-painter"), (0.03, 0.06), (0.97, 0.06))
     if loads == "again":
         front.page.reload()
-    else:  # the browser copies what the tab has stored, its client id too
-        stored = front.run("Object.entries(sessionStorage)")
-        with front.context.expect_page() as opened:
-            front.run("url => { window.open(url); }", front.server.url)
-        front.page = opened.value
+    else:  # that the browser opens again: with what the tab had stored, and its name, by which the host knows it
+        stored, name = front.run("[Object.entries(sessionStorage), window.name]")
+        closed, front.page = front.page, front.context.new_page()
+        closed.close()
+        front.page.add_init_script(f"window.name = {json.dumps(name)}")
         front.page.add_init_script(f"for (const [key, value] of {json.dumps(stored)}) sessionStorage[key] = value")
-        front.page.reload()
+        front.page.goto(front.server.url)
     shown = panel(front)
     assert [other.page.locator(".el-pause-badge").count() for other in others] == [0] * len(others)
     shown.get_by_role("button", name="Continue").click()
