@@ -18,7 +18,7 @@ THOROUGH = pytest.mark.thorough
 
 # A test with at least so many cases has a long list of them.
 LONG = 6
-HALVED = "host", "nodes", "workflows"
+HALVED = "browser", "core", "host", "nodes", "workflows"
 TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -39,7 +39,7 @@ def halve(items: Iterable[pytest.Item]) -> None:
     """Leave half of the cases of each test that has `LONG` of them to `make test-thorough`.
 
     Which half is known by the names of the cases alone: a case stays where it is when others come and go, and no value
-    of one parameter is always left out. Of tests in the folders `HALVED`, which run whole models.
+    of one parameter is always left out. Of tests in the folders `HALVED`.
     """
     cases: dict[tuple[Path, str], list[pytest.Function]] = defaultdict(list)
     for item in items:
