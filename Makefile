@@ -23,7 +23,7 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-oldest test-host test-workflows test-browser ## lint and a test of every claim (20 minutes)
+test: lint test-core test-oldest test-host test-workflows test-browser ## lint and a test of every claim
 
 test-thorough: test-evaluate test-ray browser ## the rest of CI: further cases, the other renderer, the evaluation
 	$(RUN) -m pytest -q -m "thorough and not matrix" $(SIDE_BY_SIDE) tests/core tests/nodes tests/host tests/workflows tests/browser tests/test_tools/gpu

@@ -14,6 +14,7 @@ from .core.methods.word_places import placed
 from .guidance_inputs import (
     form_inputs,
     guided_outputs,
+    place_inputs,
     refinement_input,
     repeat_inputs,
     role_input,
@@ -24,7 +25,7 @@ from .guidance_inputs import (
 from .host.handles import fingerprint, tracked
 from .host.sampling.word_guidance import WordGuidance
 from .inputs import prompt_input
-from .sockets import CATEGORY, Layout, Subjects
+from .sockets import CATEGORY, Subjects
 
 _KEEP_WORDS, _PLACE_WORDS = "Keep Words (Attend and Excite)", "Place Words"
 
@@ -124,17 +125,7 @@ class ELPlaceWords(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with. It is copied, not changed."),
                 Subjects.Input("subjects", tooltip="The prompt's words, from Parse Subjects or Prompt with Words."),
-                Layout.Input(
-                    "layout",
-                    optional=True,
-                    tooltip="Boxes that name words of the prompt, from Layout from Text; words without a box are free. "
-                    "This or masks.",
-                ),
-                io.Mask.Input(
-                    "masks",
-                    optional=True,
-                    tooltip="A mask for each of the words, in the order of the prompt, of any size. This or layout.",
-                ),
+                *place_inputs(),
                 *when_inputs("0-20%"),
                 io.Combo.Input(
                     "loss",

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .core.attention.refine import AUTO
 from .core.methods.guidance import ACTS_ON, PREDICTION, SCHEDULES, STATE, UNITS
-from .sockets import Report
+from .sockets import Layout, Report
 
 
 def when_inputs(steps: str, times: str = "times the published step") -> list[io.Input]:
@@ -25,6 +25,23 @@ def when_inputs(steps: str, times: str = "times the published step") -> list[io.
             default=steps,
             tooltip=f"At which steps: a share of the run ({steps}, as published), step numbers (3) or ranges (0-9), "
             "counted from 0 among the steps that are run. The layout is decided early; later steps only cost time.",
+        ),
+    ]
+
+
+def place_inputs() -> list[io.Input]:
+    """Where words belong, by one of two inputs."""
+    return [
+        Layout.Input(
+            "layout",
+            optional=True,
+            tooltip="Boxes that name words of the prompt, from Layout from Text; words without a box are free. This or "
+            "masks.",
+        ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="A mask for each of the words, in the order of the prompt, of any size. This or layout.",
         ),
     ]
 

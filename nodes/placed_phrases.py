@@ -9,12 +9,12 @@ from comfy_api.latest import io, ui
 from .core.methods.dense_diffusion import ELSEWHERE, DenseDiffusion
 from .core.methods.prompt_to_prompt import Window
 from .editing_inputs import share_input
-from .guidance_inputs import role_input
+from .guidance_inputs import place_inputs, role_input
 from .host.editing.dense_diffusion import install_dense_diffusion
 from .host.editing.phrases import described
 from .host.editing.placed_phrases import place_phrases
 from .host.ui.running_node import show_on_running_node
-from .sockets import CATEGORY, Layout, Subjects
+from .sockets import CATEGORY, Subjects
 
 
 class ELDenseDiffusionModel(io.ComfyNode):
@@ -39,17 +39,7 @@ class ELDenseDiffusionModel(io.ComfyNode):
                     tooltip="From Parse Subjects or Prompt with Words, with the very text that is the sampler's "
                     "positive prompt. Each word stands for its whole phrase (dog: a red dog).",
                 ),
-                Layout.Input(
-                    "layout",
-                    optional=True,
-                    tooltip="Boxes that name words of the prompt, from Layout from Text; words without a box are free. "
-                    "This or masks.",
-                ),
-                io.Mask.Input(
-                    "masks",
-                    optional=True,
-                    tooltip="A mask for each of the words, in the order of the prompt, of any size. This or layout.",
-                ),
+                *place_inputs(),
                 _strength("cross_strength", 1.0, 2.0, "How strongly words are held in their places (published: 1)."),
                 _strength(
                     "self_strength",

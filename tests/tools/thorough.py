@@ -22,24 +22,16 @@ HALVED = "browser", "core", "host", "nodes", "workflows"
 TESTS = Path(__file__).resolve().parent.parent
 
 
-def every_second(cases: Iterable[Any], first: int = 0) -> list[Any]:
-    """Parameters of a test: every second of `cases` from the `first` on, the others are left to `make test-thorough`.
-
-    cases: each a tuple of a test's several parameters, or the value of its only one.
-    """
-    return [case if i % 2 == first else further(case) for i, case in enumerate(cases)]
-
-
 def further(case: Any) -> Any:
-    """A case that is left to `make test-thorough`."""
+    """A case that is left to `make test-thorough`: a tuple of a test's parameters, or the value of its only one."""
     return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=THOROUGH)
 
 
 def halve(items: Iterable[pytest.Item]) -> None:
     """Leave half of the cases of each test that has `LONG` of them to `make test-thorough`.
 
-    Which half is known by the names of the cases alone: a case stays where it is when others come and go, and no value
-    of one parameter is always left out. Of tests in the folders `HALVED`.
+    Which half hangs on the names of the cases alone: one stays where it is when others come and go, as long as the list
+    is long, and no value of one parameter is always left out. Of tests in the folders `HALVED`.
     """
     cases: dict[tuple[Path, str], list[pytest.Function]] = defaultdict(list)
     for item in items:

@@ -20,7 +20,6 @@ from tests.host.autograd.test_gradients_through_attention import (
     with_noise,
 )
 from tests.host.unets import conditioning, noise, random_unet
-from tests.tools.thorough import every_second
 
 GRID = (6, 8)
 ALL_LAYERS = {"definition": AGGREGATED}
@@ -102,7 +101,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("model", every_second(MODELS, 1))
+@pytest.mark.parametrize("model", MODELS)
 def test_weights_from_the_host_give_the_gradient_that_copies_give(comfy, monkeypatch, model):
     """Bit for bit: the same operations on the same numbers, forwards and back."""
     if model == "patched":
@@ -113,7 +112,7 @@ def test_weights_from_the_host_give_the_gradient_that_copies_give(comfy, monkeyp
     assert torch.equal(from_the_host, copied)
 
 
-@pytest.mark.parametrize("model", every_second(MODELS))
+@pytest.mark.parametrize("model", MODELS)
 def test_blocks_that_are_run_again_give_the_same_maps(monkeypatch, little_memory, model):
     """Bit for bit; see test_memory for what it saves."""
     if model == "patched":
