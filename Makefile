@@ -14,6 +14,11 @@ RUN = $(HOST) run
 # They begin in the order of tests/conftest.py: the longest first.
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 TEST = $(RUN) -m pytest -q -m "not matrix and not thorough" $(SIDE_BY_SIDE)
+THOROUGH = -m pytest -q -m "thorough and not matrix" $(SIDE_BY_SIDE)
+CORE = tests/core $(addprefix tests/test_tools/,comfyui guidance perception toy_world workflows)
+INSIDE = tests/nodes tests/host tests/test_tools/gpu
+SERVED = tests/workflows tests/test_tools/servers
+BROWSED = tests/browser tests/test_tools/browser
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(MAKEFILE_LIST))
 
@@ -23,26 +28,28 @@ help: ## list the targets
 host: ## set up the real ComfyUI (once; about 3 minutes and 7 GB)
 	@$(HOST) install
 
-test: lint test-core test-oldest test-host test-workflows test-browser ## lint and a test of every claim
+test: lint test-oldest browser ## lint and a test of every claim
+	$(TEST) $(CORE) $(INSIDE) $(SERVED) $(BROWSED)
 
 test-thorough: test-evaluate test-ray browser ## the rest of CI: further cases, the other renderer, the evaluation
-	$(RUN) -m pytest -q -m "thorough and not matrix" $(SIDE_BY_SIDE) tests/core tests/nodes tests/host tests/workflows tests/browser tests/test_tools/gpu
+	$(HOST) oldest $(THOROUGH) tests/core
+	$(RUN) $(THOROUGH) $(CORE) $(INSIDE) $(SERVED) $(BROWSED)
 
 lint: host ## check style and layers
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
 test-core: host ## tests of nodes/core and of the tools, without ComfyUI
-	$(TEST) tests/core tests/test_tools/comfyui tests/test_tools/guidance tests/test_tools/perception tests/test_tools/toy_world tests/test_tools/workflows
+	$(TEST) $(CORE)
 
 test-oldest: host ## core tests, and the pack in ComfyUI, on Python 3.10, where this machine has one (once 4 GB more)
-	$(HOST) oldest -m pytest -q $(SIDE_BY_SIDE) tests/core tests/oldest
+	$(HOST) oldest -m pytest -q -m "not thorough" $(SIDE_BY_SIDE) tests/core tests/oldest
 
 test-host: host ## tests of the nodes and of nodes/host, ComfyUI in the same process
-	$(TEST) tests/nodes tests/host tests/test_tools/gpu
+	$(TEST) $(INSIDE)
 
 test-workflows: host ## tests that queue workflows on the real server
-	$(TEST) tests/workflows tests/test_tools/servers
+	$(TEST) $(SERVED)
 
 test-evaluate: host ## tests of the evaluation, on real servers of which some are killed
 	$(TEST) tests/test_tools/evaluate
@@ -60,7 +67,7 @@ browser: host ## find a Chromium, or set one up
 	@$(RUN) -m tests.tools.browser.install
 
 test-browser: browser ## tests in a real browser on the real server; screenshots in output/browser
-	$(TEST) tests/browser tests/test_tools/browser
+	$(TEST) $(BROWSED)
 
 demo: host ## make the pictures of the pack's main job and print their path
 	$(RUN) -m tests.tools.demo

@@ -52,10 +52,17 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave half of each long list of cases to `make test-thorough`; put the longest files first."""
+    """Leave half of each long list of cases to `make test-thorough`; put the longest files first, browsers' at the end.
+
+    Where a browser was opened, Playwright's event loop runs until the end, beside which tests cannot start their own.
+    """
     halve(items)
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(LONGEST)))
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        return "browser" in item.path.parts, places.get("/".join(item.path.parts[-2:]), len(LONGEST))
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

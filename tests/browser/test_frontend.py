@@ -13,6 +13,7 @@ from tests.tools.browser.front import SLOW, VISITED, Front
 from tests.tools.browser.templates import fill
 from tests.tools.comfyui.base import PACK_NAME
 from tests.tools.comfyui.client import ComfyClient
+from tests.tools.thorough import THOROUGH, further
 from tests.tools.workflows.index import TEMPLATES, Template
 
 CARD = re.compile("^template-workflow-")
@@ -134,7 +135,7 @@ def test_what_the_host_opens_at_a_first_start_is_closed(open_front: Callable[...
     open_template(front, TEMPLATES[0])
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["zh", further("en")])
 def test_templates_have_their_order_titles_and_descriptions(open_front: Callable[..., Front], language: str):
     front = open_front(settings={LOCALE: language})
     dialog = browse_templates(front)
@@ -154,6 +155,7 @@ def test_templates_have_their_order_titles_and_descriptions(open_front: Callable
     front.shot(f"templates-{language}")
 
 
+@THOROUGH  # most of a minute
 def test_a_template_opens_in_chinese(open_front: Callable[..., Front]):
     """Titles, and the host's own names where a title says no more; not of a workflow that a user has saved."""
     front = open_front(settings={LOCALE: "zh"})
@@ -170,7 +172,7 @@ def test_a_template_opens_in_chinese(open_front: Callable[..., Front]):
     assert front.run("app.graph.nodes[0].title") == "Result"
 
 
-@pytest.mark.parametrize("javascript", [True, False])
+@pytest.mark.parametrize("javascript", [True, further(False)])
 def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Callable[..., Front], javascript: bool):
     front = open_front(javascript=javascript)
     dialog = browse_templates(front)
@@ -184,6 +186,7 @@ def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Calla
     front.errors.clear()  # that our files did not load, where they must not
 
 
+@THOROUGH  # a minute for each renderer
 @pytest.mark.parametrize("vue", [True, False], ids=["nodes2", "classic"])
 def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callable[..., Front], vue: bool):
     """In a window of 1920 × 1080, as the template browser opens them: all of a template is in view."""
@@ -221,6 +224,7 @@ def go_on(front: Front, pauses: int) -> None:
         expect(badge.filter(has_text=step)).to_have_count(0)
 
 
+@THOROUGH  # a minute
 def test_without_our_javascript_workflows_are_the_same_and_run(open_front: Callable[..., Front], client: ComfyClient):
     front = open_front(javascript=False)
     assert front.run("app.extensions.filter(e => e.name.startsWith('explainable_latents'))") == []

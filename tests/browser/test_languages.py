@@ -13,6 +13,7 @@ from tests.browser.test_chips import parsed
 from tests.tools.browser.front import Front
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.paths import ROOT
+from tests.tools.thorough import further
 
 CHINESE = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 LOCALE = "Comfy.Locale"
@@ -39,7 +40,7 @@ def test_nodes_wear_their_chinese_names(open_front: Callable[..., Front]):
         assert node["outputs"] == [entry["name"] for entry in texts["outputs"].values()], node_id
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["zh", further("en")])
 def test_help_pages_are_in_the_language_and_their_pictures_load(
     open_front: Callable[..., Front], client: ComfyClient, language: str
 ):

@@ -11,8 +11,10 @@ from tests.tools.browser.pictures import IMAGES, MOST_BYTES, QUIET, take
 from tests.tools.browser.recording import FILE as RECORDING
 from tests.tools.browser.templates import shorten
 from tests.tools.comfyui.client import ComfyClient
+from tests.tools.thorough import THOROUGH
 
 
+@THOROUGH  # half a minute, and what it shows other tests look at
 def test_all_screenshots_are_taken(open_front, client: ComfyClient, tmp_path: Path):
     front: Front = open_front(settings=QUIET)
     take(front, client, tmp_path, shorten)

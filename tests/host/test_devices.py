@@ -314,31 +314,33 @@ def test_placed_phrases(offloaded, kind, way, dtype):
     assert_same(*on_both(offloaded(way, dtype, kind), run))
 
 
+PLACES = Boxes(((Box("dog", 0, 0, 0.5, 1),), (Box("beach", 0.5, 0, 1, 1),)))
+GUIDED = {
+    "Attend-and-Excite": (AttendAndExcite(), {"refinement": "0: 0.9", "refinements": 2}),
+    "its prediction": (AttendAndExcite(), {"act_on": "prediction"}),
+    "boxes": (BoxLoss(PLACES), {"repeats": "2", "until": 0.01, "stop_for_good": True}),
+    "masks": (BoxLoss(Masks(PLACES.shares((16, 16))), "top values"), {"until": 0.01}),
+    "BoxDiff": (BoxLoss(PLACES, "BoxDiff"), {"act_on": "prediction"}),
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
 @pytest.mark.parametrize(
     ("way", "dtype", "kind"),
     [("manual cast", torch.float16, "SD15"), further(("low memory", torch.bfloat16, "SDXL"))],
 )
-def test_guidance(offloaded, way, dtype, kind):
-    """The state is moved, with refinement, and then the prediction is changed; the report is on the CPU."""
-    places = Boxes(((Box("dog", 0, 0, 0.5, 1),), (Box("beach", 0.5, 0, 1, 1),)))
-    runs = (
-        (AttendAndExcite(), {"refinement": "0: 0.9", "refinements": 2}),
-        (AttendAndExcite(), {"act_on": "prediction"}),
-        (BoxLoss(places), {"repeats": "2", "until": 0.01, "stop_for_good": True}),
-        (BoxLoss(Masks(places.shares((16, 16))), "top values"), {"until": 0.01}),
-        (BoxLoss(places, "BoxDiff"), {"act_on": "prediction"}),
-    )
+def test_guidance(offloaded, way, dtype, kind, name):
+    """The state is moved, with refinement, or the prediction is changed; the report is on the CPU."""
+    loss, how = GUIDED[name]
 
     def run(model):
-        found = []
-        for loss, how in runs:
-            copy = model.clone()
-            guidance = Guidance(unit="relative", step_size=0.02, steps="0", **how)
-            report = WordGuidance("Guidance", loss, SUBJECTS, guidance).install(copy)
-            found.append(sample(copy, 2, grid=GRID, batch=2))
-            (step,) = report.steps(found[-1])
-            assert step.changed.device.type == step.saliency.maps.device.type == "cpu"
-        return torch.cat(found)
+        copy = model.clone()
+        guidance = Guidance(unit="relative", step_size=0.02, steps="0", **how)
+        report = WordGuidance("Guidance", loss, SUBJECTS, guidance).install(copy)
+        found = sample(copy, 2, grid=GRID, batch=2)
+        (step,) = report.steps(found)
+        assert step.changed.device.type == step.saliency.maps.device.type == "cpu"
+        return found
 
     assert_same(*on_both(offloaded(way, dtype, kind), run))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.tools.comfyui.paths import TOY_CHECKPOINT, TOY_TRANSFORMER, TOY_TWO
+from tests.tools.thorough import THOROUGH
 from tests.tools.toy_world.group_judge import judge_groups, load_group_judge
 from tests.tools.toy_world.judge import judge_images, load_judge
 from tests.tools.toy_world.loaded import Toy
@@ -25,6 +26,7 @@ def toy(comfy, name):
     return Toy(TOYS[name])
 
 
+@THOROUGH  # half a minute for the three, of files that stay as they are
 @torch.inference_mode()
 def test_most_pictures_show_what_is_prompted(toy, name):
     pictures = torch.cat([toy.generate(f"{subject} on beach", range(2), *EULER) for subject in ("dog", "bus")])
@@ -41,6 +43,7 @@ def test_attention_to_a_word_is_where_its_subject_is(toy, name):
     assert max(by_layer.values()) > 0.4
 
 
+@THOROUGH  # likewise
 @torch.inference_mode()
 def test_the_judge_of_groups_names_one_coloured_subject(comfy):
     pictures = Toy(TOY_TWO).generate("a red dog on the beach", range(3), *EULER)

@@ -17,7 +17,7 @@ import pytest
 THOROUGH = pytest.mark.thorough
 
 # A test with at least so many cases has a long list of them.
-LONG = 6
+LONG = 4
 HALVED = "browser", "core", "host", "nodes", "workflows"
 TESTS = Path(__file__).resolve().parent.parent
 

@@ -16,6 +16,7 @@ from safetensors.torch import load
 
 from tests.tools.comfyui.errors import ComfyError
 from tests.tools.comfyui.server import ComfyServer
+from tests.tools.thorough import THOROUGH
 from tests.workflows.answering import CLOSED, HERE, PAUSE, AnsweringBrowser, levels
 from tests.workflows.sampled import Graph, node, sampled
 
@@ -481,6 +482,7 @@ def test_what_is_wrong_with_an_answer_is_said_and_the_pause_goes_on(browser, ser
     assert torch.equal(finished(browser, run), plain(browser, masked(attention(), ["found", 0])))
 
 
+@THOROUGH  # a server of its own
 def test_where_there_are_several_users_only_the_one_whose_browser_it_is_answers():
     with ComfyServer(arguments=["--multi-user"]) as server:
         names = [requests.post(f"{server.url}/users", json={"username": name}, timeout=60).json() for name in "ab"]

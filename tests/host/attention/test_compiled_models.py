@@ -11,6 +11,7 @@ from explainable_latents.nodes.host.attention.observer import observe
 from tests.core.gradients.last_layers import relative_error
 from tests.host.autograd.test_gradients import saliency
 from tests.host.unets import SUBJECTS, noise, random_unet, sample
+from tests.tools.thorough import THOROUGH
 
 GRID, STEPS = (4, 6), 2
 
@@ -95,6 +96,7 @@ def test_where_pytorch_cannot_run_it_uncompiled_the_log_says_what_to_do(models, 
     torch.compiler.reset()
 
 
+@THOROUGH  # compiles a network anew
 def test_steps_that_are_not_captured_run_compiled_without_a_graph_break_for_each_layer(models):
     model, compiled, (graphs, breaks) = models
     expected, maps = captured(model, end_percent=0.3)

@@ -14,6 +14,7 @@ from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from tests.host.toy_sampling import KEEP, REFERENCE, given
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.tools.thorough import further
 
 GRID = (4, 6)
 SMALL = {
@@ -73,7 +74,7 @@ def masked(model, masking, at: str, sampler: str, runs: list | None = None, **se
         (ATTENTION, "0, 3", "euler", ". . c . c c c"),  # step 0 has no call before it and asks for one
         (ATTENTION, "100%", "euler", ". c c c c ."),
         (ATTENTION, "", "euler", "c c c c c c"),
-        (ATTENTION, "3", "heun", ". c c c c . c c c c c"),  # two calls per step
+        further((ATTENTION, "3", "heun", ". c c c c . c c c c c")),  # two calls per step
         (ATTENTION, "3", "dpmpp_2m", ". c . c c c"),
         (ATTENTION, "3", "sa_solver", ". c . c c c"),  # restarted at step 3
         (CUMULATIVE, "3", "euler", ". . . c c c"),

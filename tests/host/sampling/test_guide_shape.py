@@ -88,7 +88,9 @@ def test_what_is_to_stay_as_in_the_plain_run_is_the_plain_run_bit_for_bit(model,
     assert all(line.endswith("not changed: the loss is 0 already") for line in report.text(made).splitlines())
 
 
-@pytest.mark.parametrize(("sampler", "form"), [("uni_pc", "auto"), ("dpm_adaptive", "auto"), ("heun", "prediction")])
+@pytest.mark.parametrize(
+    ("sampler", "form"), [("uni_pc", "auto"), further(("dpm_adaptive", "auto")), ("heun", "prediction")]
+)
 def test_where_the_state_is_not_handed_over_the_prediction_is_compared_and_changed(model, sampler, form):
     copy, report = guided(model, replace(HOW, act_on=form))
     made = run(copy, sampler)
