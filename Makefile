@@ -15,7 +15,7 @@ RUN = $(HOST) run
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 TEST = $(RUN) -m pytest -q -m "not matrix and not thorough" $(SIDE_BY_SIDE)
 THOROUGH = -m pytest -q -m "thorough and not matrix" $(SIDE_BY_SIDE)
-CORE = tests/core $(addprefix tests/test_tools/,comfyui guidance perception toy_world workflows)
+CORE = tests/core $(addprefix tests/test_tools/,comfyui editing guidance perception toy_world workflows)
 INSIDE = tests/nodes tests/host tests/test_tools/gpu
 SERVED = tests/workflows tests/test_tools/servers
 BROWSED = tests/browser tests/test_tools/browser
@@ -119,6 +119,9 @@ bench-pipelines: host ## measure the pipelines on the fixed list of cases
 
 bench-editing: host ## compare editing by attention with image-to-image (ARGS="--cases 10")
 	$(RUN) -m tests.benchmarks.editing $(ARGS)
+
+bench-colours: host ## measure colour words that are added and weighed by Prompt-to-Prompt (ARGS="--prompts 7")
+	$(RUN) -m tests.benchmarks.colours $(ARGS)
 
 bench-regional-prompts: host ## measure prompts for parts of a picture on the toy world (ARGS="--cases 7")
 	$(RUN) -m tests.benchmarks.regional_prompts $(ARGS)

@@ -1,4 +1,4 @@
-"""The second toy world's model in the real host, with and without guidance."""
+"""The second toy world's model in the real host, plain and with a variant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from explainable_latents.nodes import guidance, placed_phrases
+from explainable_latents.nodes import guidance, phrases, placed_phrases, regional_prompts
 from explainable_latents.nodes.core.layout import Box, Layout
 from explainable_latents.nodes.core.words.parsing import parse
 from explainable_latents.nodes.host.tokens import tokenize
@@ -20,12 +20,15 @@ from ...host.memory import MostBytes
 from ...tools.comfyui.paths import TOY_TWO
 from ...tools.toy_world.group_judge import judge_groups, load_group_judge
 from ...tools.toy_world.loaded import Toy
+from ...tools.toy_world.quality_groups import Prompt
 from ...tools.toy_world.table import table
 from .asked import Asked, Outcome, outcome
-from .variants import PLAIN, VARIANTS
+from .variants import PLAIN, REGIONS, STRUCTURED, VARIANTS
 
 # As in the toy world's own tables.
 STEPS, CFG, SAMPLER, SCHEDULER = 50, 3.0, "euler", "normal"
+FILES = guidance, placed_phrases, regional_prompts, phrases
+ALONE = tuple(name for name, (node, _) in VARIANTS.items() if node == STRUCTURED)
 
 
 def defaults(node: type) -> dict[str, Any]:
@@ -41,16 +44,16 @@ class Sampled:
         self.toy, self.judge = Toy(TOY_TWO), load_group_judge()
         self._plain: tuple[tuple[Asked, ...], Tensor, float] | None = None
 
-    def guided(self, name: str, asked: Asked) -> Any:
-        """The model with a variant of VARIANTS, by its node; PLAIN is the model itself.
+    def guided(self, name: str, batch: Sequence[Asked]) -> Any:
+        """The model with a variant of VARIANTS for a batch, by its node; PLAIN is the model itself.
 
         Raises ValueError where the words that are parsed are not the prompt's subjects.
         """
         if name == PLAIN:
             return self.toy.model
         kind, inputs = VARIANTS[name]
-        node = next(each for each in guidance.NODES + placed_phrases.NODES if each.__name__ == kind)
-        text = asked.prompt.text
+        node = next(each for file in FILES for each in file.NODES if each.__name__ == kind)
+        asked, text = batch[0], batch[0].prompt.text
         subjects = parse(text, tokenize(self.toy.clip, text), "").with_role("subject")
         found = [each.text for each in subjects.items]
         if found != list(asked.prompt.things):
@@ -58,11 +61,29 @@ class Sampled:
         layout = Layout(tuple(Box(words, *corners) for words, corners in asked.boxes.items()))
         asked_for = {each.id for each in node.define_schema().inputs}
         given = {"model": self.toy.model, "clip": self.toy.clip, "subjects": subjects, "layout": layout}
+        if kind == REGIONS:
+            given["regions"] = self.regions(batch)
         given = {name: each for name, each in given.items() if name in asked_for}
         return node.execute(**{**defaults(node), **inputs, **given}).result[0]
 
+    def regions(self, batch: Sequence[Asked]) -> list:
+        """For each box of the batch the CONDITIONING of its thing alone, on its scene."""
+        found = []
+        for k, (words, corners) in enumerate(batch[0].boxes.items()):
+            alone = [Prompt(dict([list(each.prompt.things.items())[k]]), each.prompt.scene) for each in batch]
+            encoded = [self.toy.encode(prompt.text)[0] for prompt in alone]
+            mask = Layout.share(Box(words, *corners), 16, 16)[None]
+            found.append([torch.cat([context for context, _ in encoded]), {**encoded[0][1], "mask": mask}])
+        return found
+
     def timed(self, name: str, batch: Sequence[Asked]) -> tuple[Tensor, float]:
-        """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds for its latents."""
+        """A variant's pictures of a batch [B,3,128,128] in [0,1], and the processor's seconds for its latents.
+
+        What knows its prompt by its text is run for each picture alone.
+        """
+        if name in ALONE and len(batch) > 1:
+            pictures, seconds = zip(*(self.timed(name, [each]) for each in batch), strict=True)
+            return torch.cat(pictures), sum(seconds)
         began = time.process_time()
         latents = self.latents(name, batch)
         seconds = time.process_time() - began
@@ -77,7 +98,7 @@ class Sampled:
         encoded = [self.toy.encode(asked.prompt.text)[0] for asked in batch]
         positive = [[torch.cat([context for context, _ in encoded]), encoded[0][1]]]
         how = steps, CFG, SAMPLER, SCHEDULER, positive, self.toy.encode(""), torch.zeros_like(noise)
-        return comfy.sample.sample(self.guided(name, batch[0]), noise, *how, disable_pbar=True, seed=batch[0].seed)
+        return comfy.sample.sample(self.guided(name, batch), noise, *how, disable_pbar=True, seed=batch[0].seed)
 
     @torch.inference_mode()
     def memory(self, name: str, asked: Asked, steps: int = STEPS) -> int:
@@ -93,6 +114,8 @@ class Sampled:
             self._plain = batch, *self.timed(PLAIN, batch)
         _, plain, seconds = self._plain
         made, took = (plain, seconds) if name == PLAIN else self.timed(name, batch)
+        if name in ALONE:
+            seconds = len(batch) * self.timed(PLAIN, batch[:1])[1]
         pixels, others = ((255 * each.permute(0, 2, 3, 1)).round().byte().numpy() for each in (made, plain))
         return [
             (outcome(asked, seen, own, other, took / seconds), Image.fromarray(own))

@@ -1,4 +1,4 @@
-"""The ways to guide that are compared, as presets of the nodes."""
+"""The ways to guide, or to place words without gradients, that are compared, as presets of the nodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 PLAIN = "plain"
 KEEP_WORDS, PLACE_WORDS, PLACE_PHRASES = "ELKeepWords", "ELPlaceWords", "ELDenseDiffusionModel"
+REGIONS, STRUCTURED = "ELRegionalAttentionModel", "ELStructuredDiffusionModel"
 _AS_ATTEND_AND_EXCITE = {"unit": "latent", "step_size": 20.0, "schedule": "falling"}
 # Name -> node, and what the preset of that name changes; all else is the schema's default, which is as published.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,6 +30,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     # the toy's text encoder makes other vectors of a phrase alone, and with them things are missing
     "Place Phrases": (PLACE_PHRASES, {"phrases_alone": False}),
     "Place Phrases, for longer": (PLACE_PHRASES, {"phrases_alone": False, "end": 0.6}),
+    "Regional Attention": (REGIONS, {}),
+    "Structured Diffusion": (STRUCTURED, {}),
 }
 # Those of the first group are run for all prompts before those of the second are.
 ORDER = (PLAIN, *list(VARIANTS)[:3]), tuple(VARIANTS)[3:]
