@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Place Phrases": (PLACE_PHRASES, {"phrases_alone": False}),
     "Place Phrases, for longer": (PLACE_PHRASES, {"phrases_alone": False, "end": 0.6}),
     "Regional Attention": (REGIONS, {}),
+    "Regional Attention, base share 0.2": (REGIONS, {"base_share": 0.2}),
     "Structured Diffusion": (STRUCTURED, {}),
 }
 # Those of the first group are run for all prompts before those of the second are.
