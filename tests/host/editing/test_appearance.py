@@ -311,19 +311,6 @@ def test_attention_that_another_node_changed_is_left_alone_with_one_warning(mode
     assert 1 <= len(told) == len(set(told)) <= 4
 
 
-def test_a_cancelled_run_leaves_nothing_behind(model):
-    how = {"batch": 2, "grid": GRID}
-    plain, edited = sample(model, **how), twin(model, editor())
-
-    def cancel(step, *_):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        sample(edited, callback=cancel, **how)
-    assert torch.equal(sample(model, **how), plain)
-    assert torch.equal(sample(edited, **how), sample(twin(model, editor()), **how))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

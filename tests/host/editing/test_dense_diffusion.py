@@ -10,48 +10,36 @@ import torch.nn.functional as F
 
 from explainable_latents.nodes.core.layout import Box, Layout
 from explainable_latents.nodes.core.methods.dense_diffusion import FLATTENED, DenseDiffusion
-from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.prompt_to_prompt import Window
-from explainable_latents.nodes.core.methods.structured_diffusion import PhraseAlone
-from explainable_latents.nodes.core.methods.word_places import Boxes, Masks
+from explainable_latents.nodes.core.methods.word_places import Boxes
 from explainable_latents.nodes.core.words.parsing import parse
-from explainable_latents.nodes.host.attention.observer import observe
-from explainable_latents.nodes.host.editing.dense_diffusion import install_dense_diffusion
 from explainable_latents.nodes.host.editing.placed_phrases import PlacedPhrases, place_phrases
 from explainable_latents.nodes.host.editing.regional_attention import install_regions
-from explainable_latents.nodes.host.editing.structured_attention import install_structured_diffusion
 from explainable_latents.nodes.host.editing.weighted_words import install_weights
-from explainable_latents.nodes.host.same_prompt import Encoded
-from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
 from explainable_latents.nodes.host.tokens import tokenize
-from tests.host.editing.twins import STEPS, TARGET, WRITTEN, relative, twin
+from tests.host.editing.positives import (
+    ALONE,
+    ALWAYS,
+    GRID,
+    MASKS,
+    PLACED,
+    ROWS,
+    assert_alike,
+    by_head,
+    cross_attention_of,
+    dense,
+    positive_rows,
+    scores,
+    structured,
+)
+from tests.host.editing.twins import STEPS, TARGET, WRITTEN, controlled, relative, twin
 from tests.host.patches import PATCHES
-from tests.host.toy_sampling import given
-from tests.host.unets import CONTEXT, SUBJECTS, conditioning, noise, random_unet, sample
-
-GRID = (15, 9)
-PROMPT = "a red dog on a beach"
-OWN = Encoded((TARGET[0][0],), {})
-ROWS = ((2, 3), (6, 7))
-ALWAYS = DenseDiffusion(window=Window(0, 1))
-MASKS = torch.zeros(2, 30, 20)
-MASKS[0, :, :9] = MASKS[1, 12:, 11:] = 1
-PHRASES = PlacedPhrases(PROMPT, OWN, ("red dog", "beach"), ROWS, Masks(MASKS))
-ALONE = [
-    PhraseAlone(words, rows, torch.randn(2, CONTEXT, generator=torch.Generator().manual_seed(seed)))
-    for seed, (words, rows) in enumerate(zip(PHRASES.words, ROWS, strict=True))
-]
+from tests.host.unets import conditioning, random_unet, sample
 
 
 @pytest.fixture(scope="module")
 def model(comfy):
     return random_unet()
-
-
-def dense(model, method: DenseDiffusion = ALWAYS, phrases: PlacedPhrases = PHRASES):
-    copy = model.clone()
-    install_dense_diffusion(copy, phrases, method)
-    return copy
 
 
 def shares(masks: torch.Tensor, grid: tuple[int, int], latent: tuple[int, int]) -> torch.Tensor:
@@ -67,23 +55,15 @@ def written_down(model, method: DenseDiffusion, grid=GRID, text: torch.Tensor | 
 
     def override(attention, q, k, v, heads, *args, transformer_options, **kwargs):
         out = attention(q, k, v, heads, *args, transformer_options=transformer_options, **kwargs)
-        kinds, cross = transformer_options["cond_or_uncond"], k.shape[1] == 77
+        cross = k.shape[1] == 77
         sigma, levels = transformer_options["sigmas"][:1].cpu(), transformer_options["sample_sigmas"]
         step = int((levels >= sigma[0] * (1 - 1e-5)).sum()) - 1
         within = method.window.includes(step, len(levels) - 1)
         fall = (float(sampling.timestep(sigma)) / 1000) ** 5 if within else 0.0
-        part, number = transformer_options["block"]
-        blocks = {"input": network.input_blocks, "middle": [network.middle_block], "output": network.output_blocks}
-        (transformer,) = (each for each in blocks[part][number] if hasattr(each, "transformer_blocks"))
-        attn2 = transformer.transformer_blocks[transformer_options["block_index"]].attn2
         if cross and text is not None:
-            told = text.double().expand(len(k), -1, -1)
+            attn2, told = cross_attention_of(network, transformer_options), text.double().expand(len(k), -1, -1)
             k, v = (told @ layer.weight.double().T for layer in (attn2.to_k, attn2.to_v))
-
-        def by_head(x):
-            return x.double().unflatten(-1, (heads, -1)).transpose(1, 2)
-
-        s = by_head(q) @ by_head(k).transpose(2, 3) * (q.shape[-1] // heads) ** -0.5
+        s = scores(q, k, heads)
         levels_of = {(-(-grid[0] // n)) * (-(-grid[1] // n)): (-(-grid[0] // n), -(-grid[1] // n)) for n in (1, 2, 4)}
         m = shares(masks, levels_of[q.shape[1]], grid)
         same = torch.einsum("sq,sk->qk", m, m) > 0
@@ -96,21 +76,13 @@ def written_down(model, method: DenseDiffusion, grid=GRID, text: torch.Tensor | 
         c = c if method.elsewhere == FLATTENED else c * m.any(0)[:, None]
         high, low = s.amax(-1, keepdim=True), s.amin(-1, keepdim=True)
         s = s + belongs * c * (high - s) - ~belongs * c * (s - low)
-        modulated = (s.softmax(-1) @ by_head(v)).transpose(1, 2).flatten(2)
-        rows = len(q) // len(kinds)
-        for j, kind in enumerate(kinds):
-            if kind == 0:
-                out[j * rows : (j + 1) * rows] = modulated[j * rows : (j + 1) * rows].to(out)
+        modulated = (s.softmax(-1) @ by_head(v, heads)).transpose(1, 2).flatten(2)
+        for rows in positive_rows(len(q), transformer_options):
+            out[rows] = modulated[rows].to(out)
         return out
 
     copy.model_options["transformer_options"]["optimized_attention_override"] = override
     return copy
-
-
-def assert_alike(found, expected, plain) -> None:
-    """Both differ by rounding, far less than the places change."""
-    assert relative(found, expected) < WRITTEN
-    assert (found - expected).abs().max() < 0.02 * (plain - expected).abs().max()
 
 
 @pytest.mark.parametrize(
@@ -118,16 +90,33 @@ def assert_alike(found, expected, plain) -> None:
     [
         ("SD15", None, ALWAYS),
         ("SD15", "LoRA", replace(ALWAYS, elsewhere=FLATTENED, size=0.5)),
+        ("SD15", "ControlNet", ALWAYS),
         ("SD20", None, replace(ALWAYS, cross=0.0, own=1.0)),
         ("SDXL", None, replace(ALWAYS, window=Window(0, 0.7))),
     ],
 )
 def test_the_latent_is_that_of_the_papers_scores(model, kind, patch, method):
-    used = model if kind == "SD15" else random_unet(kind)
-    used = used if patch is None else PATCHES[patch](used)
-    how = {"steps": STEPS, "batch": 2, "grid": GRID}
+    used, how = model if kind == "SD15" else random_unet(kind), {"steps": STEPS, "batch": 2, "grid": GRID}
+    if patch == "ControlNet":
+        how |= controlled(TARGET, conditioning(2))
+    elif patch is not None:
+        used = PATCHES[patch](used)
     found, expected = sample(dense(used, method), **how), sample(written_down(used, method), **how)
     assert_alike(found, expected, sample(used, **how))
+
+
+@pytest.mark.parametrize("kind", ["SD15", "SDXL"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_in_half_precision_it_is_off_by_what_rounding_does_to_a_plain_run(comfy, kind, dtype):
+    """Rounding alone moves the latent: measured is the run without phrases, its attention by the host and once written
+    down. Beside written scores the method may be off by twice that, as it rounds a query, a key and an output more."""
+    model, how = random_unet(kind, dtype), {"batch": 2, "grid": GRID}
+    method = replace(ALWAYS, own=1.0)
+    plain, off = sample(model, **how), replace(method, cross=0.0, own=0.0)
+    rounding = relative(sample(written_down(model, off), **how), plain)
+    found, expected = sample(dense(model, method), **how), sample(written_down(model, method), **how)
+    assert relative(found, expected) < 2 * rounding
+    assert relative(plain, expected) > 4 * rounding
 
 
 def test_phrases_encoded_alone_take_the_place_of_those_in_the_prompt_at_all_steps(model):
@@ -135,7 +124,7 @@ def test_phrases_encoded_alone_take_the_place_of_those_in_the_prompt_at_all_step
     for phrase in ALONE:
         text[0, list(phrase.rows)] = phrase.alone
     method, how = replace(ALWAYS, window=Window(0, 0.4)), {"batch": 2, "grid": GRID}
-    found = sample(dense(model, method, replace(PHRASES, alone=ALONE)), **how)
+    found = sample(dense(model, method, replace(PLACED, alone=ALONE)), **how)
     assert_alike(found, sample(written_down(model, method, text=text), **how), sample(dense(model, method), **how))
 
 
@@ -143,70 +132,23 @@ def test_phrases_encoded_alone_take_the_place_of_those_in_the_prompt_at_all_step
 def test_without_strength_phrase_or_step_it_is_the_plain_run_bit_for_bit(comfy, dtype):
     model, how = random_unet(dtype=dtype), {"batch": 3, "grid": GRID}
     plain = sample(model, **how)
-    nowhere = replace(PHRASES, words=(), rows=(), places=Boxes(()))
+    nowhere = replace(PLACED, words=(), rows=(), places=Boxes(()))
     for method, phrases in (
-        (replace(ALWAYS, cross=0.0, own=0.0), replace(PHRASES, alone=ALONE)),
+        (replace(ALWAYS, cross=0.0, own=0.0), replace(PLACED, alone=ALONE)),
         (ALWAYS, nowhere),
-        (replace(ALWAYS, window=Window(0, 0.0)), PHRASES),
+        (replace(ALWAYS, window=Window(0, 0.0)), PLACED),
     ):
         assert torch.equal(sample(dense(model, method, phrases), **how), plain)
     assert relative(sample(dense(model), **how), plain) > 0.005
-
-
-def test_three_pictures_are_three_runs_of_one(model):
-    used, start = dense(model), noise(3, GRID)
-    together = sample(used, start=start)
-    alone = torch.cat([sample(used, start=start[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # matrices of other sizes are added otherwise
-
-
-@pytest.mark.parametrize("split", [False, True])
-def test_negative_rows_keep_their_bits(model, split):
-    from comfy.patcher_extension import WrappersMP
-
-    def negative_of(used) -> torch.Tensor:
-        used, found = used.clone(), []
-
-        def see(executor, x, *args, **conds):
-            out = executor(x, *args, **conds)
-            kinds = args[4]["cond_or_uncond"]
-            found.extend(rows for rows, kind in zip(out.chunk(len(kinds)), kinds, strict=True) if kind == 1)
-            return out
-
-        used.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "see", see)
-        sample(PATCHES["split calls"](used) if split else used, steps=1, batch=2, grid=GRID)
-        return torch.cat(found)
-
-    assert torch.equal(negative_of(dense(model)), negative_of(model))
-
-
-def test_calls_for_one_conditioning_each_and_a_longer_negative_prompt(model):
-    """Hosts with little memory evaluate positive and negative apart; beside a longer text the host repeats a prompt."""
-    used, how = dense(model, phrases=replace(PHRASES, alone=ALONE)), {"batch": 2, "grid": GRID}
-    together = sample(used, **how)
-    torch.testing.assert_close(sample(PATCHES["split calls"](used), **how), together, rtol=1e-4, atol=1e-4)
-    longer = {**how, "negative": conditioning(2, 2)}
-    joined, apart = sample(used, **longer), sample(PATCHES["split calls"](used), **longer)
-    torch.testing.assert_close(joined, apart, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(joined, together)
-
-
-def test_of_several_positive_prompts_only_this_one_is_edited(model):
-    """Each has an area; the other one's half is the plain run's after one step."""
-    left, right = {"area": (16, 8, 0, 0)}, {"area": (16, 8, 0, 8)}
-    both = [*conditioning(1, **left), *conditioning(3, **right)]
-    found, plain = (sample(used, steps=1, positive=both) for used in (dense(model), model))
-    assert torch.equal(found[..., 8:], plain[..., 8:])
-    assert not torch.equal(found[..., :8], plain[..., :8])
 
 
 def test_places_are_those_of_the_whole_picture_in_a_prompt_with_an_area(model):
     """Of a box that fills the area it is a place all over; of one beside it none."""
     area = conditioning(1, area=(16, 8, 0, 0))
     how = {"steps": 1, "positive": [*area, *conditioning(3, area=(16, 8, 0, 8))]}
-    beside = replace(PHRASES, places=Boxes(((Box("dog", 0.5, 0, 1, 1),), (Box("beach", 0.5, 0.5, 1, 1),))))
+    beside = replace(PLACED, places=Boxes(((Box("dog", 0.5, 0, 1, 1),), (Box("beach", 0.5, 0.5, 1, 1),))))
     assert torch.equal(sample(dense(model, phrases=beside), **how), sample(model, **how))
-    filled = replace(PHRASES, rows=ROWS[:1], words=("dog",), places=Boxes(((Box("dog", 0, 0, 0.5, 1),),)))
+    filled = replace(PLACED, rows=ROWS[:1], words=("dog",), places=Boxes(((Box("dog", 0, 0, 0.5, 1),),)))
     whole = replace(filled, places=Boxes(((Box("dog", 0, 0, 1, 1),),)))
     assert torch.equal(sample(dense(model, phrases=filled), **how), sample(dense(model, phrases=whole), **how))
 
@@ -218,50 +160,6 @@ def test_any_sampler(model, sampler):
     found, expected = runs
     assert relative(found, expected) < 10 * WRITTEN
     assert (found - expected).abs().max() < 0.02 * (sample(model, sampler=sampler) - expected).abs().max()
-
-
-@pytest.mark.parametrize("patch", ["FreeU_V2", "PAG", "another override at call time"])
-def test_beside_what_other_nodes_do_in_either_order(model, patch):
-    put = PATCHES[patch]
-    first, last = sample(put(dense(model)), steps=2), sample(dense(put(model)), steps=2)
-    torch.testing.assert_close(first, last, rtol=1e-4, atol=1e-4)
-    assert relative(first, sample(put(model), steps=2)) > 0.005
-
-
-@pytest.mark.parametrize("patch", ["attn2 patched", "attn2 replaced"])
-def test_attention_that_another_node_changed_is_left_alone_with_one_warning(model, patch, caplog):
-    patched, method = PATCHES[patch](model), replace(ALWAYS, own=0.0)
-    with caplog.at_level("WARNING", "explainable_latents"):
-        found = sample(dense(patched, method))
-    plain = sample(patched)
-    assert torch.equal(found, plain) == (patch == "attn2 patched")  # the other replaces some layers
-    told = [each.getMessage() for each in caplog.records if "leaves cross-attention" in each.getMessage()]
-    assert len(told) == 1
-
-
-def test_a_capture_and_a_masked_latent_on_the_same_model_in_any_order(model):
-    plan = MaskedLatent(given(0.5, 1, 16, 16), noise(1, seed=4), "1, 3", Policy("keep"), Policy("reference"))
-    first, last = model.clone(), dense(model)
-    captures = [observe(first, SUBJECTS)]
-    plan.install(first)
-    plan.install(last)
-    captures.append(observe(last, SUBJECTS))
-    found = [sample(dense(first)), sample(last)]
-    assert torch.equal(*found)
-    maps = [capture.saliency(each, "all", "sum").maps for capture, each in zip(captures, found, strict=True)]
-    assert torch.equal(*maps)
-
-
-def test_a_cancelled_run_leaves_nothing_behind(model):
-    plain, used = sample(model), dense(model)
-
-    def cancel(step, *_):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        sample(used, callback=cancel)
-    assert torch.equal(sample(model), plain)
-    assert torch.equal(sample(used), sample(dense(model)))
 
 
 def test_a_backend_with_heads_of_fixed_widths_leaves_these_calls_to_pytorch(model, monkeypatch):
@@ -284,11 +182,41 @@ def test_a_backend_with_heads_of_fixed_widths_leaves_these_calls_to_pytorch(mode
     assert not torch.equal(sample(model), expected)
 
 
-class TestMistakes:
-    def test_another_prompt_at_the_sampler(self, model):
-        with pytest.raises(ValueError, match=f"phrases of '{PROMPT}', but this is not what is sampled"):
-            sample(dense(model), positive=conditioning(9))
+class OfFixedWidths:
+    """An override of attention as nodes that patch SageAttention into a model have it: another backend, which ignores
+    the host's and has kernels for some widths of heads alone, here those of the model. calls: how often it ran."""
 
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        self.widths = widths
+        self.calls = 0
+
+    def __call__(self, attention, q, k, v, heads, *args, **kwargs):
+        from comfy.ldm.modules.attention import attention_split
+
+        assert q.shape[-1] // heads in self.widths, "no kernel for such heads"
+        self.calls += 1
+        return attention_split(q, k, v, heads, *args, **kwargs)
+
+    def put(self, model):
+        """On a copy of the model."""
+        copy = model.clone()
+        copy.model_options["transformer_options"]["optimized_attention_override"] = self
+        return copy
+
+
+@pytest.mark.parametrize(("kind", "widths"), [("SD15", (4, 8)), ("SDXL", (32,))])
+def test_beside_another_backend_of_fixed_widths_in_either_order(comfy, kind, widths):
+    """It computes all attention but that of the placed rows, for which the host's backend is asked."""
+    model, other = random_unet(kind), OfFixedWidths(widths)
+    expected = sample(dense(model))
+    for used in (other.put(dense(model)), dense(other.put(model))):
+        other.calls = 0
+        torch.testing.assert_close(sample(used), expected, rtol=1e-4, atol=1e-2)
+        assert other.calls > 0
+    assert relative(sample(model), expected) > 0.005
+
+
+class TestMistakes:
     def test_two_on_one_model(self, model):
         with pytest.raises(ValueError, match="two Place Phrases are on one model: connect the model to one of them"):
             dense(dense(model))
@@ -303,7 +231,7 @@ class TestMistakes:
             if other == "Regional Attention":
                 install_regions(used, conditioning(5), "1")
             else:
-                install_structured_diffusion(used, PROMPT, OWN, ALONE)
+                used = structured(used)
             return used
 
         used = dense(put(model)) if before else put(dense(model))

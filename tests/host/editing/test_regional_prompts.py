@@ -14,32 +14,29 @@ from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToProm
 from explainable_latents.nodes.core.words.alignment import Alignment
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
-from explainable_latents.nodes.host.editing.regional_attention import install_regions
 from explainable_latents.nodes.host.same_prompt import Encoded
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.editing.positives import (
+    GRID,
+    assert_alike,
+    by_head,
+    cross_attention_of,
+    half,
+    masked,
+    regional,
+    scores,
+)
 from tests.host.editing.twins import SOURCE, STEPS, TARGET, WRITTEN, controlled, relative, twin
 from tests.host.patches import PATCHES
 from tests.host.regional_patches import Couple
 from tests.host.unets import CONTEXT, SUBJECTS, conditioning, noise, random_unet, sample
 
-GRID = (15, 9)
 OTHER = conditioning(5)
 
 
 @pytest.fixture(scope="module")
 def model(comfy):
     return random_unet()
-
-
-def regional(model, *regions, **options):
-    """A copy of the model with regions, each an entry of a CONDITIONING."""
-    copy = model.clone()
-    install_regions(copy, [each for region in regions for each in region], **options)
-    return copy
-
-
-def masked(seed: int, mask: torch.Tensor, chunks: int = 1, **extra) -> list:
-    return conditioning(seed, chunks, mask=mask, **extra)
 
 
 def soft_masks(grid=GRID) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,21 +48,6 @@ def soft_masks(grid=GRID) -> tuple[torch.Tensor, torch.Tensor]:
     return masks
 
 
-def half(grid=(16, 16), side: str = "left") -> torch.Tensor:
-    mask = torch.zeros(1, *grid)
-    if side == "left":
-        mask[..., : grid[1] // 2] = 1
-    else:
-        mask[..., grid[1] // 2 :] = 1
-    return mask
-
-
-def assert_alike(result: torch.Tensor, expected: torch.Tensor, plain: torch.Tensor) -> None:
-    """Both differ by rounding, far less than the regions change."""
-    assert relative(result, expected) < WRITTEN
-    assert (result - expected).abs().max() < 0.02 * (plain - expected).abs().max()
-
-
 def written_down(model, texts, masks, base: float):
     """The model with cross-attention of explicit probabilities: all texts' keys one behind the other, and for each text
     a bias that leaves its own."""
@@ -75,10 +57,7 @@ def written_down(model, texts, masks, base: float):
     def override(attention, q, k, v, heads, *args, transformer_options, **kwargs):
         if k.shape[1] != 77:
             return attention(q, k, v, heads, *args, transformer_options=transformer_options, **kwargs)
-        part, number = transformer_options["block"]
-        blocks = {"input": network.input_blocks, "middle": [network.middle_block], "output": network.output_blocks}
-        (transformer,) = (each for each in blocks[part][number] if hasattr(each, "transformer_blocks"))
-        layer = transformer.transformer_blocks[transformer_options["block_index"]].attn2
+        layer = cross_attention_of(network, transformer_options)
         rows = len(q) // len(transformer_options["cond_or_uncond"])
         context = torch.cat([text.double().expand(rows, -1, -1) for text in texts], 1)
         covered = torch.stack(masks).double().sum(0)
@@ -91,20 +70,17 @@ def written_down(model, texts, masks, base: float):
         ]
         lengths = [77, *(text.shape[1] for text in texts)]
 
-        def by_head(x):
-            return x.double().unflatten(-1, (heads, -1)).transpose(1, 2)
-
         out = []
         for j, kind in enumerate(transformer_options["cond_or_uncond"]):
             at = slice(j * rows, (j + 1) * rows)
             more = [context @ made.weight.double().T for made in (layer.to_k, layer.to_v)]
             keys, values = (torch.cat([x[at].double(), extra], 1) for x, extra in zip((k, v), more, strict=True))
-            scores = by_head(q[at]) @ by_head(keys).transpose(2, 3) * (q.shape[-1] // heads) ** -0.5
+            seen = scores(q[at], keys, heads)
             found = []
             for i in range(len(lengths)):
                 bias = torch.full((sum(lengths),), -torch.inf, dtype=torch.float64)
                 bias[sum(lengths[:i]) : sum(lengths[: i + 1])] = 0
-                found.append(((scores + bias).softmax(-1) @ by_head(values)).transpose(1, 2).flatten(2))
+                found.append(((seen + bias).softmax(-1) @ by_head(values, heads)).transpose(1, 2).flatten(2))
             mixed = sum(share * each for share, each in zip(shares, found, strict=True))
             out.append(mixed if kind == 0 else found[0])
         return torch.cat(out).to(q)
@@ -166,36 +142,6 @@ def test_one_region_that_covers_everything_is_that_prompt_alone_bit_for_bit(comf
     assert not torch.equal(sample(model, **how), expected)
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_negative_rows_keep_their_bits(model, split):
-    """In the first model call, whose input is that of the plain run; both in one call or apart."""
-    from comfy.patcher_extension import WrappersMP
-
-    def rows_of(used) -> list[torch.Tensor]:
-        used, found = used.clone(), []
-
-        def see(executor, x, *args, **conds):
-            out = executor(x, *args, **conds)
-            kinds = args[4]["cond_or_uncond"]
-            found.extend(rows for rows, kind in zip(out.chunk(len(kinds)), kinds, strict=True) if kind == 1)
-            return out
-
-        used.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "see", see)
-        sample(PATCHES["split calls"](used) if split else used, steps=1, batch=2, grid=GRID)
-        return found
-
-    regions = regional(model, masked(5, soft_masks()[0]))
-    found, plain = rows_of(regions), rows_of(model)
-    assert len(found) == len(plain) == 1
-    assert torch.equal(found[0], plain[0])
-
-
-def test_calls_for_one_conditioning_each(model):
-    """Hosts with little memory evaluate positive and negative apart."""
-    regions, how = regional(model, masked(5, soft_masks()[0], 2)), {"batch": 2, "grid": GRID}
-    assert_alike(sample(PATCHES["split calls"](regions), **how), sample(regions, **how), sample(model, **how))
-
-
 def test_every_positive_prompt_has_the_part_of_the_region_that_it_sees(model):
     """Two prompts with areas of their own: a region over the left one alone takes the place of the left one."""
     left, right = {"area": (16, 8, 0, 0)}, {"area": (16, 8, 0, 8)}
@@ -231,16 +177,6 @@ def test_two_halves_with_one_prompt_are_that_prompt_beside_what_other_nodes_do(m
     expected, plain = sample(put(model), **few, **alone), sample(put(model), **few, **how)
     for used in (put(regional(model, *halves)), regional(put(model), *halves)):
         assert_alike(sample(used, **few, **how), expected, plain)
-
-
-def test_attention_to_a_text_that_another_node_changed_is_left_alone_with_one_warning(model, caplog):
-    patched = PATCHES["attn2 patched"](model)
-    with caplog.at_level("WARNING", "explainable_latents"):
-        result = sample(regional(patched, masked(5, half())))
-    assert torch.equal(result, sample(patched))
-    told = [each.getMessage() for each in caplog.records if "leaves cross-attention" in each.getMessage()]
-    assert len(told) == 1
-    assert "its keys were changed by" in told[0]
 
 
 def test_places_by_masks_areas_and_ratios_are_the_same_places(model):
@@ -344,18 +280,6 @@ def test_a_twin_run_has_the_regions_in_source_and_target(model):
     covered = regional(model, masked(6, torch.ones(1, *GRID)))
     assert torch.equal(sample(twin(covered, editor), **how), sample(twin(covered), **how))
     assert not torch.equal(sample(twin(partly, editor), **how), result)
-
-
-def test_a_cancelled_run_leaves_nothing_behind(model):
-    plain, used = sample(model), regional(model, masked(5, half()))
-
-    def cancel(step, *_):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        sample(used, callback=cancel)
-    assert torch.equal(sample(model), plain)
-    assert torch.equal(sample(used), sample(regional(model, masked(5, half()))))
 
 
 def test_a_compiled_model_has_its_regions(model):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
 from explainable_latents.nodes.core.maps.masks import Shaping
-from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import AttentionMasking, GradientMasking, ImageMasking
 from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
 from explainable_latents.nodes.core.methods.plug_and_play import PlugAndPlay
 from explainable_latents.nodes.core.methods.prompt_to_prompt import PromptToPrompt, Window
 from explainable_latents.nodes.core.words.alignment import Alignment
-from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.mutual_self_attention import (
     InstalledMutualSelfAttention,
     MutualSelfAttentionEditor,
@@ -25,33 +21,21 @@ from explainable_latents.nodes.host.editing.mutual_self_attention import (
 from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
 from explainable_latents.nodes.host.same_prompt import Encoded
-from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
-from tests.host.editing.twins import SOURCE, STEPS, TARGET, WRITTEN, controlled, pairs, relative, twin, written_down
+from tests.host.editing.self_attention import (
+    EDITORS,
+    GRID,
+    LATER,
+    PLAY,
+    WRITTEN_DOWN,
+    features_of_the_source,
+    masked,
+    of_masks,
+)
+from tests.host.editing.twins import SOURCE, STEPS, TARGET, WRITTEN, relative, twin, written_down
 from tests.host.patches import PATCHES
-from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
+from tests.host.unets import SUBJECTS, random_unet, sample
 from tests.tools.thorough import further
 
-LATER = MutualSelfAttention(Window(0.34, 1.0))  # from the second of three steps on
-PLAY = PlugAndPlay(Window(0, 0.67), Window(0, 0.0))
-GRID = (15, 9)
-
-
-def of_masks(grid: tuple[int, int] = GRID) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of target and source, another one for each of two pictures."""
-    generator = torch.Generator().manual_seed(1)
-    return tuple((torch.rand(2, *grid, generator=generator) > 0.4).float() for _ in range(2))
-
-
-def masked(grid: tuple[int, int] = GRID) -> MutualSelfAttentionEditor:
-    return MutualSelfAttentionEditor(LATER, "auto", *map(ImageMasking, of_masks(grid)))
-
-
-EDITORS = {
-    "MasaCtrl": MutualSelfAttentionEditor(LATER),
-    "MasaCtrl with masks": masked(),
-    "Plug-and-Play": PlugAndPlayEditor(PLAY),
-    "Plug-and-Play, features": PlugAndPlayEditor(PlugAndPlay(Window(0, 0.67), Window(0, 1.0))),
-}
 # Less than what the editors change here, relative to the largest number, and far more than rounding.
 CHANGED = 1e-4
 ALONE = ["MasaCtrl", "Plug-and-Play, features"]
@@ -61,61 +45,6 @@ WHOLE = ["MasaCtrl with masks", "Plug-and-Play, features"]  # each with all that
 @pytest.fixture(scope="module")
 def model(comfy):
     return random_unet()
-
-
-def source_keys(masks=None) -> Callable:
-    """What MasaCtrl attends with: in the decoder, from the second step on."""
-
-    def edit(name, step, q, k, v, conditionings):
-        if not name.startswith("output.") or step < 1:
-            return q, k, v, 0.0
-        mask = torch.zeros(len(q), 1, q.shape[2], k.shape[2], dtype=torch.float64)
-        for source, target in pairs(len(q), conditionings):
-            k[target], v[target] = k[source], v[source]
-            if masks is not None:
-                size = (15, 9) if q.shape[2] == 135 else (8, 5)
-                inside, own = (
-                    torch.nn.functional.interpolate(each.unsqueeze(1), size=size).flatten(1) > 0.5 for each in masks
-                )
-                mask[target].masked_fill_((inside.unsqueeze(2) != own.unsqueeze(1)).unsqueeze(1), -torch.inf)
-        return q, k, v, mask
-
-    return edit
-
-
-def source_layout(name, step, q, k, v, conditionings):
-    """What Plug-and-Play attends with: from the decoder's second block on, in the first two steps of three."""
-    if name.startswith("output.") and not name.startswith("output.0.") and step < 2:
-        for source, target in pairs(len(q), conditionings):
-            q[target], k[target] = q[source], k[source]
-    return q, k, v, 0.0
-
-
-WRITTEN_DOWN = {
-    "MasaCtrl": source_keys(),
-    "MasaCtrl with masks": source_keys(of_masks()),
-    "Plug-and-Play": source_layout,
-    "Plug-and-Play, features": source_layout,
-}
-
-
-@contextmanager
-def features_of_the_source(model, block: int = 1):
-    """The second decoder block's residual branch as the host has it, line by line, with the features exchanged."""
-    residual = model.model.diffusion_model.output_blocks[block][0]
-
-    def forward(x, emb):
-        h = residual.in_layers(x)
-        h = residual.out_layers(h + residual.emb_layers(emb)[..., None, None])
-        for source, target in pairs(len(h), 2):
-            h[target] = h[source]
-        return residual.skip_connection(x) + h
-
-    residual.forward = forward
-    try:
-        yield
-    finally:
-        del residual.forward
 
 
 def expected_of(model, name: str, **how):
@@ -186,30 +115,6 @@ def test_the_source_keeps_its_bits_under_every_editor(comfy, dtype):
         assert not torch.equal(seen[-1][3:], plain[-1][3:])
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_calls_for_one_conditioning_each(model, name):
-    """Hosts with little memory evaluate positive and negative apart."""
-    how = {"batch": 2, "grid": GRID}
-    whole = sample(twin(model, EDITORS[name]), **how)
-    apart = sample(twin(PATCHES["split calls"](model), EDITORS[name]), **how)
-    torch.testing.assert_close(apart, whole, rtol=1e-4, atol=1e-2)
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_areas_see_their_part_of_the_masks_and_two_prompts_are_edited_alike(model, name):
-    """One picture whose lower part has a prompt of its own; a ControlNet; the source keeps its bits."""
-    half = torch.zeros(1, 16, 16)
-    half[..., 8:] = 1
-    two = [*conditioning(1, area=(8, 16, 8, 0)), *conditioning(3, mask=half, set_area_to_bounds=False), *TARGET]
-    editor = masked((16, 16)) if "masks" in name else EDITORS[name]
-    plain, seen = [], []
-    how = {"batch": 2, **controlled(two, conditioning(2))}
-    without = sample(twin(model, note=plain), **how)
-    result = sample(twin(model, editor, note=seen), **how)
-    assert all(torch.equal(a[:2], b[:2]) for a, b in zip(seen, plain, strict=True))
-    assert relative(result, without) > CHANGED
-
-
 def test_masks_of_attention_are_of_either_picture_and_come_from_the_call_before(model):
     """The same latent as with the masks that a capture of either picture sees."""
     shaping = Shaping("min-max", 0.4)
@@ -241,24 +146,6 @@ def test_masks_of_attention_are_of_either_picture_and_come_from_the_call_before(
     assert torch.equal(sample(twin(model, first), batch=2), sample(twin(model, unmasked), batch=2))
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_a_capture_and_a_masked_latent_on_the_same_model_in_any_order(model, name):
-    half = torch.zeros(1, 16, 16)
-    half[..., :8] = 1
-    plan = MaskedLatent(ImageMasking(half), noise(1, seed=4), "1, 3", Policy("keep"), Policy("reference"))
-    copy = model.clone()
-    plan.install(copy)
-    expected, first, last = sample(twin(copy, EDITORS[name])), model.clone(), model.clone()
-    captures = [observe(first, SUBJECTS)]
-    plan.install(first)
-    last = twin(last, EDITORS[name])
-    plan.install(last)
-    captures.append(observe(last, SUBJECTS))
-    assert torch.equal(sample(twin(first, EDITORS[name])), expected)
-    assert torch.equal(sample(last), expected)
-    assert [capture.latest().maps.shape for capture in captures] == [(2, 1, 16, 16)] * 2
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_attention_that_another_node_changed_is_left_alone_with_one_warning(model, caplog, name):
     patched = PATCHES["ToMe"](model)
@@ -267,20 +154,6 @@ def test_attention_that_another_node_changed_is_left_alone_with_one_warning(mode
         sample(twin(patched, editor), batch=2)
     told = [record.getMessage() for record in caplog.records if "leaves self-attention" in record.getMessage()]
     assert 1 <= len(told) == len(set(told)) <= 4
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_a_cancelled_run_leaves_nothing_behind(model, name):
-    how = {"batch": 2, "grid": GRID}
-    plain, edited = sample(model, **how), twin(model, EDITORS[name])
-
-    def cancel(step, *_):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        sample(edited, callback=cancel, **how)
-    assert torch.equal(sample(model, **how), plain)
-    assert torch.equal(sample(edited, **how), sample(twin(model, EDITORS[name]), **how))
 
 
 def prompt_to_prompt(coarser: int) -> PromptToPromptEditor:
