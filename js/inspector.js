@@ -209,11 +209,18 @@ class Inspector {
     this.label(this.frame, frame, step ? translated("step {n}", { n: step[1] }) : frames[frame] || translated("all steps"));
     this.label(this.item, item, translated("picture {n} of {all}", { n: item + 1, all: batch }));
     this.label(this.opacity, percent, translated("opacity {n} %", { n: percent }));
-    const picture = this.maps.picture(words.indexOf(word), frame, item);
+    this.showHeat();
+    this.tuner.update();
+  }
+
+  /** Show the chosen map and its values, refined as often as the tuner says. */
+  showHeat() {
+    const { word, frame, item } = this.chosen;
+    this.maps.power = this.tuner.power;
+    const picture = this.maps.picture(this.maps.words.indexOf(word), frame, item);
     this.heat.hidden = !picture; // a layer or step without this word
     if (picture) this.heat.getContext("2d").putImageData(picture, 0, 0);
     this.hover(this.cell);
-    this.tuner.update();
   }
 
   label(slider, value, text) {

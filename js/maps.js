@@ -11,6 +11,10 @@ export class Maps {
     this.words = header.words;
     this.frames = header.frames;
     this.index = header.maps;
+    /** How often the maps may be refined that are shown, and how often those are that are shown now. */
+    this.powers = header.powers;
+    this.power = this.powers.at(-1);
+    this.count = header.shape[0] / this.powers.length; // of the maps of one power
     this.peaks = header.peaks;
     this.shared = header.shared;
     this.spatialScale = header.spatial_scale;
@@ -21,12 +25,17 @@ export class Maps {
       start += size;
       return new Blob([new Uint8Array(buffer, start - size, size)], { type: "image/png" });
     });
-    this.high = this.shared ? Math.max(...this.peaks.flat()) : 0;
+  }
+
+  /** The highest value of all maps that are refined as often as those shown. */
+  get high() {
+    const first = this.count * this.powers.indexOf(this.power);
+    return Math.max(...this.peaks.slice(first, first + this.count).flat());
   }
 
   /** The word's value at a cell, in multiples of its map's mean; null if the frame (a step or layer) lacks the word. */
   value(word, frame, item, column, row) {
-    const map = this.index[frame][word];
+    const map = this.#map(word, frame);
     if (map === null) return null;
     const level = this.levels[this.#start(map, item) + row * this.width + column];
     return (level / LEVELS) * this.peaks[map][item];
@@ -42,7 +51,7 @@ export class Maps {
 
   /** One map in colours, one pixel per cell; null if the frame lacks the word. */
   picture(word, frame, item) {
-    const map = this.index[frame][word];
+    const map = this.#map(word, frame);
     if (map === null) return null;
     const size = this.width * this.height;
     const levels = this.levels.subarray(this.#start(map, item), this.#start(map, item) + size);
@@ -59,6 +68,12 @@ export class Maps {
       picture.data[4 * i + 3] = 255;
     }
     return picture;
+  }
+
+  /** The place of a word's map among those of the file. */
+  #map(word, frame) {
+    const map = this.index[frame][word];
+    return map === null ? null : this.count * this.powers.indexOf(this.power) + map;
   }
 
   #start(map, item) {

@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 
-const SALIENCY = "EL_SALIENCY";
+export const SALIENCY = "EL_SALIENCY";
 // Through these a sampler or report, which puts out maps, knows the node that says how its masks are made.
 const MASKING = ["EL_MASKING", "EL_REPORT"];
 const TO_MASK = "ELSaliencyToMask";
@@ -38,11 +38,11 @@ const FILTERS = {
   dilate_iterations: [DILATE, "iterations"],
 };
 
-const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
-const isLinked = (node, name) =>
+export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
+export const isLinked = (node, name) =>
   node.inputs?.some((input) => (input.widget?.name ?? input.name) === name && input.link != null);
-const inputOf = (node, types) => node.inputs?.find((input) => types.includes(input.type));
-const isFilter = (node) => node.type === SMOOTH || node.type === DILATE;
+export const inputOf = (node, types) => node.inputs?.find((input) => types.includes(input.type));
+export const isFilter = (node) => node.type === SMOOTH || node.type === DILATE;
 /** Whether what enters a node leaves it unchanged. */
 const passesOn = (node) => node.type === "Reroute" || (isFilter(node) && node.mode === BYPASS);
 
@@ -54,7 +54,7 @@ function instancesOf(subgraph) {
 }
 
 /** The outputs, [{ node, slot }], that a link comes from, through reroutes and subgraphs. */
-function sources(graph, id) {
+export function sources(graph, id) {
   const link = id == null ? null : graph.getLink(id);
   if (!link) return [];
   if (link.origin_id === SUBGRAPH_INPUTS) {
@@ -85,7 +85,7 @@ function readers(graph, ids, filters = []) {
 }
 
 /** The nodes that say how a sampler's masks are made. */
-function maskingsOf(node) {
+export function maskingsOf(node) {
   const given = inputOf(node, MASKING);
   return sources(node.graph, given?.link).flatMap(({ node: source }) =>
     MASKINGS.has(source.type) ? [{ node: source, filters: [] }] : maskingsOf(source),

@@ -1,9 +1,10 @@
-/** Sliders under the inspector: threshold, smoothing and growth of a mask, and its outline over the picture at once. */
+/** Sliders under the inspector: threshold, smoothing, growth and refining of a mask, and its outline at once. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { maskNodesOf, requestOfMap, UNSET } from "./mask_nodes.js";
 import { afterCall, asOneStep, createElement } from "./panel.js";
+import { refiningNodesOf } from "./refining_nodes.js";
 import { translated } from "./texts.js";
 
 // The server's route that makes the mask: nothing of it is computed here.
@@ -28,6 +29,8 @@ const SLIDERS = {
   smooth_size: ["window", 1, 63, 2],
   dilate_iterations: ["grow", 0, 16, 1],
 };
+const MOST_POWERS = 8; // of refining, see nodes/core/attention/refine.py
+const TUNABLE = { ...UNSET, refine: 0 };
 const THIS_WORD = "word"; // in the place of a mask node
 
 const tuners = new Set(); // those whose node is in a graph
@@ -43,6 +46,7 @@ export class MaskTuner {
     this.tuned = {};
     this.choice = "";
     this.targets = [];
+    this.refiners = [];
     this.build();
     afterCall(this.node, "onAdded", () => tuners.add(this));
     afterCall(this.node, "onRemoved", () => tuners.delete(this));
@@ -55,16 +59,13 @@ export class MaskTuner {
     this.rule = this.select("rule", (rule) => this.keep({ tuned: this.withRule(rule) }));
     this.rule.select.append(...RULES.map((rule) => createElement("option", { value: rule, text: rule })));
     this.sliders = Object.entries(SLIDERS).map(([name, [label, min, max, step]]) => this.slider(name, label, min, max, step));
-    const why = translated("Refining multiplies by self-attention, which is there only while the model runs: set refine on the node that captures, and run.");
-    this.refine = this.slider("refine", "refine", 0, 8, 1);
-    this.refine.input.disabled = true;
-    this.refine.label.title = why;
-    const reason = createElement("span", { class: "el-note", text: why });
+    this.refine = this.slider("refine", "refine", 0, MOST_POWERS, 1);
+    this.reason = createElement("span", { class: "el-note" });
     this.apply = createElement("button", { type: "button", text: translated("Apply"), on: { click: () => this.write() } });
     this.reset = createElement("button", { type: "button", text: translated("Reset"), on: { click: () => this.keep({ tuned: {} }) } });
     this.note = createElement("p", { class: "el-note", role: "status", "aria-live": "polite" });
     const sliders = [...this.sliders, this.refine].map(({ label }) => label);
-    const choices = createElement("div", { class: "el-controls" }, this.mask.label, this.rule.label, ...sliders, reason);
+    const choices = createElement("div", { class: "el-controls" }, this.mask.label, this.rule.label, ...sliders, this.reason);
     this.root = createElement(
       "div",
       { class: "el-tuner", role: "group", "aria-label": translated("Tune the mask") },
@@ -95,7 +96,7 @@ export class MaskTuner {
   /** What is stored with the node: { isOpen, tuned, mask }. A workflow file may hold anything. */
   get stored() {
     const { isOpen, tuned, mask } = this.inspector.stored?.tuner ?? {};
-    const kept = Object.entries(tuned ?? {}).filter(([name, value]) => name in UNSET && typeof value === typeof UNSET[name]);
+    const kept = Object.entries(tuned ?? {}).filter(([name, value]) => name in TUNABLE && typeof value === typeof TUNABLE[name]);
     return { isOpen: isOpen === true, tuned: Object.fromEntries(kept), mask: typeof mask === "string" ? mask : "" };
   }
 
@@ -146,16 +147,36 @@ export class MaskTuner {
 
   get settings() {
     const set = (this.target ?? this.usable[0])?.settings ?? UNSET;
-    return { ...set, ...this.tuned };
+    return { ...set, ...this.shaping };
+  }
+
+  /** What is tuned of the mask, whose maps may be refined otherwise. */
+  get shaping() {
+    const { refine, ...shaping } = this.tuned;
+    return shaping;
+  }
+
+  /** How often the maps that are shown are refined: as tuned, or as a node says, of what there is; closed as they came. */
+  get power() {
+    const { powers } = this.inspector.maps;
+    const [least, most] = [powers[0], powers.at(-1)];
+    if (!this.isOpen) return most;
+    const said = this.refiners.map(({ power }) => power).find((power) => power !== undefined);
+    return Math.max(least, Math.min(most, Math.round(numberOf(this.tuned.refine ?? said ?? most))));
   }
 
   /** Follow the graph, the sliders and the inspector: show what is set, and ask for the outline of that. */
   update() {
-    if (!this.isOpen || !this.inspector.maps) {
+    const { maps } = this.inspector;
+    if (!this.isOpen || !maps) {
+      const isOther = this.outline || (maps && maps.power !== this.power);
       this.clear();
+      if (maps && isOther) this.inspector.showHeat();
       return;
     }
     this.targets = maskNodesOf(this.node);
+    this.refiners = refiningNodesOf(this.node);
+    const { power, shaping } = this;
     const { target, settings } = this;
     const options = [...this.usable.map(({ key, title }) => [key, title]), [THIS_WORD, translated("the chosen word alone")]];
     const listed = JSON.stringify(options);
@@ -166,16 +187,18 @@ export class MaskTuner {
     this.mask.select.value = target?.key ?? THIS_WORD;
     this.rule.select.value = settings.rule;
     this.sliders.forEach((slider) => this.show(slider, settings));
-    this.label(this.refine, 0);
-    this.apply.disabled = !this.usable.length || !Object.keys(this.tuned).length;
+    this.showRefine(maps.powers, power);
+    const canWrite = (this.usable.length && Object.keys(shaping).length) || (this.refiners.length && "refine" in this.tuned);
+    this.apply.disabled = !canWrite;
     this.reset.disabled = !Object.keys(this.tuned).length;
     const { shownMap: map, shownFrame: frame, stored, chosen } = this.inspector;
-    const what = target ? target.request(this.tuned, { map, frame, word: chosen.word }) : requestOfMap(settings, map);
-    const isThere = map !== null || (target && !target.needsMap(this.tuned));
-    const asked = isThere ? JSON.stringify({ maps: stored.file, item: chosen.item, ...what }) : undefined;
-    if (asked === this.asked) return this.say();
+    const what = target ? target.request(shaping, { map, frame, word: chosen.word }) : requestOfMap(settings, map);
+    const isThere = map !== null || (target && !target.needsMap(shaping));
+    const asked = isThere ? JSON.stringify({ maps: stored.file, item: chosen.item, refine: power, ...what }) : undefined;
     const [before, now] = [this.asked, asked].map((each) => each && JSON.parse(each));
-    if (before?.maps !== now?.maps || before?.item !== now?.item) this.outline = null;
+    if (["maps", "item", "refine"].some((name) => before?.[name] !== now?.[name])) this.outline = null; // of other maps
+    if (maps.power !== power) this.inspector.showHeat();
+    if (asked === this.asked) return this.say();
     this.asked = asked;
     if (asked === undefined) this.receive(null);
     else if (!this.isAsking) this.ask();
@@ -190,6 +213,20 @@ export class MaskTuner {
     slider.label.title = range ? "" : translated("This rule does not use it.");
     [input.min, input.max] = [Math.min(range?.[0] ?? 0, value), Math.max(range?.[1] ?? 1, value)];
     this.label(slider, value);
+  }
+
+  /** The slider goes over what the server has; the text beside it says why no further. */
+  showRefine(powers, power) {
+    const isFree = powers.length > 1;
+    const most = powers.at(-1);
+    const { input, label } = this.refine;
+    input.disabled = !isFree;
+    [input.min, input.max] = isFree ? [powers[0], most] : [0, MOST_POWERS];
+    this.label(this.refine, power);
+    let why = "Refining multiplies by self-attention, which is there only while the model runs: set refine on the node that captures, and run.";
+    if (isFree) why = "These maps were refined up to {n} times: for more, set refine on the node that captures, and run once.";
+    else if (most) why = "Refined less, these maps would be too many to be kept: show fewer steps, words or pictures.";
+    label.title = this.reason.textContent = translated(why, { n: most });
   }
 
   label({ called, input, text }, value) {
@@ -251,7 +288,15 @@ export class MaskTuner {
   /** What the user has to know of the mask nodes. */
   remarks() {
     const problems = this.targets.flatMap(({ problem, title }) => (problem ? [translated(problem, { node: title })] : []));
-    if (!this.targets.length) problems.push(translated("No mask node reads these maps, so there is nothing to apply to."));
+    const isRefineAlone = this.refiners.length && this.inspector.maps.powers.length > 1;
+    const nothing = isRefineAlone
+      ? "No mask node reads these maps, so only refine can be applied."
+      : "No mask node reads these maps, so there is nothing to apply to.";
+    if (!this.targets.length) problems.push(translated(nothing));
+    const most = this.inspector.maps.powers.at(-1);
+    for (const { title, power } of this.refiners.filter((each) => each.power > most)) {
+      problems.push(translated("{node} has refine {n}, and these maps {most}: run once to see it.", { node: title, n: power, most }));
+    }
     const { target } = this;
     const linked = target?.linked ?? [];
     if (linked.length) {
@@ -261,15 +306,19 @@ export class MaskTuner {
     return problems;
   }
 
-  /** Write what is tuned into the mask node that is shown, or into all where the word alone is; as one step. */
+  /** Write what is tuned into the mask node that is shown, or into all where the word alone is, and refine where the maps
+   * come from; as one step. */
   write() {
     const targets = this.target ? [this.target] : this.usable;
+    const { shaping } = this;
     const tuned = { ...this.tuned };
     const said = [];
     const left = new Set(Object.keys(tuned));
+    const refiners = "refine" in tuned ? this.refiners : [];
+    const writing = [...targets.map((each) => [each, shaping]), ...refiners.map((each) => [each, { refine: this.power }])];
     asOneStep(() => {
-      for (const each of targets) {
-        const { written, refused } = each.write(tuned);
+      for (const [each, values] of writing) {
+        const { written, refused } = each.write(values);
         const names = written.map((name) => this.called(name)).join(", ");
         if (written.length) said.push(translated("Written to {node}: {names}.", { node: each.title, names }));
         for (const name of written) left.delete(name);
@@ -278,7 +327,12 @@ export class MaskTuner {
           said.push(translated("Not written: {name}, as {why}.", { name: this.called(name), why }));
         }
       }
-      for (const each of this.usable.filter((one) => !targets.includes(one))) {
+      if ("refine" in tuned && !refiners.length) {
+        const why = translated("no node was found that refines these maps");
+        said.push(translated("Not written: {name}, as {why}.", { name: this.called("refine"), why }));
+      }
+      const others = Object.keys(shaping).length ? this.usable.filter((one) => !targets.includes(one)) : [];
+      for (const each of others) {
         said.push(translated("Not written to {node}: another mask is shown.", { node: each.title }));
       }
       const kept = Object.fromEntries([...left].map((name) => [name, tuned[name]]));

@@ -160,6 +160,13 @@ const CHINESE = {
   "This rule does not use it.": "此规则不使用它。",
   "Refining multiplies by self-attention, which is there only while the model runs: set refine on the node that captures, and run.":
     "细化要乘以自注意力，而自注意力只在模型运行时存在：请在捕获注意力的节点上设置“细化”，再运行。",
+  "These maps were refined up to {n} times: for more, set refine on the node that captures, and run once.":
+    "这些热图细化了至多 {n} 次：要更多次，请在捕获注意力的节点上设置“细化”，再运行一次。",
+  "Refined less, these maps would be too many to be kept: show fewer steps, words or pictures.":
+    "连同细化较少的热图一起会太多，无法保留：请少显示一些步、词或图。",
+  "{node} has refine {n}, and these maps {most}: run once to see it.": "{node} 的细化为 {n}，这些热图为 {most}：运行一次即可看到。",
+  "no node was found that refines these maps": "没有找到细化这些热图的节点",
+  "No mask node reads these maps, so only refine can be applied.": "没有遮罩节点使用这些热图，因此只能应用细化。",
   "This step or layer has no map of the word.": "这一步（层）没有这个词的热图。",
   "The server no longer has these maps: change a setting of this node and run. Saliency Overlay makes them anew without sampling.":
     "服务器上已没有这些热图：请改变此节点的某项设置再运行。“显著图叠加”无需采样即可重新得到。",

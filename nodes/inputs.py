@@ -85,7 +85,8 @@ def refine_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="How many times to sharpen the maps with the model's own self-attention, so that each fills its "
             "thing up to the outline. 0 is off (as in the paper). 1 works best with the rule otsu, 2 with mean; more "
-            "spreads the maps further.",
+            "spreads the maps further. All powers from 0 are kept for the inspector's slider, in refine + 1 times the "
+            "memory.",
         ),
         io.String.Input(
             "refine_layers",

@@ -108,7 +108,7 @@ def gradient_saliency(
     patcher = without_ours(model)
     probe = GradientProbe(patcher, subjects, polarity, solver, definition, layer, region, refine, refine_layers)
     saliency = probe.measure(lambda: call_once(patcher, positive, latent, noise_level, seed), progress_bar())
-    return replace(saliency, maps=saliency.maps.cpu(), step=None)
+    return replace(saliency.mapped(Tensor.cpu), step=None)
 
 
 def call_once(

@@ -11,7 +11,6 @@ SHORT = {
     "nodes/core/methods/prompt_difference.py": "one paper, one file; its mask is made by the thresholds that there are",
     "nodes/core/choices.py": "the one check of a choice by name, for all of core and host",
     "nodes/host/editing/paused_runs.py": "joins pauses with weights of words: imports of pauses may not go up there",
-    "nodes/host/ui/inspector.py": "what the inspector is given; how files reach the browser is the same for others",
 }
 
 

@@ -124,6 +124,57 @@ def test_the_maps_that_show_attention_puts_out_are_others_than_those_it_shows(cl
     assert not np.array_equal(enclosed(shown), first)  # the union over all steps is larger
 
 
+def refining(source: str, refine: int) -> dict[str, Any]:
+    """Maps refined so often, shown, and their mask by Otsu: of a probe, of a run that is captured, or by gradients."""
+    nodes = graph(words="dog")
+    for name in ("smooth", "dilate"):
+        del nodes[name]
+    capture, sampler = (
+        {"class_type": kind, "inputs": {"model": ["model", 0], **inputs}}
+        for kind, inputs in (("ELCaptureAttention", {"start_percent": 0.0, "end_percent": 1.0}), ("KSampler", {}))
+    )
+    reading = {name: nodes["probe"]["inputs"][name] for name in ("subjects", "layers", "resize", "share")}
+    capture["inputs"].update(reading)
+    sampler["inputs"].update(seed=1, steps=2, cfg=3.0, sampler_name="euler", scheduler="normal", denoise=1.0)
+    sampler["inputs"].update(model=["probe", 0], positive=["prompt", 0], negative=["prompt", 0])
+    sampler["inputs"].update(latent_image=["latent", 0])
+    read = {"attention": ["probe", 1], "samples": ["sampler", 0], "role": "all", "over_steps": "sum"}
+    maps = ["probe", 0]
+    if source == "capture":
+        saliency = {"class_type": "ELAttentionSaliency", "inputs": {**read, "each_layer": False}}
+        nodes.update(probe=capture, sampler=sampler, maps=saliency)
+        maps = ["maps", 0]
+    elif source == "gradients":
+        common = {name: nodes["probe"]["inputs"][name] for name in ("model", "positive", "latent", "subjects", "seed")}
+        how = {"polarity": "absolute", "definition": "Abs-Grad-SAM", "solver": "structured", "layer": "last"}
+        nodes["probe"] = {"class_type": "ELGradientSaliency", "inputs": {**common, **how, "noise_level": 0.3}}
+    nodes["probe"]["inputs"]["refine"] = refine
+    nodes["overlay"]["inputs"]["saliency"] = nodes["mask"]["inputs"]["saliency"] = maps
+    return nodes
+
+
+@pytest.mark.parametrize("source", ["probe", "capture", "gradients"])
+def test_the_outline_of_less_refined_maps_is_that_of_a_run_with_less(
+    client: ComfyClient, server: ComfyServer, source: str
+):
+    (maps,) = client.run(refining(source, 2)).outputs["overlay"]["el_inspector"]
+
+    def asked(refine: int, item: int = 0) -> dict[str, Any]:
+        shaping = {"rule": "otsu", "combine": "union"}
+        body = {"maps": maps["file"], "item": item, "words": "dog", "refine": refine, "shaping": shaping}
+        return requests.post(address(server), json=body, timeout=60, proxies={"no_proxy": "*"}).json()
+
+    outlines = []
+    for refine in range(3):
+        made = client.run(refining(source, refine)).images("shown")
+        for item, image in enumerate(made):
+            mask = np.asarray(image.convert("L"))[::8, ::8] > 127
+            outlines.append(enclosed(asked(refine, item)))
+            assert np.array_equal(outlines[-1], mask)
+    assert len({outline.tobytes() for outline in outlines}) > 2
+    assert "no maps with refine 3, only with 0, 1, 2" in asked(3)["problem"]
+
+
 def test_a_soft_mask_is_outlined_where_it_is_one_half(ask):
     shaping = {"rule": "otsu", "smooth_sigma": 2.0, "smooth_size": 5, "smooth_and_dilate": "after the threshold"}
     answer = ask(filters=[], shaping={**shaping, "combine": "union"}).json()
@@ -173,6 +224,8 @@ def test_what_the_nodes_would_fail_with_is_told(ask):
         ({"frame": 5}, "frame has to be a text"),
         ({"number": "1"}, "number has to be a whole number"),
         ({"channels": "none"}, "channels 'none' is not one of"),
+        ({"refine": 9}, "refine has to be a whole number from 0 to 8"),
+        ({"refine": True}, "refine has to be a whole number"),
     ],
 )
 def test_a_request_of_another_kind_is_refused(ask, values: dict[str, Any], error: str):

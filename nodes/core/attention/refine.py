@@ -45,15 +45,16 @@ class SelfAttention:
     at_once: int = 2**27
 
 
-def refine(maps: Tensor, layers: Sequence[SelfAttention], power: int) -> tuple[Tensor, Tensor]:
-    """Maps spread `power` times along the self-attention of `layers`.
+def refine(maps: Tensor, layers: Sequence[SelfAttention], power: int) -> tuple[list[Tensor], Tensor]:
+    """Maps spread once, twice, up to `power` times along the self-attention of `layers`.
 
     maps: [S,B,h,w], none below 0; on another grid than that of the finest layer they are brought to it (bilinear) and
     back (area average), for every power also to that of coarser layers (area average) and back (bilinear).
-    Returns float32 maps of the same shape, each between the least and the largest value it had on the finest layer's
-    grid, and how many powers each has had: int64 [S,B], fewer than `power` where a map has become flat (`FLAT`).
+    Returns for each power float32 maps of the same shape, each between the least and the largest value it had on the
+    finest layer's grid; what more powers follow changes no bit of them. And how many powers each map has had: int64
+    [S,B], fewer than `power` where it has become flat (`FLAT`).
     """
-    size, refined = maps.shape[-2:], maps.float()
+    size, refined, found = maps.shape[-2:], maps.float(), []
     grid = torch.Size(max((layer.grid for layer in layers), key=math.prod))
     if size != grid:
         refined = F.interpolate(refined, size=grid, mode="bilinear")
@@ -63,7 +64,8 @@ def refine(maps: Tensor, layers: Sequence[SelfAttention], power: int) -> tuple[T
         uneven = high - low > FLAT * refined.mean((-2, -1), keepdim=True)
         refined = torch.where(uneven, _spread(refined, low, high, layers), refined)
         powers += uneven.flatten(1)
-    return (refined if size == grid else F.interpolate(refined, size=size, mode="area")), powers
+        found.append(refined if size == grid else F.interpolate(refined, size=size, mode="area"))
+    return found, powers
 
 
 def _spread(maps: Tensor, low: Tensor, high: Tensor, layers: Sequence[SelfAttention]) -> Tensor:

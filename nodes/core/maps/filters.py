@@ -91,7 +91,7 @@ def apply_filter(maps: Saliency | Tensor, change: Callable[[Tensor], Tensor]) ->
     float32); it is computed in float32. Raises ValueError for anything else.
     """
     if isinstance(maps, Saliency):
-        return maps.with_maps(change(maps.maps))
+        return maps.mapped(change)
     if not isinstance(maps, Tensor) or maps.ndim not in (2, 3):
         shape = f" of shape {list(maps.shape)}" if isinstance(maps, Tensor) else ""
         raise ValueError(

@@ -22,12 +22,13 @@ def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes
 
     colors: one of `COLORMAPS`. shared: one colour scale for all maps. pictures: encoded pictures to show under the
     maps, one per latent of the batch, or fewer, which repeat.
-    Returns 4 bytes with the length of the header, little endian; the header, JSON in UTF-8; the maps [S,B,h,w], one
-    byte per value; the pictures, one after another. A value is byte / 255 · peak in multiples of its map's mean, with
-    an error of peak / 510 at most. Maps of more than 16 million values in all are made smaller by a whole factor.
+    Returns 4 bytes with the length of the header, little endian; the header, JSON in UTF-8; the maps [P·S,B,h,w] of P
+    powers of refining, the least refined first, one byte per value; the pictures, one after another. A value is byte /
+    255 · peak in multiples of its map's mean, with an error of peak / 510 at most. Maps of more than 16 million values
+    in all are made smaller by a whole factor.
     Raises ValueError as `intensity` and `colormap` do.
     """
-    values = _reduced(intensity(saliency).cpu())
+    values = _reduced(torch.cat([intensity(saliency.at_power(power)).cpu() for power in saliency.powers]))
     peaks = values.amax(dim=(-2, -1))
     scale = peaks.clamp_min(torch.finfo(torch.float32).tiny)[..., None, None]
     levels = (values / scale * LEVELS).round().to(torch.uint8)
@@ -37,6 +38,7 @@ def pack(saliency: Saliency, colors: str, shared: bool, pictures: Sequence[bytes
         "words": table.words,
         "frames": table.frames,
         "maps": table.maps,
+        "powers": list(saliency.powers),
         "shape": list(levels.shape),
         "peaks": peaks.tolist(),
         "colours": bytes(colours.flatten().tolist()).hex(),

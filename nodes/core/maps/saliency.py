@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,8 @@ class Saliency:
     step: index in the sampler's schedule; None if the maps do not come from a single step (a mean, a probe).
     grid: (h, w) of the latent.
     spatial_scale: picture pixels per latent pixel, along each side; 8 for Stable Diffusion, more for some later models.
+    refined: how often the maps were refined by self-attention. less_refined: the same maps refined 0 to refined - 1
+    times, so that all take refined + 1 times the memory; empty where they are not kept.
     Raises ValueError when the shapes contradict each other.
     """
 
@@ -39,6 +41,8 @@ class Saliency:
     step: int | None
     grid: tuple[int, int]
     spatial_scale: int = 8
+    refined: int = 0
+    less_refined: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.maps.shape)
@@ -50,14 +54,50 @@ class Saliency:
             raise ValueError(f"{shape[0]} saliency maps but {len(self.labels)} labels: {', '.join(self.labels)}")
         if shape[-2:] != tuple(self.grid):
             raise ValueError(f"saliency maps of shape {shape} do not lie on the latent grid {tuple(self.grid)}")
+        less = [(tuple(maps.shape), maps.dtype) for maps in self.less_refined]
+        if len(less) not in (0, self.refined) or any(each != (shape, self.maps.dtype) for each in less):
+            raise ValueError(
+                f"less refined maps {less} of {self.refined} powers do not belong to maps of shape {shape}"
+            )
+
+    @property
+    def every(self) -> tuple[Tensor, ...]:
+        """The maps that are kept, the least refined first."""
+        return *self.less_refined, self.maps
+
+    @property
+    def powers(self) -> range:
+        """How often each of `every` was refined."""
+        return range(self.refined - len(self.less_refined), self.refined + 1)
+
+    @property
+    def nbytes(self) -> int:
+        """What all maps that are kept take."""
+        return sum(maps.nbytes for maps in self.every)
 
     def with_maps(self, maps: Tensor) -> Saliency:
-        """The same saliency with other `maps` of the same layout (a smoothed or dilated copy)."""
-        return replace(self, maps=maps)
+        """The same saliency with other `maps` of the same layout, and no less refined ones."""
+        return replace(self, maps=maps, less_refined=())
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Saliency:
+        """The same saliency with all its maps, less refined ones too, changed alike (a smoothed or dilated copy)."""
+        return replace(self, maps=change(self.maps), less_refined=tuple(map(change, self.less_refined)))
+
+    def at_power(self, power: int) -> Saliency:
+        """The maps as they are when refined so often, bit for bit, alone. Raises ValueError if they are not kept."""
+        if power not in self.powers:
+            there = ", ".join(map(str, self.powers))
+            raise ValueError(
+                f"there are no maps with refine {power}, only with {there}: set refine on the node that "
+                "captures, and run"
+            )
+        return replace(self, maps=self.every[power - self.powers[0]], refined=power, less_refined=())
 
     def select(self, indices: tuple[int, ...]) -> Saliency:
         """Only the subjects at `indices`, in that order."""
-        return replace(self, maps=self.maps[list(indices)], labels=tuple(self.labels[i] for i in indices))
+        at, labels = list(indices), tuple(self.labels[i] for i in indices)
+        less = tuple(maps[at] for maps in self.less_refined)
+        return replace(self, maps=self.maps[at], labels=labels, less_refined=less)
 
     def of_words(self, words: str) -> Saliency:
         """Only the maps of `words`, separated by commas, whatever their step or layer; all maps when it is empty.
@@ -127,12 +167,24 @@ def smooth_upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bicubic", align_corners=False).clamp_(low, high)
 
 
-def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Saliency:
+def joined(saliencies: Sequence[Saliency], join: Callable[[list[Tensor]], Tensor], labels: tuple[str, ...]) -> Saliency:
+    """Several saliencies as one: `join` of their maps, and of their less refined ones where all have kept these.
+
+    labels: of the new maps. The rest is that of the last one, but it has no step.
+    """
+    last = saliencies[-1]
+    alike = all(each.powers == last.powers for each in saliencies)
+    sources = zip(*(each.every if alike else (each.maps,) for each in saliencies), strict=True)
+    *less, maps = (join(list(each)) for each in sources)
+    return replace(last, maps=maps, labels=labels, step=None, less_refined=tuple(less))
+
+
+def over_steps(saliencies: Sequence[Saliency], how: str, total: Saliency) -> Saliency:
     """The maps of several model calls as one saliency.
 
     how: `mean` is the mean of the calls' maps (each sums to 1, so every step has the same weight); `last` the last
-    call's; `each` all of them, call after call, labelled `word, step j`; `sum` is `total` [S,B,h,w], the calls' maps
-    added up before they were normalised, so that each step is weighted by the attention to the word in it (as in DAAM,
+    call's; `each` all of them, call after call, labelled `word, step j`; `sum` is `total`, the calls' maps added
+    up before they were normalised, so that each step is weighted by the attention to the word in it (as in DAAM,
     Tang et al. 2023). Raises ValueError for an unknown choice or when there is no call.
     """
     one_of("over_steps", how, OVER_STEPS)
@@ -142,9 +194,8 @@ def over_steps(saliencies: Sequence[Saliency], how: str, total: Tensor) -> Salie
     if how == "last":
         return last
     if how == "sum":
-        return replace(last, maps=total, step=None)
+        return total
     if how == "mean":
-        return replace(last, maps=torch.stack([each.maps for each in saliencies]).mean(dim=0), step=None)
-    maps = torch.cat([each.maps for each in saliencies])
+        return joined(saliencies, lambda maps: torch.stack(maps).mean(dim=0), last.labels)
     labels = tuple(f"{label}, step {each.step}" for each in saliencies for label in each.labels)
-    return replace(last, maps=maps, labels=labels, step=None)
+    return joined(saliencies, torch.cat, labels)

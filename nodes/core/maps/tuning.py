@@ -22,6 +22,7 @@ class Tuning:
     filters: what Gaussian Smooth and Dilate nodes do to the maps before, in their order: (`smooth`, σ, size) or
     (`dilate` or `erode`, size, iterations). words: see `Saliency.of_words`. frame: only the maps of this step or layer,
     named as in their labels; None for all. number: only this one map, whatever words and frame say; None for those.
+    refine: how often the maps are refined; None for as often as those that the nodes get.
     shaping, channels: see `saliency_masks`. Raises ValueError for an unknown filter or choice of channels.
     """
 
@@ -31,6 +32,7 @@ class Tuning:
     frame: str | None = None
     number: int | None = None
     channels: str = CHANNELS_TO_MASK[0]
+    refine: int | None = None
 
     def __post_init__(self) -> None:
         one_of("channels", self.channels, CHANNELS_TO_MASK)
@@ -41,10 +43,11 @@ class Tuning:
 def tuned_masks(saliency: Saliency, tuning: Tuning) -> Tensor:
     """The masks [B,h,w] of `saliency`, float32, 1 inside: what the nodes give, by what they call.
 
-    Raises ValueError as `gaussian_smooth`, `dilate`, `Saliency.of_words` and `saliency_masks` do, and for a frame or a
-    map that is not there.
+    Raises ValueError as `gaussian_smooth`, `dilate`, `Saliency.of_words`, `Saliency.at_power` and `saliency_masks` do,
+    and for a frame or a map that is not there.
     """
-    chosen = _chosen(saliency, tuning)  # a filter treats every map by itself
+    power = saliency.refined if tuning.refine is None else tuning.refine
+    chosen = _chosen(saliency.at_power(power), tuning)  # a filter treats every map by itself
     for name, first, second in tuning.filters:
         chosen = apply_filter(chosen, lambda maps, use=(name, first, second): _filtered(maps, *use))
     return saliency_masks(chosen, tuning.shaping, tuning.channels)

@@ -29,10 +29,10 @@ from ..families.family import Family
 from ..families.sites import NetworkCall
 from ..same_prompt import SampledPrompt
 from ..sampling.runs import Runs
-from .captured_run import CapturedRun, of_all_layers
+from .captured_run import CapturedRun, every_power
 from .layer_choice import LayerSelection
 from .looked_for import LookedFor, LookedForMaps
-from .model_call import ASIDE, EXCHANGED, REFINED, ModelCall, evaluating, step_of
+from .model_call import ASIDE, EXCHANGED, ModelCall, Refined, evaluating, step_of
 from .named_tokens import NamedTokens
 from .override import processing
 from .positives import Positives
@@ -147,9 +147,10 @@ class Observer:
         found, layers, grids = None, {}, {}
         if call is not None and call.maps:
             layers, grids = call.layers(), call.grids if call.whole else {}
-            maps = of_all_layers(layers.items(), call.grid, self.resize, self.scores)
+            power = self._settings.refine.power
+            *less, maps = every_power(layers.items(), power, call.grid, self.resize, self.scores)
             scale = executor.class_obj.inner_model.latent_format.spacial_downscale_ratio
-            found = Saliency(maps, self.labels, call.sigma, call.step, call.grid, scale)
+            found = Saliency(maps, self.labels, call.sigma, call.step, call.grid, scale, power, tuple(less))
         if beside:
             self._answer = found
         elif self._adds:
@@ -203,7 +204,8 @@ class Observer:
             sums = [
                 added(maps, maps[0].shape[-2:] if recorder.patch else row.size, self.resize) for row, *maps in by_row
             ]
-            found[REFINED] = refinement.refined(sums, self.labels, self._warn)
+            for power, refined in enumerate(refinement.refined(sums, self.labels, self._warn), start=1):
+                found[Refined(power)] = refined
         call.grids |= recorder.grids
         for name, each in found.items():
             placed = [(on_latent(maps, recorder.patch, row.size), row) for maps, row in each]

@@ -17,9 +17,6 @@ from .positives import Positives, PromptRows
 # The names of everything that this pack installs on models and puts into their options begin like this.
 OURS = "explainable_latents."
 
-# In place of a layer's name: what refining made of the sum of all layers.
-REFINED = "refined"
-
 # In transformer_options: this call is not a step of the sampler; it is made for a mask.
 ASIDE = OURS + "aside"
 # What ASIDE is where the call predicts what a step would: it is edited as that is.
@@ -46,13 +43,22 @@ def aside(extra_args: dict, how: object = True) -> dict:
     return {**extra_args, "model_options": {**options, "transformer_options": marked}}
 
 
+@dataclass(frozen=True)
+class Refined:
+    """In place of a layer's name: what refining so often made of its maps; "" for the sum of all layers."""
+
+    power: int
+    layer: str = ""
+
+
 @dataclass
 class ModelCall:
     """One model call of a sampler.
 
     index: of the positive list while the host evaluates it, else None. evaluated: whether that has happened. device: of
     the sampler's state. maps: per layer those of each conditioning, on the device where the network ran: the host may
-    have copies of it on several; under REFINED the layers' refined sum, if that was asked for. grids: of the layers.
+    have copies of it on several; under `Refined` the refined ones of each power, if they were asked for. grids: of the
+    layers.
     """
 
     positives: Positives
@@ -63,7 +69,7 @@ class ModelCall:
     step: int | None
     index: int | None = None
     evaluated: bool = False
-    maps: dict[str, list[tuple[Tensor, PromptRows]]] = field(default_factory=dict)
+    maps: dict[str | Refined, list[tuple[Tensor, PromptRows]]] = field(default_factory=dict)
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -71,7 +77,7 @@ class ModelCall:
         """Whether no layer's frame is shared by several conditionings."""
         return all(len(each) == 1 and each[0][1].is_whole(self.grid) for each in self.maps.values())
 
-    def layers(self) -> dict[str, Tensor]:
+    def layers(self) -> dict[str | Refined, Tensor]:
         """Every layer's map: on its own grid, or on the latent's where several conditionings share the frame.
 
         On `device`.

@@ -99,7 +99,7 @@ class AttentionCapture:
         if each_layer:
             return run.layer_saliency(picked, self._observer.scores)
         total = run.total(self._observer.resize, self._observer.scores).select(picked)
-        return over_steps([call.select(picked) for call in run.saliencies], how, total.maps)
+        return over_steps([call.select(picked) for call in run.saliencies], how, total)
 
     def _with_role(self, role: str) -> tuple[int, ...]:
         """The numbers of the maps whose words have this role. Raises ValueError if there are none."""

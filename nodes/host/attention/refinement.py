@@ -118,22 +118,22 @@ class Refinement(Processor):
     @torch.no_grad()
     def refined(
         self, maps: Sequence[Tensor], labels: Sequence[str], warn: Callable[[str], None]
-    ) -> list[tuple[Tensor, PromptRows]]:
-        """After `finish`: the maps [S,B,h,w] of each of the rows, refined.
+    ) -> list[list[tuple[Tensor, PromptRows]]]:
+        """After `finish`: the maps [S,B,h,w] of each of the rows, refined once, twice, up to the plan's power.
 
         labels: of the maps; where there are more maps than labels, as many for each, one label's after another's.
         """
         if not self._plan.power:
-            return list(zip(maps, self._rows, strict=True))
+            return []
         found, flat = [], []
         for i, row in enumerate(self._rows):
             each, powers = refine(maps[i], [layer.attention[i] for layer in self._kept], self._plan.power)
-            found.append((each, row))
+            found.append([(refined, row) for refined in each])
             early = (powers < self._plan.power).reshape(len(labels), -1).any(1).tolist()
             flat += [label for label, stopped in zip(labels, early, strict=True) if stopped]
         for label in dict.fromkeys(flat):
             warn(f"refine {self._plan.power} stopped early for {label}: its map is the same everywhere")
-        return found
+        return [list(of_rows) for of_rows in zip(*found, strict=True)]
 
     def _keep(self, call: AttentionCall) -> _Kept:
         """Copies of the rows' queries and keys: slices would keep those of all rows, a backend may overwrite them."""

@@ -31,7 +31,7 @@ from ...core.gradients.definition import (
 from ...core.maps.saliency import Saliency
 from ...core.words.subjects import Subjects
 from ..attention.layer_choice import single_layers
-from ..attention.model_call import OURS, no_attention
+from ..attention.model_call import OURS, Refined, no_attention
 from ..attention.named_tokens import NamedTokens
 from ..attention.override import processing
 from ..attention.positives import PromptRows
@@ -105,14 +105,21 @@ class GradientProbe(Measurement):
         if done is None or not done.maps:
             inactive = "the positive conditioning is not active at its noise level (a timestep range)"
             raise no_attention(labels, "in the model call", (inactive, "another node hides it (see log)"))
-        found = done.layers()
-        if self._aggregated:
-            maps = normalise(found[AGGREGATED])
-        else:
-            maps = torch.cat([each.unflatten(0, (len(labels), -1)).transpose(1, 2) for each in found.values()])
+        found, power = done.layers(), self._refine.power
+        layers = [layer for layer in found if not isinstance(layer, Refined)]
+        *less, maps = (
+            self._together([found[Refined(i, layer) if i else layer] for layer in layers]) for i in range(power + 1)
+        )
         if self.layers > 1:
-            labels = tuple(f"{label}, {layer}" for layer in found for label in labels)
-        return Saliency(maps, labels, done.sigma, done.step, done.grid, self._spatial_scale)
+            labels = tuple(f"{label}, {layer}" for layer in layers for label in labels)
+        return Saliency(maps, labels, done.sigma, done.step, done.grid, self._spatial_scale, power, tuple(less))
+
+    def _together(self, layers: Sequence[Tensor]) -> Tensor:
+        """The maps as a saliency has them, from those [S*C,B,h,w] of each layer, or [S,B,h,w] of all together."""
+        if self._aggregated:
+            return normalise(layers[0])
+        words = len(self._subjects.labels)
+        return torch.cat([each.unflatten(0, (words, -1)).transpose(1, 2) for each in layers])
 
     @property
     def layers(self) -> int:
@@ -164,8 +171,10 @@ class GradientProbe(Measurement):
                         maps = {layer: self.solve(recorded, layer, words[layer], prediction, row) for layer in words}
                     found.append(maps)
         for name in found[0]:
-            refined = refinement.refined([maps[name] for maps in found], self._subjects.labels, log.warning)
-            self.call.maps.setdefault(name, []).extend(refined)
+            plain = [maps[name] for maps in found]
+            self.call.maps.setdefault(name, []).extend(zip(plain, rows, strict=True))
+            for power, refined in enumerate(refinement.refined(plain, self._subjects.labels, log.warning), start=1):
+                self.call.maps.setdefault(Refined(power, name), []).extend(refined)
         return out
 
     def solve(

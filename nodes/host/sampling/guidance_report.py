@@ -142,5 +142,5 @@ def _on_cpu(step: GuidedStep) -> GuidedStep:
         return step
     names = ("before", "after", "remaining", "changed", "updates", "unknown", "enough")
     tensors = {name: getattr(step, name).cpu() for name in names}
-    maps = None if step.saliency is None else step.saliency.with_maps(step.saliency.maps.cpu())
+    maps = None if step.saliency is None else step.saliency.mapped(Tensor.cpu)
     return replace(step, **tensors, saliency=maps)

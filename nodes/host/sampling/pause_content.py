@@ -21,7 +21,8 @@ def pictures_and_maps(latent_format: Any, x0: Tensor | None, saliency: Saliency 
     """
     images = None if x0 is None else latent_pictures(latent_format, x0)
     pngs = [] if images is None else as_pngs(images)
-    maps = None if saliency is None else write_temporary(pack(saliency, COLORMAPS[0], False, pngs), ".maps")
+    shown = None if saliency is None else saliency.at_power(saliency.refined)
+    maps = None if shown is None else write_temporary(pack(shown, COLORMAPS[0], False, pngs), ".maps")
     return {"pictures": [data_url(png) for png in pngs], "maps": maps}
 
 

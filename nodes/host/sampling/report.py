@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...core.maps.masks import enlarge
-from ...core.maps.saliency import Saliency
+from ...core.maps.saliency import Saliency, joined
 from ..pauses.records import Record, of_variants, recorded
 from .runs import Runs, SamplerRun
 
@@ -46,7 +46,8 @@ class ManipulatedRun(SamplerRun):
     def content(self) -> list[Tensor]:
         """See `SamplerRun`."""
         masks = [entry.mask for entry in self.manipulations]
-        return masks + [entry.saliency.maps for entry in self.manipulations if entry.saliency is not None]
+        saliencies = [entry.saliency for entry in self.manipulations if entry.saliency is not None]
+        return masks + [maps for saliency in saliencies for maps in saliency.every]
 
     def to_cpu(self) -> None:
         """See `SamplerRun`."""
@@ -111,10 +112,9 @@ def joined_saliency(variants: Sequence[Sequence[Manipulation]]) -> Saliency | Ex
     ]
     if not found:
         return ExecutionBlocker("The masks of this run were given, not found by attention, so there is no saliency.")
-    maps = torch.cat([entry.saliency.maps for entry, _ in found]).cpu()
     labels = tuple(f"{label}, step {entry.step}{number}" for entry, number in found for label in entry.saliency.labels)
-    last, _ = found[-1]
-    return replace(last.saliency, maps=maps, labels=labels, sigma=last.sigma, step=None)
+    maps = joined([entry.saliency for entry, _ in found], torch.cat, labels).mapped(Tensor.cpu)
+    return replace(maps, sigma=found[-1][0].sigma)
 
 
 def described(manipulations: Sequence[Manipulation]) -> str:
@@ -125,5 +125,5 @@ def described(manipulations: Sequence[Manipulation]) -> str:
 
 def _on_cpu(manipulation: Manipulation) -> Manipulation:
     saliency = manipulation.saliency
-    on_cpu = None if saliency is None else saliency.with_maps(saliency.maps.cpu())
+    on_cpu = None if saliency is None else saliency.mapped(Tensor.cpu)
     return replace(manipulation, mask=manipulation.mask.cpu(), saliency=on_cpu)

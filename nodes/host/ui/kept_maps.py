@@ -26,7 +26,7 @@ class Kept:
     def nbytes(self) -> int:
         """What both take."""
         same = self.output is self.shown
-        return self.shown.maps.nbytes + (0 if same else self.output.maps.nbytes)
+        return self.shown.nbytes + (0 if same else self.output.nbytes)
 
 
 class KeptMaps:
@@ -69,9 +69,9 @@ class KeptMaps:
 
 def _copied(given: Kept) -> Kept:
     # A view as it is would keep all that it is a part of.
-    shown = given.shown.with_maps(_copy(given.shown.maps))
+    shown = given.shown.mapped(_copy)
     same = given.output is given.shown
-    return Kept(shown, shown if same else given.output.with_maps(_copy(given.output.maps)))
+    return Kept(shown, shown if same else given.output.mapped(_copy))
 
 
 def _copy(maps: Tensor) -> Tensor:

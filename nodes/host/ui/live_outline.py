@@ -11,6 +11,7 @@ import torch
 from aiohttp import web
 from server import PromptServer
 
+from ...core.attention.refine import MOST_POWERS
 from ...core.maps.masks import Shaping
 from ...core.maps.outline import outline
 from ...core.maps.saliency import Saliency
@@ -28,6 +29,7 @@ RANGES = {
     "dilate_size": (1, 255),
     "dilate_iterations": (0, 64),
     "part_count": (1, 64),
+    "refine": (0, MOST_POWERS),
 }
 MOST_FILTERS = 8
 MOST_LETTERS = 10_000
@@ -38,9 +40,9 @@ def add_route() -> None:
 
     A request is a JSON object: `maps`, the name of the maps' file; `item`, which picture of the batch; `shaping`, the
     settings of `Shaping` by name. It may also have `of_output`, whether the maps are meant that the node puts out
-    instead of those that it shows, and `filters`, `words`, `frame`, `number` and `channels` of `Tuning`. The answer is
-    that of `tuned_outline`. Status 400 says what is wrong with a request, status 410 that the maps are gone, status 413
-    that they were too large to be kept.
+    instead of those that it shows, and `filters`, `words`, `frame`, `number`, `channels` and `refine` of `Tuning`. The
+    answer is that of `tuned_outline`. Status 400 says what is wrong with a request, status 410 that the maps are gone,
+    status 413 that they were too large to be kept.
     """
     server = getattr(PromptServer, "instance", None)
     if server is not None:
@@ -89,7 +91,7 @@ def read_tuning(given: Mapping[str, Any]) -> Tuning:
     shaping = given.get("shaping")
     if not isinstance(shaping, Mapping):
         raise RequestError("the request needs shaping, the settings by name")
-    frame, number = given.get("frame"), given.get("number")
+    frame, number, refine = given.get("frame"), given.get("number"), given.get("refine")
     try:
         return Tuning(
             _read_shaping(shaping),
@@ -97,6 +99,7 @@ def read_tuning(given: Mapping[str, Any]) -> Tuning:
             _text(given, "words") if "words" in given else "",
             None if frame is None else _text(given, "frame"),
             None if number is None else _number(given, "number", 0, 1 << 24, int),
+            refine=None if refine is None else _number(given, "refine", *RANGES["refine"], int),
             **({"channels": _text(given, "channels")} if "channels" in given else {}),
         )
     except ValueError as error:

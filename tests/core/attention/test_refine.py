@@ -57,6 +57,13 @@ def product(mean, maps, power):
     return values.unflatten(-1, maps.shape[-2:])
 
 
+def strongest(maps, layers, power):
+    """The maps after all powers, and how many each has had."""
+    found, powers = refine(maps, layers, power)
+    assert len(found) == power
+    return found[-1], powers
+
+
 def some_maps(count=2, *, grid=GRID, batch=3, seed=9):
     return torch.rand((count, batch, *grid), generator=torch.Generator().manual_seed(seed))
 
@@ -65,7 +72,7 @@ def test_two_positions_by_hand():
     # one head: softmax(log 3, 0) = (3/4, 1/4) for the first position, (1/2, 1/2) for the second
     q, k = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[math.log(3.0)], [0.0]]])
     by_hand = SelfAttention(q, k, 1, (1, 2), lambda q, k, v, mask: torch.softmax(q @ k.transpose(-1, -2), -1) @ v)
-    refined, powers = refine(torch.tensor([[[[8.0, 0.0]]]]), [by_hand], 1)
+    refined, powers = strongest(torch.tensor([[[[8.0, 0.0]]]]), [by_hand], 1)
     assert torch.allclose(refined, torch.tensor([[[[6.0, 4.0]]]]))
     assert powers.tolist() == [[1]]
 
@@ -74,7 +81,7 @@ def test_two_positions_by_hand():
 @pytest.mark.parametrize("power", range(1, MOST_POWERS + 1))
 def test_it_is_the_product_with_the_mean_attention_of_heads_and_layers(backend, power):
     layers, maps = [layer(seed, alike=1.0, backend=backend) for seed in range(3)], some_maps()
-    refined, powers = refine(maps, layers, power)
+    refined, powers = strongest(maps, layers, power)
     assert refined.dtype == torch.float32
     assert torch.allclose(refined.double(), explicit(layers, maps, power), rtol=0, atol=CLOSE[torch.float32])
     assert powers.tolist() == [[power] * 3] * 2
@@ -85,7 +92,7 @@ def test_it_is_the_product_with_the_mean_attention_of_heads_and_layers(backend, 
 @pytest.mark.parametrize("scale", [1.0, 1e6, 1e-7], ids=["ordinary", "above float16", "below float16"])
 def test_half_precision_whatever_the_size_of_the_maps(backend, dtype, scale):
     layers, maps = [layer(dtype=dtype, backend=backend)], some_maps() * scale
-    refined, _ = refine(maps, layers, 2)
+    refined, _ = strongest(maps, layers, 2)
     assert torch.allclose(refined.double() / scale, explicit(layers, maps, 2) / scale, rtol=0, atol=CLOSE[dtype])
 
 
@@ -94,7 +101,7 @@ def test_half_precision_where_the_scores_overflow_it():
     layers, maps = [layer(size=300.0, dtype=torch.float16)], some_maps()
     q, k = layers[0].q[0, :, :CHANNELS], layers[0].k[0, :, :CHANNELS]
     assert float((q.float() @ k.float().T).abs().max()) > torch.finfo(torch.float16).max
-    refined, _ = refine(maps, layers, 1)
+    refined, _ = strongest(maps, layers, 1)
     assert torch.allclose(refined.double(), explicit(layers, maps, 1), rtol=0, atol=CLOSE[torch.float16])
 
 
@@ -102,7 +109,7 @@ def test_half_precision_where_the_scores_overflow_it():
 def test_values_stay_between_the_least_and_the_largest_and_ones_stay_ones(dtype):
     layers = [layer(seed, dtype=dtype) for seed in range(2)]
     maps = torch.cat([some_maps() + 3.0, torch.ones(1, 3, *GRID)])
-    refined, powers = refine(maps, layers, 4)
+    refined, powers = strongest(maps, layers, 4)
     assert torch.equal(refined[2], maps[2])
     assert powers.tolist() == [[4] * 3, [4] * 3, [0] * 3]
     rounding = 1e-6  # of a sum near 4 in float32, whatever the layers' precision
@@ -112,8 +119,24 @@ def test_values_stay_between_the_least_and_the_largest_and_ones_stay_ones(dtype)
 
 def test_two_powers_are_one_power_twice():
     layers, maps = [layer(0), layer(1)], some_maps()
-    once, _ = refine(maps, layers, 1)
-    assert torch.equal(refine(once, layers, 1)[0], refine(maps, layers, 2)[0])
+    once, _ = strongest(maps, layers, 1)
+    assert torch.equal(strongest(once, layers, 1)[0], strongest(maps, layers, 2)[0])
+
+
+@pytest.mark.parametrize("of_maps", [GRID, (10, 14), (4, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_every_power_on_the_way_is_what_fewer_powers_give_bit_for_bit(of_maps, dtype):
+    """One of the maps has become flat before the last power, one was never anything else."""
+    layers = [layer(0, size=0.5, dtype=dtype), layer(1, size=0.5, grid=(3, 4), dtype=dtype)]
+    maps = torch.cat([some_maps(1, grid=of_maps), 1.0 + 2 * FLAT * some_maps(1, grid=of_maps)])
+    maps = torch.cat([maps, torch.ones_like(maps[:1])])
+    found, powers = refine(maps, layers, 5)
+    assert powers[1].max() < 5
+    for power, each in enumerate(found, start=1):
+        alone, had = strongest(maps, layers, power)
+        assert torch.equal(each, alone)
+        assert torch.equal(had, powers.clamp_max(power))
+    assert not torch.equal(found[0][0], found[1][0])
 
 
 def test_more_maps_than_channels_take_several_calls_of_the_backend():
@@ -124,7 +147,7 @@ def test_more_maps_than_channels_take_several_calls_of_the_backend():
         return sdpa(q, k, v, mask)
 
     layers, maps = [layer(backend=counting)], some_maps(2 * CHANNELS + 1)
-    refined, _ = refine(maps, layers, 1)
+    refined, _ = strongest(maps, layers, 1)
     assert calls == [[4] * 3, [4] * 3, [1] * 3]
     assert torch.allclose(refined.double(), explicit(layers, maps, 1), rtol=0, atol=CLOSE[torch.float32])
 
@@ -134,7 +157,7 @@ def test_maps_on_another_grid_go_to_the_layers_and_back(of_maps, of_layers):
     layers, maps = [layer(grid=of_layers)], some_maps(grid=of_maps)
     there = F.interpolate(maps.double(), size=of_layers, mode="bilinear")
     expected = F.interpolate(explicit(layers, there, 2), size=of_maps, mode="area")
-    refined, _ = refine(maps, layers, 2)
+    refined, _ = strongest(maps, layers, 2)
     assert refined.shape == maps.shape
     assert torch.allclose(refined.double(), expected, rtol=0, atol=CLOSE[torch.float32])
 
@@ -143,7 +166,7 @@ def test_a_grid_twice_as_fine_as_the_layers_gets_means_and_repeats_of_two_by_two
     layers, maps = [layer(grid=(3, 4))], some_maps(grid=(6, 8))
     means = maps.unflatten(-1, (4, 2)).unflatten(-3, (3, 2)).mean((-1, -3))
     expected = explicit(layers, means, 1).repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert torch.allclose(refine(maps, layers, 1)[0].double(), expected, rtol=0, atol=CLOSE[torch.float32])
+    assert torch.allclose(strongest(maps, layers, 1)[0].double(), expected, rtol=0, atol=CLOSE[torch.float32])
 
 
 @BACKENDS
@@ -157,10 +180,10 @@ def test_queries_are_cut_so_that_no_backend_writes_the_whole_matrix_down(backend
 
     n, maps = math.prod(GRID), some_maps()
     at_once = queries * 3 * HEADS * n  # of a batch of 3
-    refined, _ = refine(maps, [layer(backend=counting, at_once=at_once + 1)], 2)
+    refined, _ = strongest(maps, [layer(backend=counting, at_once=at_once + 1)], 2)
     cut = [queries] * (n // queries) + [n % queries] * bool(n % queries)
     assert calls == [(each, n) for each in cut] * 2
-    whole, _ = refine(maps, [layer(backend=backend)], 2)
+    whole, _ = strongest(maps, [layer(backend=backend)], 2)
     assert torch.allclose(refined, whole, rtol=0, atol=CLOSE[torch.float32])
 
 
@@ -172,7 +195,7 @@ def test_an_attention_mask_is_cut_with_the_queries(shape, at_once):
     q, k = (t.double().unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (masked.q, masked.k))
     added = mask.double() if mask.ndim != 3 else mask.double().unsqueeze(1)
     s = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(CHANNELS) + added, dim=-1).mean(1)
-    refined, _ = refine(maps, [masked], 2)
+    refined, _ = strongest(maps, [masked], 2)
     assert torch.allclose(refined.double(), product(s, maps, 2), rtol=0, atol=CLOSE[torch.float32])
 
 
@@ -184,7 +207,7 @@ def test_layers_on_two_grids_are_averaged_on_the_finer_one():
         back = F.interpolate(there, size=(6, 8), mode="bilinear")
         expected = (explicit([fine], expected, 1) + back) / 2
     for layers in ([fine, coarse], [coarse, fine]):
-        refined, _ = refine(maps, layers, 3)
+        refined, _ = strongest(maps, layers, 3)
         assert torch.allclose(refined.double(), expected, rtol=0, atol=CLOSE[torch.float32])
 
 
@@ -192,7 +215,7 @@ def test_a_map_that_has_become_flat_gets_no_more_powers_and_the_others_go_on():
     # Weak attention mixes everything: one power leaves less than a thousandth of the differences of a nearly flat map.
     layers = [layer(size=0.5)]
     nearly, uneven = 1.0 + 2 * FLAT * some_maps(1), some_maps(1) ** 8
-    refined, powers = refine(torch.cat([nearly, uneven]), layers, 3)
+    refined, powers = strongest(torch.cat([nearly, uneven]), layers, 3)
     assert powers[0].tolist() == [1] * 3
     assert torch.allclose(refined[0].double(), explicit(layers, nearly, 1)[0], rtol=0, atol=1e-6)
     spread = (refined[0].amax((-2, -1)) - refined[0].amin((-2, -1))) / refined[0].mean((-2, -1))
@@ -201,6 +224,6 @@ def test_a_map_that_has_become_flat_gets_no_more_powers_and_the_others_go_on():
 
 
 def test_a_map_of_zeros_stays_one():
-    refined, powers = refine(torch.zeros(1, 3, *GRID), [layer()], 2)
+    refined, powers = strongest(torch.zeros(1, 3, *GRID), [layer()], 2)
     assert not refined.any()
     assert powers.tolist() == [[0] * 3]

@@ -43,6 +43,20 @@ def test_values_come_back():
     assert np.abs(colours / 255 - colormap("sea").numpy()).max() <= 0.5 / 255 + 1e-6
 
 
+def test_less_refined_maps_come_first_each_with_its_own_peaks():
+    powers = [saliency(("dog", "beach"), batch=2).maps ** power for power in (1, 2, 3)]
+    given = Saliency(powers[-1], ("dog", "beach"), 1.0, None, (5, 7), 8, 2, tuple(powers[:-1]))
+    header, maps, _ = unpack(pack(given, "fire", False))
+    assert header["powers"] == [0, 1, 2]
+    assert header["shape"] == [6, 2, 5, 7]
+    assert header["maps"] == [[0, 1]]
+    for i, power in enumerate(header["powers"]):
+        alone, levels, _ = unpack(pack(given.at_power(power), "fire", False))
+        assert alone["powers"] == [power]
+        assert alone["peaks"] == header["peaks"][2 * i : 2 * i + 2]
+        assert np.array_equal(maps[2 * i : 2 * i + 2], levels)
+
+
 def test_words_that_come_twice_or_are_missing_in_a_frame():
     header, _, _ = unpack(pack(saliency(("dog", "dog", "cat, step 2")), "fire", False))
     assert header["words"] == ["dog", "dog", "cat"]

@@ -34,6 +34,15 @@ def test_one_step_or_one_map(given):
     assert torch.equal(tuned_masks(given, Tuning(shaping, words="dog#2", frame="step 7")), one)
 
 
+@pytest.mark.parametrize("refine", [None, 0, 1, 2])
+def test_maps_that_are_refined_less(refine):
+    maps = [random_maps(6, 2, 11, 9) ** (power + 1) for power in range(3)]
+    given = Saliency(maps[-1], LABELS, 1.0, None, (11, 9), 8, 2, tuple(maps[:-1]))
+    tuning = Tuning(Shaping("otsu", combine="sum"), (("smooth", 2.0, 5),), words="dog#1", refine=refine)
+    chosen = gaussian_smooth(maps[2 if refine is None else refine], 2.0, 5)[[0, 3]]
+    assert torch.equal(tuned_masks(given, tuning), shape_mask(chosen, tuning.shaping, (LABELS[0], LABELS[3])))
+
+
 @pytest.mark.parametrize("channels", ["together", "each", "whole"])
 def test_latent_channels(channels):
     given = Saliency(random_maps(2, 3, 4, 11, 9), ("dog", "beach"), 1.0, None, (11, 9))
@@ -50,6 +59,7 @@ def test_latent_channels(channels):
         ({"number": 6}, "no map number 6: there are 6, counted from 0"),
         ({"frame": "step 5"}, "no map of step 5; there are: step 3, step 7"),
         ({"words": "cat"}, "no map of 'cat'"),
+        ({"refine": 1}, "no maps with refine 1, only with 0: set refine on the node that captures, and run"),
         ({"filters": (("smooth", 1.0, 4),)}, "smoothing size 4 must be an odd number"),
     ],
 )

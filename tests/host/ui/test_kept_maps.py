@@ -60,6 +60,37 @@ def test_what_a_node_puts_out_counts_where_it_is_not_what_it_shows(comfy):
     assert [name for name in "abc" if kept.get(name) is not None] == ["c"]
 
 
+def test_less_refined_maps_are_kept_and_counted(comfy):
+    from explainable_latents.nodes.host.ui.kept_maps import KeptMaps
+
+    kept, three = KeptMaps(5 * 4 * 64), [maps(8).maps for _ in range(3)]
+    refined = Saliency(three[2], ("dog",), 1.0, None, (8, 8), 8, 2, tuple(three[:2]))
+    kept.keep("a", maps(8))
+    kept.keep("b", maps(8))
+    kept.keep("c", refined)
+    assert [name for name in "abc" if kept.get(name) is None] == []
+    kept.keep("d", maps(8))
+    assert [name for name in "abcd" if kept.get(name) is None] == ["a"]
+    for power, expected in enumerate(three):
+        found = kept.get("c").shown.at_power(power).maps
+        assert torch.equal(found, expected)
+        assert found.data_ptr() != expected.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("steps", "shape", "powers"), [(8, (128, 1, 128, 128), [8]), (3, (8, 2, 16, 16), [0, 1, 2, 3])]
+)
+def test_so_many_maps_that_less_refined_ones_would_make_them_coarser_are_kept_alone(sent, steps, shape, powers):
+    from explainable_latents.nodes.host.ui.inspector import inspector
+    from explainable_latents.nodes.host.ui.kept_maps import KEPT
+
+    labels = tuple(f"word {i}" for i in range(shape[0]))
+    each = torch.rand(shape)
+    given = Saliency(each, labels, 1.0, None, shape[-2:], 8, steps, (each,) * steps)
+    file = inspector(given, None, "fire", "shared")["el_inspector"][0]["file"]
+    assert list(KEPT.get(file).shown.powers) == powers
+
+
 def test_overlays_of_two_runs_keep_each_its_own(sent):
     from explainable_latents.nodes.host.ui.inspector import inspector
     from explainable_latents.nodes.host.ui.kept_maps import KEPT
