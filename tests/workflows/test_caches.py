@@ -180,6 +180,72 @@ def test_a_recorded_path_is_that_of_the_picture_after_going_back_to_an_earlier_o
     assert numbers(cached.run(inverted(0x804020))) == numbers(first)
 
 
+def edited(seed: int) -> dict[str, dict[str, Any]]:
+    """A picture by every editing method that has a model of its own, from one checkpoint, prompt and seed."""
+    plain = graph(seed)
+    workflow = {name: plain[name] for name in ("model", "parse", "positive", "negative", "empty", "sampler")}
+    workflow["other"] = node("CLIPTextEncode", clip=["model", 1], text="a cat on the road")
+    workflow["layout"] = node(
+        "ELLayoutFromText", text="dog: left half", width=128, height=128, numbers="auto", order="auto"
+    )
+    windows = {"start": 0.0, "end": 1.0, "layers": "auto"}
+    late = {"coarse_end": 1.0, "structure_every": 5, "structure_end": 0.6, "statistics_start": 0.3}
+    editors = {
+        "MasaCtrl": node("ELMutualSelfAttention", **windows),
+        "Plug-and-Play": node("ELPlugAndPlay", attention_end=0.5, feature_end=0.8, layers="auto", feature_block="auto"),
+        "Cross-Image Attention": node(
+            "ELCrossImageAttention",
+            prompt=["other", 0],
+            appearance_path="generated",
+            contrast=1.67,
+            guidance=3.5,
+            **windows,
+            **late,
+        ),
+    }
+    models = {}
+    for name, editor in editors.items():
+        workflow[f"{name} editor"] = editor
+        how = {"source_path": "generated", "blend_after": 0.2, "own_start": False, "editors": [f"{name} editor", 0]}
+        models[name] = node("ELTwinSamplingModel", model=["model", 0], source=["other", 0], **how)
+    models["Regional Attention"] = node(
+        "ELRegionalAttentionModel", model=["model", 0], regions=["other", 0], ratios="1", base_share=0.5
+    )
+    of_words = {"model": ["model", 0], "clip": ["model", 1], "subjects": ["parse", 0]}
+    models["Structured Diffusion"] = node("ELStructuredDiffusionModel", **of_words, strength=1.0, phrases="dog")
+    strengths = {"cross_strength": 1.0, "self_strength": 0.3, "end": 1.0, "size_regularisation": 1.0}
+    models["Place Phrases"] = node(
+        "ELDenseDiffusionModel",
+        **of_words,
+        layout=["layout", 0],
+        role="all",
+        elsewhere="as it is",
+        phrases_alone=True,
+        **strengths,
+    )
+    sampler = workflow.pop("sampler")["inputs"]
+    for name, model in models.items():
+        workflow[name] = model
+        workflow[f"{name} sampler"] = node("KSampler", **{**sampler, "model": [name, 0]})
+        workflow[f"{name} decode"] = node("VAEDecode", samples=[f"{name} sampler", 0], vae=["model", 2])
+        workflow[f"{name} picture"] = node("PreviewImage", images=[f"{name} decode", 0])
+    return workflow
+
+
+def test_edited_pictures_are_the_same_after_going_back_to_an_earlier_seed(cached: ComfyClient, mode: str):
+    """By models that the host's cache keeps, or makes anew."""
+
+    def pictures(seed: int) -> list[bytes]:
+        result = cached.run(edited(seed))
+        shown = [name for name in edited(seed) if name.endswith(" picture")]
+        return [result.images(name)[0].convert("RGB").tobytes() for name in shown]
+
+    first, second = pictures(1), pictures(2)
+    assert all(a != b for a, b in zip(first, second, strict=True))
+    assert len(set(first)) == len(first) == 6
+    assert pictures(1) == first
+
+
 @pytest.mark.parametrize("mode", ["ram with room"], indirect=True)
 def test_a_sampler_whose_capture_was_dropped_from_the_cache_runs_again(cached: ComfyClient, mode: str):
     """The RAM-pressure cache drops what holds a model first, and keeps the latents that were made with it."""

@@ -64,6 +64,53 @@ def test_plug_and_play_keeps_the_layout_of_a_picture_more_than_the_prompt_alone(
     assert np.square(on - picture).mean() < 0.9 * np.square(plain - picture).mean()
 
 
+EDITORS = {
+    "ELPlugAndPlay": {"attention_end": 0.5, "feature_end": 0.8, "layers": "auto", "feature_block": "auto"},
+    "ELMutualSelfAttention": {"start": 0.2, "end": 1.0, "layers": "auto"},
+}
+
+
+def beside_the_inversion(client, editor: str | None, prompt: str, guidance: float, **inputs) -> np.ndarray:
+    """The result of 8 steps beside the recorded path of the picture, with an editor or none. inputs: of the editor."""
+    image = client.upload_image(Image.fromarray(OTHER_SCENE.picture().image), "layout.png")
+    workflow = fill_layout(Workflow.shipped("19_plug_and_play"), OTHER_SCENE, image, steps=8)
+    graph = workflow.fill("Prompt", text=prompt).fill("Sampler", cfg=guidance).graph
+    title = workflow.node
+    how = {"steps": 8, "scheduler": "normal", "cfg": 1.0, "denoise": 1.0, "iterations": 5, "label": "higher level"}
+    texts = {"positive": [title("What the picture shows"), 0], "negative": [title("Negative prompt"), 0]}
+    given = {"model": [title("Checkpoint"), 0], "latent": [title("Picture as latent"), 0]}
+    graph["inverted"] = {"class_type": "ELInvertPicture", "inputs": {**given, **texts, **how, "try_back": False}}
+    twin = graph[title("Picture and result together")]["inputs"]
+    twin |= {"source_path": "recorded", "trajectory": ["inverted", 0]}
+    del twin["reference"]
+    if editor is None:
+        del twin["editors"], graph[title("What is taken over")]
+    else:
+        node = graph[title("What is taken over")]
+        node["class_type"], node["inputs"] = editor, {**EDITORS[editor], **inputs}
+    return np.asarray(client.run(graph).images(title("Result"))[0]).astype(float)
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The mean square of the difference, of numbers up to 255."""
+    return float(np.square(found - expected).mean())
+
+
+@pytest.mark.parametrize(
+    ("editor", "off"),
+    [("ELPlugAndPlay", {"attention_end": 0.0, "feature_end": 0.0}), ("ELMutualSelfAttention", {"start": 1.0})],
+)
+def test_an_editor_beside_a_recorded_path_takes_over_what_was_recorded(client, editor, off):
+    """With the picture's own prompt it comes back; with another one more of it is kept than without the editor."""
+    picture = OTHER_SCENE.picture().image
+    own = f"{OTHER_SCENE.reference.subject} on {OTHER_SCENE.reference.scene}"
+    assert error(beside_the_inversion(client, editor, own, 1.0), picture) < 255**2 / 10**2.3
+    plain = beside_the_inversion(client, None, OTHER_SCENE.prompt, 3.0)
+    assert np.array_equal(beside_the_inversion(client, editor, OTHER_SCENE.prompt, 3.0, **off), plain)
+    edited = beside_the_inversion(client, editor, OTHER_SCENE.prompt, 3.0)
+    assert error(edited, picture) < 0.95 * error(plain, picture)
+
+
 def test_cross_image_attention_gives_the_structure_the_others_colours(client):
     """The red car becomes blue where it stands, and stays red when nothing is taken over."""
     images = [client.upload_image(Image.fromarray(car.image), f"look-{car.kind.colour}.png") for car in CARS]
