@@ -4,6 +4,8 @@ Two tasks of 42 cases each. Keep the context: a reference picture `A on S`, the 
 surroundings is kept, and whether the judge sees B. Keep the subject: a reference `A on S`, the prompt `A on T`; how
 much of A is kept, and whether the judge sees T. A method is good when it keeps more than plain image-to-image that
 follows the prompt as often: its point has to lie above the curve that the baseline draws over its strengths.
+
+With --toy transformer the first task alone, on the toy of the Qwen-Image class, beside that model's own curve.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +26,7 @@ from tqdm import tqdm
 
 from ..tools.comfyui.client import ComfyClient
 from ..tools.comfyui.command import run_main
+from ..tools.comfyui.paths import TOY_TRANSFORMER
 from ..tools.toy_world.cases import Case, keep_the_context, keep_the_subject
 from ..tools.toy_world.judge import load_judge
 from ..tools.workflows.graphs import Workflow
@@ -103,6 +106,41 @@ TASKS = (
     ),
 )
 
+
+@dataclass(frozen=True)
+class Toy:
+    """A toy checkpoint, the tasks that are measured on it, and inputs of its sampler where they are not as published.
+
+    checkpoint: None for the first one.
+    """
+
+    tasks: tuple[Task, ...]
+    checkpoint: Path | None = None
+    sampler: Mapping[str, float | str] = field(default_factory=dict, hash=False)
+
+
+TRANSFORMER_TASK = Task(
+    "keep the context",
+    keep_the_context,
+    "context",
+    "subject",
+    (
+        Method("aggregated attention, all layers", "02_aggregated_attention"),
+        Method(
+            "aggregated attention, usual layers, refined",
+            "02_aggregated_attention",
+            inputs={"Where the subject is": REFINED | {"layers": "auto"}},
+        ),
+    ),
+)
+TOYS = {
+    "unet": Toy(TASKS),
+    # A flow model: no ancestral noise of its own, and the guidance at which its model card measures it.
+    "transformer": Toy(
+        (TRANSFORMER_TASK,), TOY_TRANSFORMER, {"sampler_name": "euler", "scheduler": "simple", "cfg": 3.0}
+    ),
+}
+
 Results = dict[tuple[str, str, float], list[Measured]]  # task, method, strength
 
 
@@ -151,11 +189,11 @@ def lead_over_baseline(task: Task, found: Results, method: str, strength: float)
     return median(found[task.name, method, strength], f"{task.kept}_psnr") - max(reached)
 
 
-def jobs_of(count: int) -> list[tuple[Task, Method, float, Case]]:
+def jobs_of(tasks: Sequence[Task], count: int) -> list[tuple[Task, Method, float, Case]]:
     """Every task, case, method and strength."""
     return [
         (task, method, strength, case)
-        for task in TASKS
+        for task in tasks
         for case in task.cases()[:count]
         for method in (BASELINE, *task.methods)
         for strength in method.strengths
@@ -165,16 +203,18 @@ def jobs_of(count: int) -> list[tuple[Task, Method, float, Case]]:
 def main() -> int:
     """Run all cases and print the tables; 1 when a task has no method that is ahead at every strength."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", choices=TOYS, default="unet", help="which toy checkpoint")
     parser.add_argument("--cases", type=int, default=42, help="only the first so many cases of each task")
     parser.add_argument("--servers", type=int, default=os.cpu_count(), help="ComfyUI servers at once")
     parser.add_argument("--out", type=Path, help="write every single measurement to this JSON file")
     args = parser.parse_args()
-    judge, jobs = load_judge(), jobs_of(args.cases)
+    toy = TOYS[args.toy]
+    judge, jobs = load_judge(), jobs_of(toy.tasks, args.cases)
 
     def work(client: ComfyClient, job: tuple[Task, Method, float, Case]) -> Measured:
         _, method, strength, case = job
         workflow = method.graph()
-        result = run_case(client, workflow, case, **sampler_settings(strength))
+        result = run_case(client, workflow, case, toy.checkpoint, **sampler_settings(strength), **toy.sampler)
         return measure(judge, case, result.images(workflow.node("Result"))[0])
 
     found: Results = defaultdict(list)
@@ -187,15 +227,15 @@ def main() -> int:
     if args.out:
         args.out.write_text(json.dumps(records, indent=1))
     print("\nMedians over the cases; lead: more kept than by the best baseline that follows the prompt as often.")
-    for task in TASKS:
+    for task in toy.tasks:
         print(f"\n{table(task, found)}")
-    return verdict(found)
+    return verdict(toy.tasks, found)
 
 
-def verdict(found: Results) -> int:
+def verdict(tasks: Sequence[Task], found: Results) -> int:
     """Print which points are not above the baseline's curve; 0 when every task has a method that always is."""
     without = []
-    for task in TASKS:
+    for task in tasks:
         behind = {
             method.name: [s for s in method.strengths if lead_over_baseline(task, found, method.name, s) <= 0]
             for method in task.methods

@@ -120,6 +120,11 @@ def check_reference(reference: Tensor, policies: tuple[Policy, ...]) -> None:
         )
 
 
+def with_frames(latent: Tensor, state: Tensor) -> Tensor:
+    """A picture's latent [B,C,h,w] as one frame [B,C,1,h,w] where the state has frames, as the host's samplers do."""
+    return latent.unsqueeze(2) if latent.ndim == 4 and state.ndim == 5 else latent
+
+
 def fit_reference(reference: Tensor, state: Tensor) -> Tensor:
     """Return the reference latent z_ref [1 or B,C,h,w], repeated to the batch of the state [B,C,h,w].
 

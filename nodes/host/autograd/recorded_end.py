@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from ...core.gradients.definition import Progress, WordAttention
 from ...core.gradients.parallel_block import ParallelBlock
@@ -48,7 +49,10 @@ class RecordedEnd:
                 self._exits.callback(delattr, layer, "forward")
         for layer in self._layers.parallel or ():
             self._hook(layer.register_forward_hook(self._keep))
+        self._hook(self.network.register_forward_pre_hook(_own_inputs, with_kwargs=True))
         self._hook(self.network.register_forward_hook(self._end))
+        if self._layers.overwrites:
+            self._exits.enter_context(allow_mutation_on_saved_tensors())
         self._exits.enter_context(Float32Stream())
 
     def structured(
@@ -134,6 +138,18 @@ class RecordedEnd:
         self._copies.clear()
         self._passed.clear()
         self.output = None
+
+
+def _own_inputs(network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Before the network runs: copies of its inputs, into which it may write (HunyuanDiT: padding, into its text).
+
+    Tensors of inference mode must not be changed outside of it.
+    """
+
+    def own(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+    return tuple(map(own, args)), {name: own(value) for name, value in kwargs.items()}
 
 
 def _refuse(layer: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from comfy.text_encoders.llama import RMSNorm
 from torch import nn
 
 from .gradient_memory import GradientMemory
@@ -27,10 +28,12 @@ class End:
 
     layers: attributes of what makes the picture of the block's output. parallel: where the last block's attention and
     MLP are parallel, the linear layer of the block that takes both, the network's last norm and its last linear layer.
+    overwrites: whether the host's code writes into tensors that the derivative needs.
     """
 
     layers: tuple[str, ...] = ("final_layer",)
     parallel: tuple[str, str, str] | None = None
+    overwrites: bool = False
 
 
 _PARALLEL = End(parallel=("linear2", "final_layer.norm_final", "final_layer.linear"))
@@ -55,15 +58,13 @@ ENDS: dict[str, End] = {
     "MMDiT": End(("final_linear",)),
     "Kandinsky5": End(("out_layer",)),
     "ErnieImageModel": End(("final_norm", "final_linear")),
+    "HiDreamO1Transformer": End(("language_model.norm", "final_layer2")),
+    "LTXVModel": End(("norm_out", "proj_out"), overwrites=True),
 }
 
 # Networks whose gradients are not offered, by the name of their class: why.
-_UNCHECKED = "its maps have not been found to be those of the definition"
 WITHOUT: dict[str, str] = {
-    "LTXVModel": "ComfyUI's code for its last block writes into tensors that the derivative needs",
     "PixDiT_T2I": "blocks of single pixels follow its last attention to the text, whose own attention mixes positions",
-    "HiDreamO1Transformer": _UNCHECKED,
-    "HunYuanDiT": _UNCHECKED,
 }
 
 
@@ -72,6 +73,7 @@ class TransformerEnd:
 
     site: the last one. patch: (h, w) in pixels of the latent that one token makes. parallel: the layers from which the
     closed form of a block with parallel attention and MLP is made, see `End.parallel`; None where there are none.
+    overwrites: see `End`.
     """
 
     def __init__(self, layout: Layout, network: nn.Module, site: str) -> None:
@@ -81,15 +83,21 @@ class TransformerEnd:
         self.patch = layout.patch_of(network)[1:]
         end = ENDS.get(layout.network, End())
         self._ends = [network.get_submodule(name) for name in end.layers]
+        self.overwrites = end.overwrites
         self.parallel: tuple[nn.Module, nn.Module, nn.Module] | None = None
         if end.parallel is not None:
             out, norm, last = end.parallel
             self.parallel = self.block.get_submodule(out), network.get_submodule(norm), network.get_submodule(last)
 
     def weighted(self) -> list[nn.Module]:
-        """The layers of the last block and behind it that have a weight: some of them run before the attention."""
+        """The layers of the last block and behind it that have a weight: some of them run before the attention.
+
+        Without the norms of language models, which are no layers of the host's own kinds: they compute in the precision
+        of what they are given.
+        """
         found = (layer for module in (self.block, *self._ends) for layer in module.modules())
-        return [layer for layer in dict.fromkeys(found) if getattr(layer, "weight", None) is not None]
+        kept = (layer for layer in dict.fromkeys(found) if not isinstance(layer, RMSNorm))
+        return [layer for layer in kept if getattr(layer, "weight", None) is not None]
 
     def memory(self, grid: tuple[int, int]) -> GradientMemory:
         """How much is held for a latent of this height and width, see `GradientMemory`."""

@@ -21,6 +21,7 @@ from ...core.methods.masked_latent import (
     check_reference,
     fit_reference,
     parse_steps,
+    with_frames,
 )
 from ...core.methods.masking import Masking, PaintedMasking
 from ...core.methods.trajectory import Trajectory
@@ -125,7 +126,8 @@ class Replacement(Change):
         self._run = runs.current
         self._of_steps = inputs.steps
         self._sampling = model.model_sampling
-        self._reference = fit_reference(model.process_latent_in(plan.reference.to(inputs.noise)), inputs.noise)
+        reference = with_frames(plan.reference.to(inputs.noise), inputs.noise)
+        self._reference = fit_reference(model.process_latent_in(reference), inputs.noise)
         self._free = inputs.denoise_mask
         self._noise = inputs.noise
         if torch.count_nonzero(inputs.noise) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,14 @@ class Example:
 
 
 class World:
-    """The first `count` held-out pictures, and the toy model as a stock ComfyUI loads it.
+    """The first `count` held-out pictures, and a toy model as a stock ComfyUI loads it.
 
-    toy: `model`, `clip` and `vae`, and `encode(text)` for a CONDITIONING.
+    checkpoint: of the toy, None for the first one. toy: `model`, `clip` and `vae`, and `encode(text)` for a
+    CONDITIONING.
     """
 
-    def __init__(self, count: int = PICTURES) -> None:
-        self.toy = Toy()
+    def __init__(self, count: int = PICTURES, checkpoint: Path | None = None) -> None:
+        self.toy = Toy(checkpoint)
         self._count = count
 
     @cached_property

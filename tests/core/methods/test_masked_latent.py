@@ -14,6 +14,7 @@ from explainable_latents.nodes.core.methods.masked_latent import (
     check_steps,
     fit_reference,
     parse_steps,
+    with_frames,
 )
 from explainable_latents.nodes.core.methods.masking import ImageMasking
 
@@ -113,6 +114,13 @@ def test_values_between_mix_linearly(weight):
 def test_one_reference_serves_a_batch():
     reference = torch.randn(1, 4, 5, 7)
     assert torch.equal(fit_reference(reference, torch.zeros(3, 4, 5, 7)), reference.repeat(3, 1, 1, 1))
+
+
+def test_a_picture_is_one_frame_where_the_state_has_frames():
+    picture, frames = torch.randn(2, 4, 5, 7), torch.randn(2, 4, 3, 5, 7)
+    assert torch.equal(with_frames(picture, torch.zeros(2, 4, 1, 5, 7)), picture.reshape(2, 4, 1, 5, 7))
+    assert with_frames(picture, torch.zeros(2, 4, 5, 7)) is picture
+    assert with_frames(frames, torch.zeros(2, 4, 3, 5, 7)) is frames
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ _FIRST = {"AuraFlow": 8, "Flux.2": 492}
 _PICTURE_FIRST = {"JoyImage", "Lens", "Ernie-Image"}
 
 # Where attention is computed, if not in the network's own file.
-_FILES = {"PixArt": "comfy.ldm.pixart.blocks"}
+_FILES = {"PixArt": "comfy.ldm.pixart.blocks", "HunyuanDiT": "comfy.ldm.hydit.attn_layers"}
 
 # Networks that give their attention no options: the file's own function is watched there.
-_HIDDEN = {"Ernie-Image", "PixArt"}
+_HIDDEN = {"Ernie-Image", "PixArt", "HunyuanDiT"}
 
 
 class LastAttention:
@@ -44,7 +44,8 @@ class LastAttention:
         """APPLY_MODEL wrapper."""
         self.text = c_crossattn.shape[1]
         with torch.inference_mode(False), torch.no_grad():
-            return executor(x, t, c_concat, c_crossattn, *args, **conds).detach()
+            own = c_crossattn.clone()  # HunyuanDiT writes into it, and it may be the server's
+            return executor(x, t, c_concat, own, *args, **conds).detach()
 
     def keep(self, network: Any, args: Any, output: Tensor) -> None:
         """Forward hook of the network."""
@@ -65,7 +66,30 @@ class LastAttention:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         torch.set_grad_enabled(True)
         self.p = torch.softmax(scores, -1).detach().requires_grad_()
-        return (self.p @ v).transpose(1, 2).flatten(2)
+        out = self.p @ v
+        return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
+
+
+def _ltx_block(
+    block: Any,
+    x: Tensor,
+    context: Tensor,
+    attention_mask: Tensor | None,
+    timestep: Tensor,
+    pe: Any,
+    transformer_options: dict,
+    **_: Any,
+) -> Tensor:
+    """A block of LTX-Video by the same layers; the host's writes into what autograd has saved."""
+    table = block.scale_shift_table + timestep.unflatten(-1, block.scale_shift_table.shape)
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = table.unbind(2)
+
+    def normed(x: Tensor) -> Tensor:
+        return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+    x = x + gate * block.attn1(normed(x) * (1 + scale) + shift, pe=pe, transformer_options=transformer_options)
+    x = x + block.attn2(x, context=context, mask=attention_mask, transformer_options=transformer_options)
+    return x + gate_mlp * block.ff(normed(x) * (1 + scale_mlp) + shift_mlp)
 
 
 @contextmanager
@@ -73,7 +97,10 @@ def _spelled_out(name: str, model: Any, last: LastAttention) -> Iterator[None]:
     network = model.model.diffusion_model
     file, handle = sys.modules[_FILES.get(name, type(network).__module__)], network.register_forward_hook(last.keep)
     before = getattr(file, "optimized_attention", None)
+    block = network.transformer_blocks[-1] if name == "LTX-Video" else None
     try:
+        if block is not None:
+            block.forward = functools.partial(_ltx_block, block)
         if name in _HIDDEN:
             file.optimized_attention = functools.partial(last, before)
         else:
@@ -82,6 +109,8 @@ def _spelled_out(name: str, model: Any, last: LastAttention) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+        if block is not None:
+            del block.forward
         if name in _HIDDEN:
             file.optimized_attention = before
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -53,7 +54,7 @@ def sampler_settings(strength: float) -> dict[str, float | int]:
     return {"steps": int(STEPS_OF_DOCUMENTS * strength + 1e-9), "denoise": strength}
 
 
-def fill_case(workflow: Workflow, case: Case, image: str, **sampler: float) -> Workflow:
+def fill_case(workflow: Workflow, case: Case, image: str, **sampler: float | str) -> Workflow:
     """Put a case into a shipped workflow that samples: toy checkpoint, uploaded reference `image`, prompt, seed.
 
     sampler: further inputs of the sampler.
@@ -234,10 +235,13 @@ def fill_classifier(workflow: Workflow, **sampler: float) -> Workflow:
     return filled.fill("Sampler", cfg=TOY_GUIDANCE, **sampler)
 
 
-def run_case(client: ComfyClient, workflow: Workflow, case: Case, **sampler: float) -> Result:
-    """Upload the case's reference and run the workflow on it."""
+def run_case(
+    client: ComfyClient, workflow: Workflow, case: Case, checkpoint: Path | None = None, **sampler: float | str
+) -> Result:
+    """Upload the case's reference and run the workflow on it. checkpoint: another toy than the first one."""
     image = client.upload_image(Image.fromarray(case.picture().image), f"{case.name}-{case.picture_seed}.png")
-    return client.run(fill_case(workflow, case, image, **sampler).graph)
+    filled = fill_case(workflow, case, image, **sampler)
+    return client.run((filled.fill("Checkpoint", ckpt_name=checkpoint.name) if checkpoint else filled).graph)
 
 
 @dataclass(frozen=True)
