@@ -99,8 +99,9 @@ ui-pictures: browser ## make the screenshots js/docs/images/ui_*.webp in the rea
 ui-recording: browser ## make js/docs/images/ui_pause.webp, a run that pauses, in the real front end
 	$(RUN) -m tests.tools.browser.recording
 
-thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs
+thumbnails: host ## make the gallery pictures workflows/*.jpg from real runs, and the README's sheets
 	$(RUN) -m tests.tools.workflows.thumbnails
+	$(RUN) -m tests.tools.workflows.editing_sheet
 
 help-pictures: host ## make the pictures of the help pages from one real run
 	$(RUN) -m tests.tools.workflows.help_pictures
@@ -122,6 +123,9 @@ bench-editing: host ## compare editing by attention with image-to-image (ARGS="-
 
 bench-colours: host ## measure colour words that are added and weighed by Prompt-to-Prompt (ARGS="--prompts 7")
 	$(RUN) -m tests.benchmarks.colours $(ARGS)
+
+bench-appearance: host ## measure how a picture gets the look of another on the toy world (ARGS="--cases 7")
+	$(RUN) -m tests.benchmarks.appearance $(ARGS)
 
 bench-regional-prompts: host ## measure prompts for parts of a picture on the toy world (ARGS="--cases 7")
 	$(RUN) -m tests.benchmarks.regional_prompts $(ARGS)

@@ -205,6 +205,17 @@ const PRESETS = {
       layers: "auto",
     },
   },
+  ELEyeForAnEye: {
+    [PAPER]: {
+      start: 0.15,
+      guidance: 1,
+      statistics_start: 0.74,
+      end: 1,
+      structure_every: 5,
+      structure_end: 0.59,
+      layers: "auto",
+    },
+  },
 };
 
 class Presets {

@@ -1,4 +1,5 @@
-"""Cross-Image Attention: an editor that gives a picture the structure of one picture and the appearance of another."""
+"""Cross-Image Attention and Eye-for-an-Eye: editors that give a picture the structure of one picture and the appearance
+of another."""
 
 from __future__ import annotations
 
@@ -6,16 +7,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .core.methods.appearance import Schedule
+from .appearance_inputs import path_inputs, path_of, picture_inputs, structure_inputs
+from .core.methods.appearance import AppearanceTransfer, Schedule
 from .core.methods.cross_image_attention import CrossImageAttention
 from .core.methods.prompt_to_prompt import Window
-from .editing_inputs import editors_before, editors_output, layers_input, path_input, share_input
+from .editing_inputs import editors_before, editors_output, layers_input, share_input
 from .host.editing.appearance import AppearancePicture
 from .host.editing.cross_image_attention import CrossImageAttentionEditor
-from .host.editing.paths import NOISED, Path
-from .sockets import CATEGORY, Masking, Trajectory
-
-PATH = "appearance_path"
+from .host.editing.eye_for_an_eye import EyeForAnEyeEditor
+from .sockets import CATEGORY, Masking
 
 
 class ELCrossImageAttention(io.ComfyNode):
@@ -33,18 +33,7 @@ class ELCrossImageAttention(io.ComfyNode):
             "For Twin Sampling (model patch), with three or four pictures in place of two; SD 1.x, SD 2.x and SDXL.",
             search_aliases=["appearance transfer", "style transfer", "texture", "structure", "adain", "reference"],
             inputs=[
-                io.Conditioning.Input(
-                    "prompt",
-                    tooltip="The prompt of the picture that gives its appearance (published: the same for all three "
-                    "pictures, a photo of a ...).",
-                ),
-                path_input(
-                    PATH,
-                    NOISED,
-                    "What the picture that gives its appearance is. noised reference: a given picture, with as much "
-                    "noise as the step has. recorded: a given picture on the way that Invert Picture or Edit-Friendly "
-                    "Inversion recorded (published). generated: it is sampled from its prompt.",
-                ),
+                *picture_inputs(),
                 share_input(
                     "start",
                     0.15,
@@ -83,37 +72,15 @@ class ELCrossImageAttention(io.ComfyNode):
                     "the new picture more of its own shapes).",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "structure_every",
-                    default=5,
-                    min=0,
-                    max=100,
-                    advanced=True,
-                    tooltip="Each so many steps the source's own self-attention is taken over in place of the "
-                    "appearance's, which keeps its structure (published: 5); 0 is never.",
-                ),
-                share_input(
-                    "structure_end",
-                    0.59,
-                    "Until which share of the steps that is done (published: step 40 of 68).",
-                    advanced=True,
+                *structure_inputs(
+                    "Each so many steps the source's own self-attention is taken over in place of the appearance's, "
+                    "which keeps its structure (published: 5); 0 is never."
                 ),
                 layers_input(
                     "Self-attention layers where it is taken over. auto: those of the decoder at most 2 times coarser "
                     "than the latent (published: output.6 to output.11 of SD 1.5). Or all, output, output.5, 8-15.",
                 ),
-                io.Latent.Input(
-                    "reference",
-                    optional=True,
-                    tooltip="Only for 'noised reference': the encoded picture, as large as the sampled latent; one for "
-                    "all, or one for each picture of the batch.",
-                ),
-                Trajectory.Input(
-                    "trajectory",
-                    optional=True,
-                    tooltip="Only for 'recorded': of the picture that gives its appearance, with the steps, scheduler "
-                    "and denoise of the sampler.",
-                ),
+                *path_inputs(),
                 Masking.Input(
                     "masking",
                     optional=True,
@@ -154,13 +121,103 @@ class ELCrossImageAttention(io.ComfyNode):
         """Add the editor to those before it."""
         windows = Window(start, end), Window(start, coarse_end)
         schedule = Schedule(*windows, structure_every, Window(0.0, structure_end), statistics_start)
-        path = Path(appearance_path, None if reference is None else reference["samples"], trajectory, PATH)
         editor = CrossImageAttentionEditor(
-            CrossImageAttention(schedule, contrast, guidance),
-            AppearancePicture(prompt, path, masking, appearance_masking),
+            CrossImageAttention(schedule, guidance, contrast),
+            AppearancePicture(prompt, path_of(appearance_path, reference, trajectory), masking, appearance_masking),
             layers,
         )
         return io.NodeOutput((*(editors or ()), editor))
 
 
-NODES = [ELCrossImageAttention]
+class ELEyeForAnEye(io.ComfyNode):
+    """Describes how each place of a target picture gets the appearance of the place of a further one most like it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs, outputs and help of the node."""
+        return io.Schema(
+            node_id="ELEyeForAnEye",
+            display_name="Eye-for-an-Eye (appearance by likeness)",
+            category=CATEGORY,
+            description="Draw a picture in the colours and texture of another one: each place of the new picture takes "
+            "the features of the one place that is most like it there, an eye for an eye. For Twin Sampling (model "
+            "patch), with three or four pictures in place of two; SD 1.x, SD 2.x and SDXL.",
+            search_aliases=["appearance transfer", "correspondence", "texture", "structure", "semantic", "adain"],
+            inputs=[
+                *picture_inputs(),
+                share_input(
+                    "start",
+                    0.15,
+                    "From which share of the steps on features are taken over (published: step 10 of 68). Later keeps "
+                    "more of the new picture's own; 1 is off.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How far the result is led on from what it would be without the appearance; falls to half "
+                    "along the run. 1 is as it comes (published), with three pictures in place of four; 0 is off.",
+                ),
+                share_input(
+                    "statistics_start",
+                    0.74,
+                    "From which share of the steps on the state gets mean and deviation of the appearance's, channel "
+                    "by channel (AdaIN; published: step 50 of 68); 1 is never.",
+                ),
+                share_input("end", 1.0, "Until which share of the steps (published: the end).", advanced=True),
+                *structure_inputs(
+                    "Each so many steps the source's own features are taken over, place by place, which keeps its "
+                    "structure (published: 5); 0 is never."
+                ),
+                layers_input(
+                    "Self-attention layers where they are taken over. auto: those of the decoder at most 2 times "
+                    "coarser than the latent (published: output.6 to output.11 of SD 1.5). Or all, output, 8-15."
+                ),
+                *path_inputs(),
+                Masking.Input(
+                    "masking",
+                    optional=True,
+                    tooltip="Where the thing is in the new picture: only these places take features, and statistics. "
+                    "Mask from Attention with words of the target prompt, or Mask from Image.",
+                ),
+                Masking.Input(
+                    "appearance_masking",
+                    optional=True,
+                    tooltip="Where the thing is in the picture that gives its appearance: only of these places are "
+                    "features taken, and statistics. Mask from Attention with words of its prompt, or Mask from Image.",
+                ),
+                editors_before(),
+            ],
+            outputs=[editors_output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        prompt: Any,
+        appearance_path: str,
+        start: float,
+        guidance: float,
+        statistics_start: float,
+        end: float,
+        structure_every: int,
+        structure_end: float,
+        layers: str,
+        reference: dict | None = None,
+        trajectory: Any = None,
+        masking: Any = None,
+        appearance_masking: Any = None,
+        editors: tuple | None = None,
+    ) -> io.NodeOutput:
+        """Add the editor to those before it."""
+        window = Window(start, end)
+        schedule = Schedule(window, window, structure_every, Window(0.0, structure_end), statistics_start)
+        path = path_of(appearance_path, reference, trajectory)
+        picture = AppearancePicture(prompt, path, masking, appearance_masking)
+        editor = EyeForAnEyeEditor(AppearanceTransfer(schedule, guidance), picture, layers)
+        return io.NodeOutput((*(editors or ()), editor))
+
+
+NODES = [ELCrossImageAttention, ELEyeForAnEye]

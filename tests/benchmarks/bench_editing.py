@@ -5,9 +5,10 @@ KSampler, with a source picture beside it (Twin Sampling), and with Prompt-to-Pr
 with all probabilities from the source and once with some of the target's own, which takes a second attention; with
 MasaCtrl, plain and with masks of half the picture, and with Plug-and-Play, all of them at every step. Twice the stock
 time is the least: there are two pictures; with Cross-Image Attention three, or four with its guidance, and its contrast
-writes probabilities down, so that it has no limit here. Without a twin, Regional Attention gives both halves prompts of
-their own. A run of three times the steps shows that memory does not grow with them. The variants take turns, so that a
-busy machine slows all of them alike; compared are the runs of one turn.
+writes probabilities down, so that it has no limit here; with Eye-for-an-Eye three, and the search for what is alike.
+Without a twin, Regional Attention gives both halves prompts of their own. A run of three times the steps shows that
+memory does not grow with them. The variants take turns, so that a busy machine slows all of them alike; compared are
+the runs of one turn.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ LAYOUT, REGIONS = "Plug-and-Play", "two regions, without a twin"
 LOOK, LOOK_GUIDED, LOOK_PUBLISHED = (
     f"Cross-Image Attention{more}" for more in ("", " with guidance", " with guidance and contrast")
 )
+ALIKE = "Eye-for-an-Eye"
 # How many, of those with more than two.
-PICTURES = {LOOK: 3, LOOK_GUIDED: 4}
+PICTURES = {LOOK: 3, LOOK_GUIDED: 4, ALIKE: 3}
 
 
 def twins(model: Any) -> dict[str, Any]:
     """Name -> a copy of the model with a twin, of random prompts of 77 tokens."""
-    from explainable_latents.nodes.core.methods.appearance import Schedule
+    from explainable_latents.nodes.core.methods.appearance import AppearanceTransfer, Schedule
     from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
     from explainable_latents.nodes.core.methods.masking import ImageMasking
     from explainable_latents.nodes.core.methods.mutual_self_attention import MutualSelfAttention
@@ -47,6 +49,7 @@ def twins(model: Any) -> dict[str, Any]:
     from explainable_latents.nodes.core.words.alignment import Alignment
     from explainable_latents.nodes.host.editing.appearance import AppearancePicture
     from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
+    from explainable_latents.nodes.host.editing.eye_for_an_eye import EyeForAnEyeEditor
     from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
     from explainable_latents.nodes.host.editing.paths import Path
     from explainable_latents.nodes.host.editing.plug_and_play import PlugAndPlayEditor
@@ -71,9 +74,10 @@ def twins(model: Any) -> dict[str, Any]:
         TEXTURE: MutualSelfAttentionEditor(always),
         TEXTURE_INSIDE: MutualSelfAttentionEditor(always, "auto", *masks),
         LAYOUT: PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
+        ALIKE: EyeForAnEyeEditor(AppearanceTransfer(schedule, 1.0), picture),
     }
     for name, contrast, guidance in ((LOOK, 1.0, 1.0), (LOOK_GUIDED, 1.0, 3.5), (LOOK_PUBLISHED, 1.67, 3.5)):
-        others[name] = CrossImageAttentionEditor(CrossImageAttention(schedule, contrast, guidance), picture)
+        others[name] = CrossImageAttentionEditor(CrossImageAttention(schedule, guidance, contrast), picture)
     for name in (TWIN, SWAPPED, MIXED, *others):
         editors = [others[name]] if name in others else []
         if name in alignments:
@@ -129,7 +133,7 @@ def main() -> int:
         memory.append(meter.memory)
     print("| run | of the stock run's time | at most |\n|---|---|---|")
     medians = {name: statistics.median(each) for name, each in ratios.items()}
-    most = {name: PICTURES.get(name, 2) * MOST_TIME / 2 for name in medians if name != LOOK_PUBLISHED}
+    most = {name: PICTURES.get(name, 2) * MOST_TIME / 2 for name in medians if name not in (LOOK_PUBLISHED, ALIKE)}
     for name, ratio in medians.items():
         print(f"| {name} | {ratio:.2f}x | {f'{most[name]:.2f}x' if name in most else '-'} |")
     print(f"{memory[0] / MIB:.0f} MiB for {args.steps} steps, {memory[1] / MIB:.0f} MiB for {3 * args.steps}")

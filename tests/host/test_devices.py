@@ -20,7 +20,7 @@ from explainable_latents.nodes.core.maps.measures import compare
 from explainable_latents.nodes.core.maps.parts import KEPT_PARTS
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from explainable_latents.nodes.core.maps.thresholds import RULES
-from explainable_latents.nodes.core.methods.appearance import Schedule
+from explainable_latents.nodes.core.methods.appearance import AppearanceTransfer, Schedule
 from explainable_latents.nodes.core.methods.attend_and_excite import AttendAndExcite
 from explainable_latents.nodes.core.methods.box_losses import BoxLoss
 from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
@@ -40,6 +40,7 @@ from explainable_latents.nodes.host.editing.appearance import AppearancePicture
 from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
 from explainable_latents.nodes.host.editing.dense_diffusion import install_dense_diffusion
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
+from explainable_latents.nodes.host.editing.eye_for_an_eye import EyeForAnEyeEditor
 from explainable_latents.nodes.host.editing.inversion import invert
 from explainable_latents.nodes.host.editing.local_blend import LocalBlend
 from explainable_latents.nodes.host.editing.mutual_self_attention import MutualSelfAttentionEditor
@@ -248,18 +249,19 @@ def test_inversions_and_what_uses_them(offloaded, kind, way, dtype):
         further(("Plug-and-Play", "low memory", torch.bfloat16, "SDXL")),
         ("Cross-Image Attention", "manual cast", torch.float16, "SD15"),
         pytest.param("Cross-Image Attention", "low memory", torch.bfloat16, "SDXL", marks=pytest.mark.matrix),
+        further(("Eye-for-an-Eye", "low memory", torch.float16, "SD15")),
     ],
 )
 def test_editing_by_self_attention(offloaded, name, way, dtype, kind):
-    """MasaCtrl and Cross-Image Attention with masks of attention, Plug-and-Play with features."""
+    """MasaCtrl and both that give an appearance with masks of attention, Plug-and-Play with features."""
     masking = AttentionMasking(DOG, Shaping("mean"))
+    schedule = Schedule(Window(), Window(), 2, Window(0, 0.5), 0.5)
+    picture = AppearancePicture(conditioning(7), Path("noised reference", noise(1, GRID, 9)), masking, masking)
     editor = {
         "MasaCtrl": MutualSelfAttentionEditor(MutualSelfAttention(Window(0.5, 1)), "auto", masking, masking),
         "Plug-and-Play": PlugAndPlayEditor(PlugAndPlay(Window(), Window())),
-        "Cross-Image Attention": CrossImageAttentionEditor(
-            CrossImageAttention(Schedule(Window(), Window(), 2, Window(0, 0.5), 0.5), 1.67, 3.5),
-            AppearancePicture(conditioning(7), Path("noised reference", noise(1, GRID, 9)), masking, masking),
-        ),
+        "Cross-Image Attention": CrossImageAttentionEditor(CrossImageAttention(schedule, 3.5, 1.67), picture),
+        "Eye-for-an-Eye": EyeForAnEyeEditor(AppearanceTransfer(schedule, 3.5), picture),
     }[name]
 
     def run(model):

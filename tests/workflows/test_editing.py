@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt, MasaCtrl, Plug-and-Play, Cross-Image Attention on the real server, by the shipped workflows."""
+"""The editors of Twin Sampling on the real server, by the shipped workflows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tools.workflows.pipelines import fill_edit, fill_layout, fill_look, f
 from tests.tools.workflows.two_cars import CARS
 
 CASE, OTHER_SCENE = keep_the_context()[2], keep_the_subject()[4]
-NAME = "12_prompt_to_prompt"
+NAME, CROSS, EYE = "12_prompt_to_prompt", "21_cross_image_attention", "30_eye_for_an_eye"
 
 
 def pictures(client, before: str, after: str) -> list[np.ndarray]:
@@ -111,10 +111,11 @@ def test_an_editor_beside_a_recorded_path_takes_over_what_was_recorded(client, e
     assert error(edited, picture) < 0.95 * error(plain, picture)
 
 
-def test_cross_image_attention_gives_the_structure_the_others_colours(client):
+@pytest.mark.parametrize("name", [CROSS, EYE])
+def test_the_structure_gets_the_others_colours(client, name):
     """The red car becomes blue where it stands, and stays red when nothing is taken over."""
     images = [client.upload_image(Image.fromarray(car.image), f"look-{car.kind.colour}.png") for car in CARS]
-    workflow = fill_look(Workflow.shipped("21_cross_image_attention"), "a photo of a car", *images, steps=8)
+    workflow = fill_look(Workflow.shipped(name), "a photo of a car", *images, steps=8)
     off = workflow.fill("What is taken over", guidance=0.0, statistics_start=1.0)
     red_over_blue = []
     for each in (workflow, off):
@@ -126,16 +127,16 @@ def test_cross_image_attention_gives_the_structure_the_others_colours(client):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "words"),
+    ("name", "inputs", "words"),
     [
-        ({"appearance_path": "recorded"}, "appearance_path is 'recorded', but no trajectory is connected"),
-        ({"start": 0.9, "end": 0.2}, "0 <= start <= end <= 1"),
-        ({"layers": "output.99"}, "no self-attention layer is called 'output.99'"),
+        (CROSS, {"appearance_path": "recorded"}, "appearance_path is 'recorded', but no trajectory is connected"),
+        (EYE, {"start": 0.9, "end": 0.2}, "0 <= start <= end <= 1"),
+        (CROSS, {"layers": "output.99"}, "no self-attention layer is called 'output.99'"),
     ],
 )
-def test_mistakes_in_cross_image_attention_reach_the_user(client, inputs, words):
+def test_mistakes_in_what_gives_an_appearance_reach_the_user(client, name, inputs, words):
     images = [client.upload_image(Image.fromarray(car.image), f"look-{car.kind.colour}.png") for car in CARS]
-    workflow = fill_look(Workflow.shipped("21_cross_image_attention"), "a photo of a car", *images, steps=2)
+    workflow = fill_look(Workflow.shipped(name), "a photo of a car", *images, steps=2)
     with pytest.raises(ComfyError, match=words):
         client.run(workflow.fill("What is taken over", **inputs).graph)
 

@@ -3,7 +3,12 @@
 Three pictures are made side by side: the structure, the appearance, and the target, which begins like the structure.
 In self-attention layers of the decoder the target takes something of the appearance for a part of the run, but every
 few steps, in the first part, of the structure. Later its state also gets the appearance's mean and standard deviation,
-channel by channel (AdaIN, Huang & Belongie 2017).
+channel by channel (AdaIN, Huang & Belongie 2017). The model's prediction may be led on from the one without any of
+this:
+
+    ε = ε_plain + s (ε_edited - ε_plain)
+
+where s falls along the run to half of what it begins with, but not below 1.
 """
 
 from __future__ import annotations
@@ -30,8 +35,8 @@ class Schedule:
     fine: when layers on the latent's own grid do; coarse: coarser ones. every: each so many steps it is the structure;
     0 for never. structure: the part of the run in which that is so. statistics: from which share of the steps on the
     state gets the appearance's statistics; 1 is never. Published for Cross-Image Attention, whose run has 68 steps:
-    from step 10 to the end, each 5th the structure before step 40, statistics from step 20 on. Raises ValueError for a
-    negative `every`, and a `statistics` that is no share.
+    from step 10 to the end, each 5th the structure before step 40, statistics from step 20 on; Eye-for-an-Eye has them
+    from step 50 on. Raises ValueError for a negative `every`, and a `statistics` that is no share.
     """
 
     fine: Window
@@ -64,6 +69,35 @@ class Schedule:
     def normalised(self, steps: int) -> tuple[int, ...]:
         """The steps that a state with the appearance's statistics enters; `steps` stands for the finished one."""
         return () if self.statistics == 1 else tuple(range(max(1, int(self.statistics * steps)), steps + 1))
+
+
+@dataclass(frozen=True)
+class AppearanceTransfer:
+    """When something is taken over, and how far that leads. guidance: s at the beginning; 0 is off, 1 is as it comes.
+
+    Raises ValueError for a negative guidance.
+    """
+
+    schedule: Schedule
+    guidance: float
+
+    def __post_init__(self) -> None:
+        if self.guidance < 0:
+            raise ValueError(f"guidance is {self.guidance:g}, but it must be 0 (off) or more")
+
+    @property
+    def takes(self) -> bool:
+        """Whether anything is ever taken over in a layer."""
+        return bool(self.guidance) and not self.schedule.is_empty
+
+    def taken_from(self, step: int, steps: int, coarser: int) -> str | None:
+        """See `Schedule.taken_from`; None if the guidance is off."""
+        return self.schedule.taken_from(step, steps, coarser) if self.guidance else None
+
+    def led_on(self, step: int, steps: int) -> float:
+        """s at `step` of a run of `steps`."""
+        last = max(self.guidance / 2, min(self.guidance, 1.0))
+        return self.guidance + (last - self.guidance) * step / max(1, steps - 1)
 
 
 def with_statistics(

@@ -5,11 +5,7 @@ probabilities P over the K keys get more contrast, so that each place takes from
 
     O = P' v_a,   P = softmax(q_t k_a^T),   P' = clip(βP - (β - 1)/K, 0, 1)
 
-Rows of P' are not normalised again. The model's prediction is then led on from the one without any of this:
-
-    ε = ε_plain + s (ε_edited - ε_plain)
-
-where s falls along the run to half of what it begins with, but not below 1.
+Rows of P' are not normalised again.
 """
 
 from __future__ import annotations
@@ -21,34 +17,22 @@ from torch import Tensor
 
 from ..attention.heads import by_head, joined, width
 from ..attention.probabilities import KEPT_AT_ONCE, probabilities
-from .appearance import Schedule
+from .appearance import AppearanceTransfer
 
 
 @dataclass(frozen=True)
-class CrossImageAttention:
-    """When and how. contrast: β, 1 for none. guidance: s at the beginning; 0 is off. Published: 1.67 and 3.5.
+class CrossImageAttention(AppearanceTransfer):
+    """When and how. contrast: β, 1 for none. Published: 1.67, and a guidance of 3.5.
 
-    Raises ValueError for a contrast below 1, and a negative guidance.
+    Raises ValueError for a contrast below 1, and as `AppearanceTransfer`.
     """
 
-    schedule: Schedule
     contrast: float
-    guidance: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.contrast < 1:
             raise ValueError(f"contrast is {self.contrast:g}, but it must be 1 (as attention is) or more")
-        if self.guidance < 0:
-            raise ValueError(f"guidance is {self.guidance:g}, but it must be 0 (off) or more")
-
-    def taken_from(self, step: int, steps: int, coarser: int) -> str | None:
-        """See `Schedule.taken_from`; None if the guidance is off."""
-        return self.schedule.taken_from(step, steps, coarser) if self.guidance else None
-
-    def led_on(self, step: int, steps: int) -> float:
-        """s at `step` of a run of `steps`."""
-        last = max(self.guidance / 2, min(self.guidance, 1.0))
-        return self.guidance + (last - self.guidance) * step / max(1, steps - 1)
 
 
 def contrasted_attention(

@@ -11,6 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...core.methods.mutual_self_attention import on_grid
 from ..attention.attention_call import AttentionCall, Processor
 from ..families.sites import CROSS, Site
 from ..patch_names import replaced_parts
@@ -58,6 +59,14 @@ class TwinCall(EditedCall):
     pairs: Sequence[PairedRows]
     latent: tuple[int, int]
     state: Tensor
+
+    def inside(self, mask: Tensor, pair: PairedRows, grid: tuple[int, int]) -> Tensor:
+        """Which places of a grid a mask [1 or B,H,W] holds, for each picture of a conditioning: bool [B,h·w].
+
+        The mask is on the whole latent, of which the conditioning may see an area alone.
+        """
+        (y, x), (h, w) = pair.corner, self.latent
+        return on_grid(mask[:, y : y + h, x : x + w], grid).expand(pair.target.stop - pair.target.start, -1)
 
 
 class EditingProcessor(Processor):

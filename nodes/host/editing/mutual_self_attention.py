@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.attention.refine import AUTO
 from ...core.methods.masking import AttentionMasking, GradientMasking, Masking
-from ...core.methods.mutual_self_attention import COARSEST, MutualSelfAttention, matching_places, on_grid
+from ...core.methods.mutual_self_attention import COARSEST, MutualSelfAttention, matching_places
 from ..attention.attention_call import AttentionCall
 from ..attention.twin_blocks import SOURCE, TARGET
 from ..families.sites import SELF, Site
@@ -127,9 +127,6 @@ class SourceKeys(EditingProcessor):
     def _matching(self, pair: PairedRows, grid: tuple[int, int]) -> list[list[tuple[Tensor, Tensor]]]:
         """See `matching_places`, for each picture of a conditioning, which may see an area of the latent alone."""
         if (pair.corner, grid) not in self._places:
-            (y, x), (h, w) = pair.corner, self._call.latent
-            source, target = (on_grid(mask[:, y : y + h, x : x + w], grid) for mask in self._masks)
-            count = pair.target.stop - pair.target.start
-            each = zip(source.expand(count, -1), target.expand(count, -1), strict=True)
+            each = zip(*(self._call.inside(mask, pair, grid) for mask in self._masks), strict=True)
             self._places[pair.corner, grid] = [matching_places(*masks) for masks in each]
         return self._places[pair.corner, grid]

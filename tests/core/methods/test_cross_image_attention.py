@@ -78,19 +78,19 @@ def test_the_type_of_the_queries_is_kept():
 @pytest.mark.parametrize("guidance", [3.5, 1.5, 1.0])
 def test_the_guidance_falls_to_half_but_not_below_1(guidance):
     """As numpy's linspace has it, of which the authors take it."""
-    method = CrossImageAttention(ALWAYS, 1.67, guidance)
+    method = CrossImageAttention(ALWAYS, guidance, 1.67)
     expected = np.linspace(guidance, max(guidance / 2, 1.0), 68)
     np.testing.assert_allclose([method.led_on(step, 68) for step in range(68)], expected)
     assert method.led_on(0, 1) == guidance
 
 
 def test_a_guidance_of_0_is_off():
-    assert CrossImageAttention(ALWAYS, 1.67, 0.0).taken_from(0, 1, 1) is None
-    assert CrossImageAttention(ALWAYS, 1.67, 0.5).taken_from(0, 1, 1) == APPEARANCE
+    assert CrossImageAttention(ALWAYS, 0.0, 1.67).taken_from(0, 1, 1) is None
+    assert CrossImageAttention(ALWAYS, 0.5, 1.67).taken_from(0, 1, 1) == APPEARANCE
 
 
 @pytest.mark.parametrize(
-    ("numbers", "message"), [((0.5, 3.5), "contrast is 0.5, but it must be 1"), ((1.67, -1.0), "guidance is -1")]
+    ("numbers", "message"), [((3.5, 0.5), "contrast is 0.5, but it must be 1"), ((-1.0, 1.67), "guidance is -1")]
 )
 def test_mistakes_are_named(numbers, message):
     with pytest.raises(ValueError, match=message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -27,19 +26,13 @@ from explainable_latents.nodes.host.editing.paths import GENERATED, NOISED, RECO
 from explainable_latents.nodes.host.editing.prompt_to_prompt import PromptToPromptEditor
 from explainable_latents.nodes.host.same_prompt import Encoded
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.editing.appearance_by_hand import ALWAYS, CFG, GRID, NEVER, OTHER, SCHEDULE, by_hand, taken_at
 from tests.host.editing.twins import SOURCE, STEPS, TARGET, WRITTEN, controlled, relative, twin
 from tests.host.patches import PATCHES
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
-OTHER, NEGATIVE, GRID, CFG = conditioning(7), conditioning(2), (15, 9), 4.0
-# Of three steps: fine layers take the structure in the first, coarse ones take the appearance in the second alone, the
-# states that enter the third step and the end get the statistics.
-SCHEDULE = Schedule(Window(0.0, 1.0), Window(0.34, 0.67), 2, Window(0.0, 0.5), 0.67)
-TAKEN = {("fine", 0): "source", ("fine", 1): "appearance", ("fine", 2): "appearance", ("coarse", 1): "appearance"}
-METHOD = CrossImageAttention(SCHEDULE, 1.67, 3.5)
-# Windows in which none of three steps falls.
-IDLE = replace(METHOD, schedule=Schedule(Window(0.4, 0.5), Window(0.4, 0.5), 0, Window(), 1.0))
-ALWAYS = Schedule(Window(), Window(), 0, Window(), 1.0)
+METHOD = CrossImageAttention(SCHEDULE, 3.5, 1.67)
+IDLE = replace(METHOD, schedule=NEVER)
 CLOSE = {"rtol": 1e-4, "atol": 1e-2}  # latents here are of the size of 300
 
 
@@ -64,8 +57,7 @@ def written_attention(contrast: float, step: int | None) -> Callable:
     def override(attention, q, k, v, heads, *args, transformer_options, **kwargs):
         if k.shape[1] != q.shape[1] or "block" not in transformer_options:
             return attention(q, k, v, heads, *args, transformer_options=transformer_options, **kwargs)
-        part, number = transformer_options["block"]
-        picture = TAKEN.get(("coarse" if number < 2 else "fine", step)) if part == "output" else None
+        picture = taken_at(transformer_options["block"], step)
         q, k, v = (x.double().unflatten(-1, (heads, -1)).transpose(1, 2).clone() for x in (q, k, v))
         source, target, appearance = (slice(i * len(q) // 3, (i + 1) * len(q) // 3) for i in range(3))
         if picture is not None:
@@ -78,51 +70,6 @@ def written_attention(contrast: float, step: int | None) -> Callable:
         return (p @ v).transpose(1, 2).flatten(-2).float()
 
     return override
-
-
-def normalised(state: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    (variance, mean), (wanted, target) = (torch.var_mean(x.double(), (-2, -1), keepdim=True) for x in (state, other))
-    return ((state - mean) * (wanted / variance).sqrt() + target).float()
-
-
-@torch.no_grad()
-def by_hand(model, contrast: float, guidance: tuple[float, ...], batch: int, reference=None) -> torch.Tensor:
-    """The target's latent: Euler's steps of three pictures, each predicted with and without the editor.
-
-    guidance: of each step. reference: the latent that is the appearance at every noise level; None: it is sampled.
-    """
-    import comfy.samplers
-
-    network, drawn = model.model, noise(batch, GRID)
-    levels = comfy.samplers.calculate_sigmas(network.model_sampling, "normal", STEPS)
-    seen: list = []
-    sample(twin(model, note=seen), batch=batch, grid=GRID)
-    x = seen[0][:batch].repeat(3, 1, 1, 1)
-    target, appearance = slice(batch, 2 * batch), slice(2 * batch, 3 * batch)
-    texts = torch.cat([text[0][0].expand(batch, -1, -1) for text in (SOURCE, TARGET, OTHER)])
-
-    def given(sigma):
-        if reference is not None:
-            x[appearance] = network.process_latent_in(reference) + sigma * drawn
-
-    def predicted(sigma, step):
-        options = {"optimized_attention_override": written_attention(contrast, step)}
-        each = [
-            network.apply_model(x, sigma.expand(len(x)), c_crossattn=text, transformer_options=dict(options))
-            for text in (texts, NEGATIVE[0][0].expand(len(x), -1, -1))
-        ]
-        return each[1] + CFG * (each[0] - each[1])
-
-    for step, (sigma, following) in enumerate(pairwise(levels)):
-        given(sigma)
-        if step == 2:
-            x[target] = normalised(x[target], x[appearance])
-        edited, plain = predicted(sigma, step), predicted(sigma, None)
-        made = plain.clone()
-        made[target] = plain[target] + guidance[step] * (edited[target] - plain[target])
-        x = x + (x - made) / sigma * (following - sigma)
-    given(levels[-1])
-    return network.process_latent_out(normalised(x[target], x[appearance]))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +85,12 @@ def test_the_latent_is_that_of_a_run_written_down(model, kind, how, guidance):
     used = model if kind == "SD15" else random_unet(kind)
     method = replace(METHOD, guidance=guidance[0])
     result = sample(twin(used, editor(method, **how)), batch=2, grid=GRID, cfg=CFG)
-    expected = by_hand(used, 1.67, guidance, 2, how.get("reference"))
+    expected = by_hand(
+        used,
+        lambda step: {"optimized_attention_override": written_attention(1.67, step)},
+        guidance,
+        how.get("reference"),
+    )
     assert relative(result, expected) < WRITTEN
     # most of the latent is noise: the difference is small against what the editor changes, too
     plain = sample(twin(used), batch=2, grid=GRID, cfg=CFG)
@@ -162,7 +114,7 @@ def test_off_it_is_the_run_without_editor_bit_for_bit_and_nothing_is_made_for_it
 
 def test_equal_prompts_without_contrast_give_the_source_bit_for_bit(model):
     """The appearance is the source's, and the target's path is theirs."""
-    method, seen = CrossImageAttention(ALWAYS, 1.0, 3.5), []
+    method, seen = CrossImageAttention(ALWAYS, 3.5, 1.0), []
     sample(twin(model, editor(method, SOURCE), note=seen), positive=SOURCE, batch=2)
     assert all(torch.equal(x[:2], x[rows : rows + 2]) for x in seen for rows in (2, 4))
     assert {len(x) for x in seen} == {8}
@@ -270,7 +222,7 @@ def prompt_to_prompt() -> PromptToPromptEditor:
 def test_what_another_editor_does_is_done_to_the_prediction_without_appearance_too(model):
     """So it is not led on. In the first layer of the first step the structure's keys are the target's own."""
     alone = sample(twin(model, prompt_to_prompt()), batch=2)
-    first = CrossImageAttention(Schedule(Window(0, 0.34), Window(0, 0), 1, Window(), 1.0), 1.0, 8.0)
+    first = CrossImageAttention(Schedule(Window(0, 0.34), Window(0, 0), 1, Window(), 1.0), 8.0, 1.0)
     nothing = editor(first, layers="input.1")
     torch.testing.assert_close(sample(twin(model, prompt_to_prompt(), nothing), batch=2), alone, **CLOSE)
     assert relative(sample(twin(model, prompt_to_prompt(), editor()), batch=2), alone) > 1e-4

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from explainable_latents.nodes.core.methods.appearance import Schedule
+from explainable_latents.nodes.core.methods.appearance import AppearanceTransfer, Schedule
 from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
 from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import ImageMasking
@@ -21,6 +21,7 @@ from explainable_latents.nodes.core.methods.prompt_to_prompt import Window
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.editing.appearance import AppearancePicture
 from explainable_latents.nodes.host.editing.cross_image_attention import CrossImageAttentionEditor
+from explainable_latents.nodes.host.editing.eye_for_an_eye import EyeForAnEyeEditor
 from explainable_latents.nodes.host.editing.paths import Path
 from explainable_latents.nodes.host.same_prompt import Encoded
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
@@ -53,17 +54,23 @@ def half_masks(model):
     return twin(model, replace(EDITORS["MasaCtrl"], method=LATER, target=next(masks), source=next(masks)))
 
 
-def appearance(model, window: Window = Window()):  # noqa: B008  it is frozen
-    """Cross-Image Attention, with guidance and contrast."""
-    method = CrossImageAttention(Schedule(window, window, 0, Window(), 1.0), 1.67, 3.5)
-    return twin(model, CrossImageAttentionEditor(method, AppearancePicture(conditioning(7), Path())))
+def appearance(model, window: Window = Window(), alike: bool = False):  # noqa: B008  it is frozen
+    """Cross-Image Attention, with guidance and contrast; alike: Eye-for-an-Eye, with a mask of half the picture."""
+    schedule, picture = Schedule(window, window, 0, Window(), 1.0), AppearancePicture(conditioning(7), Path())
+    if alike:
+        picture = replace(picture, target=ImageMasking(half()))
+        return twin(model, EyeForAnEyeEditor(AppearanceTransfer(schedule, 3.5), picture))
+    return twin(model, CrossImageAttentionEditor(CrossImageAttention(schedule, 3.5, 1.67), picture))
 
 
+NO_STEP = Window(0.6, 0.7)
 METHODS = {
     "MasaCtrl": Method(half_masks, twin, True),
     "Plug-and-Play": Method(lambda model: twin(model, EDITORS["Plug-and-Play, features"]), twin, True),
-    # in a window that holds no step
-    "Cross-Image Attention": Method(appearance, lambda model: appearance(model, Window(0.6, 0.7)), True),
+    "Cross-Image Attention": Method(appearance, lambda model: appearance(model, NO_STEP), True),
+    "Eye-for-an-Eye": Method(
+        lambda model: appearance(model, alike=True), lambda model: appearance(model, NO_STEP, True), True
+    ),
     "Regional Attention": Method(lambda model: regional(model, masked(5, half()), base=0.2)),
     "Place Phrases": Method(lambda model: dense(model, phrases=replace(PLACED, alone=ALONE))),
     "Structured Diffusion": Method(structured),

@@ -44,7 +44,7 @@ from .pipelines import (
 from .two_cars import CARS, THIRD, named_points, upload_cars
 
 IMAGES = ROOT / "js" / "docs" / "images"
-QUALITY = 30  # of WebP
+QUALITY = 16  # of WebP
 CASE = CASES[0]
 OTHER_SCENE = keep_the_subject()[4]
 STEPS = (5, 18, 28)
@@ -421,23 +421,24 @@ def editing_pages(parts: Parts) -> dict[str, list[Shown]]:
 
 
 def appearance_pages(parts: Parts, cars: list[str]) -> dict[str, list[Shown]]:
-    """The strip of the node that takes over the look of another picture: the workflow's own settings."""
+    """The strips of the nodes that take over the look of another picture: the workflows' own settings."""
     graph, (model, clip, vae) = parts.graph, (parts.model[slot] for slot in range(3))
     structure, look = (graph.add("LoadImage", image=name) for name in cars)
     prompt = graph.add("CLIPTextEncode", clip=clip, text="a photo of a car")[0]
     start, reference = (graph.add("VAEEncode", pixels=each[0], vae=vae)[0] for each in (structure, look))
-    editor = graph.add("ELCrossImageAttention", prompt=prompt, reference=reference)[0]
     twin = {"model": model, "source": prompt, "source_path": "noised reference", "reference": start}
-    patched = graph.add("ELTwinSamplingModel", **twin, editors=editor)[0]
     how = {"steps": 68, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.68}
-    sampled = parts.sampled(patched, positive=prompt, latent_image=start, **how)
-    return {
-        "ELCrossImageAttention": [
+    pages = {}
+    for node_id in ("ELCrossImageAttention", "ELEyeForAnEye"):
+        editor = graph.add(node_id, prompt=prompt, reference=reference)[0]
+        patched = graph.add("ELTwinSamplingModel", **twin, editors=editor)[0]
+        sampled = parts.sampled(patched, positive=prompt, latent_image=start, **how)
+        pages[node_id] = [
             Shown("structure", graph.images(structure[0])),
             Shown("appearance", graph.images(look[0])),
             Shown("result", graph.images(parts.decoded(sampled[0])[0])),
-        ],
-    }
+        ]
+    return pages
 
 
 def phrases_page(parts: Parts) -> dict[str, list[Shown]]:
@@ -692,7 +693,7 @@ def main() -> None:
     captions["ELKeepWords"] = captions["ELPlaceWords"] = captions["ELDenseDiffusionModel"] = TOY_GROUP
     captions["ELGuideShape"] = TOY_SINGLE
     captions["ELStructuredDiffusionModel"] = TOY_PHRASES[0]
-    captions["ELCrossImageAttention"] = "a photo of a car"
+    captions["ELCrossImageAttention"] = captions["ELEyeForAnEye"] = "a photo of a car"
     captions["ELLayoutFromText"] = "dog: left half; ball: 0.6, 0.7, 0.2, 0.2"
     captions |= {"ELCarryMask": "nothing was taught or sampled", "ELTeachRegions": "", "ELFindRegions": ""}
     captions["ELCompareImages"] = result.text(compared)

@@ -597,4 +597,30 @@ PAGES: dict[str, Page] = {
         },
         gap=62,
     ),
+    "30_eye_for_an_eye": Page(
+        (
+            Column(
+                280,
+                "1 · Model and pictures",
+                ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
+            ),
+            Column(
+                280,
+                "2 · Prompt",
+                ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
+            ),
+            Column(280, "3 · Sample all", ("What is taken over",)),
+            Column(260, "", ("Pictures and result together",)),
+            Column(250, "", ("Sampler",)),
+            Column(200, "", ("Decode",)),
+            Column(330, "4 · Result", ("Result", "Before and after")),
+        ),
+        ((4, 5), (0, 0)),
+        tops={
+            **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
+            **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
+            **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
+        },
+        gap=62,
+    ),
 }

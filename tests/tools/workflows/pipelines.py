@@ -182,7 +182,7 @@ def fill_phrases(workflow: Workflow, text: str, phrases: str, **sampler: float) 
 
 
 def fill_look(workflow: Workflow, prompt: str, structure: str, appearance: str, **sampler: float) -> Workflow:
-    """Put the toy checkpoint, two pictures and the prompt of both into the workflow of Cross-Image Attention."""
+    """Put the toy checkpoint, two pictures and the prompt of both into a workflow of appearance."""
     filled = workflow.fill("Checkpoint", ckpt_name=toy_checkpoint().name).fill("What the pictures show", text=prompt)
     filled = filled.fill("Picture with the structure", image=structure)
     return filled.fill("Picture with the appearance", image=appearance).fill("Sampler", **sampler)

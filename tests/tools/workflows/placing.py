@@ -57,6 +57,7 @@ HEIGHTS = {
     "ELPauseSampling": 340,
     "ELProbeAttention": 424,
     "ELCrossImageAttention": 450,
+    "ELEyeForAnEye": 400,
     "ELMutualSelfAttention": 190,
     "ELPlugAndPlay": 180,
     "ELPlaceWords": 530,

@@ -42,7 +42,7 @@ from .pipelines import (
 )
 from .two_cars import CARS, fill_cars, fill_teaching
 
-SIDE, QUALITY = 128, 33
+SIDE, QUALITY = 128, 22
 CASE = CASES[1]
 # Workflow -> the pictures that follow the reference, from left to right: title of the node, which of its pictures.
 SHOWN: dict[str, tuple[tuple[str, int], ...]] = {
@@ -63,7 +63,8 @@ LOOKING = {"05_explain_picture": "Picture to explain", "07_segment_picture": "Pi
 FIND, TEACH = "08_find_in_another_picture", "09_teach_regions"
 SHOW = "11_show_attention"
 EDIT, TEXTURE, LAYOUT, PARTS = "12_prompt_to_prompt", "18_masactrl", "19_plug_and_play", "20_regional_prompts"
-LOOK, KEEP, PLACE = "21_cross_image_attention", "22_keep_words", "23_place_words"
+KEEP, PLACE = "22_keep_words", "23_place_words"
+LOOKS = "21_cross_image_attention", "30_eye_for_an_eye"
 MOVE = "27_guide_shape"
 BOX, PHRASES, DENSE = "24_drawn_boxes", "25_structured_diffusion", "29_place_phrases"
 INVERT = "16a_inversion", "16b_edit_friendly", "17_diffedit"
@@ -188,11 +189,11 @@ def in_a_box(client: ComfyClient) -> Image.Image:
     return strip([result.images(each)[0] for each in ("box", workflow.node("Result"))])
 
 
-def in_its_look(client: ComfyClient) -> Image.Image:
-    """The workflow of Cross-Image Attention: the pictures with the structure and the appearance, and the result."""
+def in_its_look(client: ComfyClient, name: str) -> Image.Image:
+    """A workflow of appearance: the pictures with the structure and the appearance, and the result."""
     pictures = [Image.fromarray(picture.image) for picture in CARS]
     images = [client.upload_image(picture, f"look-{i}.png") for i, picture in enumerate(pictures)]
-    workflow = fill_look(Workflow.shipped(LOOK), "a photo of a car", *images)
+    workflow = fill_look(Workflow.shipped(name), "a photo of a car", *images)
     return strip([*pictures, client.run(workflow.graph).images(workflow.node("Result"))[0]])
 
 
@@ -267,7 +268,8 @@ def main() -> None:
         save(made_of_the_source(client), TEXTURE)
         save(in_its_layout(client), LAYOUT)
         save(in_parts(client), PARTS)
-        save(in_its_look(client), LOOK)
+        for name in LOOKS:
+            save(in_its_look(client, name), name)
         save(both_kept(client), KEEP)
         save(in_their_places(client), PLACE)
         save(moved(client), MOVE)
