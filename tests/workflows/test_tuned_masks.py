@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,8 @@ def refining(source: str, refine: int) -> dict[str, Any]:
         {"class_type": kind, "inputs": {"model": ["model", 0], **inputs}}
         for kind, inputs in (("ELCaptureAttention", {"start_percent": 0.0, "end_percent": 1.0}), ("KSampler", {}))
     )
-    reading = {name: nodes["probe"]["inputs"][name] for name in ("subjects", "layers", "resize", "share")}
-    capture["inputs"].update(reading)
+    reading = ("subjects", "layers", "resize", "share", "all_words", "clip", "look_for", "reading")
+    capture["inputs"].update({name: nodes["probe"]["inputs"][name] for name in reading})
     sampler["inputs"].update(seed=1, steps=2, cfg=3.0, sampler_name="euler", scheduler="normal", denoise=1.0)
     sampler["inputs"].update(model=["probe", 0], positive=["prompt", 0], negative=["prompt", 0])
     sampler["inputs"].update(latent_image=["latent", 0])
@@ -173,6 +174,30 @@ def test_the_outline_of_less_refined_maps_is_that_of_a_run_with_less(
             assert np.array_equal(outlines[-1], mask)
     assert len({outline.tobytes() for outline in outlines}) > 2
     assert "no maps with refine 3, only with 0, 1, 2" in asked(3)["problem"]
+
+
+@pytest.mark.parametrize("source", ["probe", "capture"])
+def test_the_file_has_every_word_as_a_run_with_less_has_it(client: ComfyClient, server: ComfyServer, source: str):
+    """Words that are numbered, looked for, read as scores and without a role: their values, to the bit."""
+
+    def shown(refine: int) -> tuple[dict[str, Any], np.ndarray]:
+        (maps,) = client.run(refining(source, refine)).outputs["overlay"]["el_inspector"]
+        query = {"filename": maps["file"], "type": maps["type"]}
+        data = requests.get(f"{server.url}/view", params=query, timeout=60, proxies={"no_proxy": "*"}).content
+        (length,) = struct.unpack_from("<I", data)
+        header = json.loads(data[4 : 4 + length])
+        return header, np.frombuffer(data, np.uint8, np.prod(header["shape"]), 4 + length).reshape(header["shape"])
+
+    whole, levels = shown(2)
+    assert {"dog#1", "dog#2", "dog#2 (scores)", "cat", "red"} <= set(whole["words"])
+    assert whole["powers"] == [0, 1, 2]
+    count = len(whole["words"])
+    for power in range(3):
+        header, alone = shown(power)
+        own = slice(power * count, (power + 1) * count)
+        assert header["words"] == whole["words"]
+        assert np.array_equal(levels[own], alone[-count:])
+        assert whole["peaks"][own] == header["peaks"][-count:]
 
 
 def test_a_soft_mask_is_outlined_where_it_is_one_half(ask):

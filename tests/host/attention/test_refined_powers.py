@@ -10,6 +10,8 @@ from explainable_latents.nodes.core.methods.masking import AttentionMasking, Gra
 from explainable_latents.nodes.host.attention.observer import observe
 from explainable_latents.nodes.host.one_call import gradient_saliency, probe
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.families import transformers
+from tests.host.families.test_transformers import SUBJECTS as SUBJECTS_OF_TRANSFORMERS
 from tests.host.toy_sampling import KEEP
 from tests.host.unets import SUBJECTS, conditioning, noise, random_unet, sample
 
@@ -76,6 +78,17 @@ def test_every_power_that_a_probe_keeps_is_that_of_one_with_it(model):
     kept = probe(model, *how, refine=4)
     for power in range(5):
         bits(kept, probe(model, *how, refine=power), power)
+
+
+@pytest.mark.parametrize("name", ["Flux.1", "Qwen-Image"])
+def test_every_power_of_a_transformer_is_that_of_one_with_it(comfy, name):
+    """Its places stand for 2x2 of the latent, of which this one is no multiple."""
+    network, latent = transformers.small(name), {"samples": transformers.noise(name)[..., :7, :5]}
+    how = (transformers.prompt(name), latent, SUBJECTS_OF_TRANSFORMERS, 0.5, 0)
+    kept = probe(network, *how, refine=2)
+    assert not torch.equal(kept.at_power(1).maps, kept.maps)
+    for power in range(3):
+        bits(kept, probe(network, *how, refine=power), power)
 
 
 def test_every_power_of_a_map_that_becomes_flat_is_that_of_a_run_with_it(comfy):
