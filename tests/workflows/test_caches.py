@@ -189,19 +189,13 @@ def edited(seed: int) -> dict[str, dict[str, Any]]:
         "ELLayoutFromText", text="dog: left half", width=128, height=128, numbers="auto", order="auto"
     )
     windows = {"start": 0.0, "end": 1.0, "layers": "auto"}
-    late = {"coarse_end": 1.0, "structure_every": 5, "structure_end": 0.6, "statistics_start": 0.3}
+    look = {"prompt": ["other", 0], "appearance_path": "generated", "guidance": 3.5, **windows}
+    look |= {"structure_every": 5, "structure_end": 0.6, "statistics_start": 0.3}
     editors = {
         "MasaCtrl": node("ELMutualSelfAttention", **windows),
         "Plug-and-Play": node("ELPlugAndPlay", attention_end=0.5, feature_end=0.8, layers="auto", feature_block="auto"),
-        "Cross-Image Attention": node(
-            "ELCrossImageAttention",
-            prompt=["other", 0],
-            appearance_path="generated",
-            contrast=1.67,
-            guidance=3.5,
-            **windows,
-            **late,
-        ),
+        "Cross-Image Attention": node("ELCrossImageAttention", contrast=1.67, coarse_end=1.0, **look),
+        "Eye-for-an-Eye": node("ELEyeForAnEye", **look),
     }
     models = {}
     for name, editor in editors.items():
@@ -242,7 +236,7 @@ def test_edited_pictures_are_the_same_after_going_back_to_an_earlier_seed(cached
 
     first, second = pictures(1), pictures(2)
     assert all(a != b for a, b in zip(first, second, strict=True))
-    assert len(set(first)) == len(first) == 6
+    assert len(set(first)) == len(first) == 7
     assert pictures(1) == first
 
 
