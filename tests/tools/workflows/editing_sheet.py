@@ -134,7 +134,7 @@ def regions(client: ComfyClient) -> tuple[str, list[Cell]]:
     base, left, right, word = TOY_REGIONS
     cells = [("the prompt alone", plain), ("Regional Attention,\nhalves", halves)]
     cells.append(("Regional Attention,\na word", at_the_word))
-    return f"{base}; halves: {left}, {right}; dog: {word}", cells
+    return f"{base}; halves: {left}, {right}; dog: {word.split()[0]}", cells
 
 
 def phrases(client: ComfyClient) -> tuple[str, list[Cell]]:
