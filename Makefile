@@ -115,8 +115,8 @@ evaluate: host ## compare methods on a set of pictures (ARGS=--help tells what i
 evaluate-ray: host ## the same on a Ray cluster (RAY=address; none: this machine)
 	$(HOST) run --with=ray -m tests.tools.evaluate $(ARGS) --ray $(RAY)
 
-bench-pipelines: host ## measure the pipelines on the fixed list of cases
-	$(RUN) -m tests.benchmarks.pipelines
+bench-pipelines: host ## measure the pipelines on the fixed list of cases (ARGS="--toy transformer --cases 14")
+	$(RUN) -m tests.benchmarks.pipelines $(ARGS)
 
 bench-editing: host ## compare editing by attention with image-to-image (ARGS="--cases 10")
 	$(RUN) -m tests.benchmarks.editing $(ARGS)
