@@ -127,6 +127,9 @@ bench-colours: host ## measure colour words that are added and weighed by Prompt
 bench-appearance: host ## measure how a picture gets the look of another on the toy world (ARGS="--cases 7")
 	$(RUN) -m tests.benchmarks.appearance $(ARGS)
 
+bench-inversion: host ## how well pictures come back from their noise (ARGS="--edit --steps 25")
+	$(RUN) -m tests.benchmarks.round_trips $(ARGS)
+
 bench-regional-prompts: host ## measure prompts for parts of a picture on the toy world (ARGS="--cases 7")
 	$(RUN) -m tests.benchmarks.regional_prompts $(ARGS)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .core.methods.inversion import LABELS
+from .core.methods.inversion import LABELS, RULES
 from .host.editing.edit_friendly import invert_edit_friendly
-from .host.editing.inversion import invert
 from .host.editing.own_run import Guided, schedule
+from .host.editing.two_steps import invert_by
 from .host.sampling.ksampler import scheduler_names
 from .host.ui.running_node import show_on_running_node
 from .inputs import seed_input
@@ -127,6 +127,16 @@ class ELInvertPicture(io.ComfyNode):
                     advanced=True,
                     tooltip="Sample the picture back and report how close it comes: one more model call for each step.",
                 ),
+                io.Combo.Input(
+                    "rule",
+                    options=list(RULES),
+                    default=RULES[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="How one noise level leads to the next. euler: from one state, for any sampler. two steps: "
+                    "from two, exact at any cfg for one model call a step, with this node's SAMPLER; iterations are "
+                    "of the first step alone.",
+                ),
                 *_last_inputs(),
             ],
             outputs=[
@@ -136,6 +146,11 @@ class ELInvertPicture(io.ComfyNode):
                     tooltip="What sampling back gave, with the same prompt, cfg and euler; needs try_back.",
                 ),
                 io.String.Output(display_name="report", tooltip="Schedule, last change, start and round trip."),
+                io.Sampler.Output(
+                    display_name="sampler",
+                    tooltip="What comes back, for SamplerCustom with these noise levels: euler, or the rule of two "
+                    "steps, which begins with the inverted states, whatever add_noise and seed say.",
+                ),
             ],
         )
 
@@ -153,14 +168,17 @@ class ELInvertPicture(io.ComfyNode):
         iterations: int,
         label: str,
         try_back: bool,
+        rule: str = RULES[0],
         sigmas: Any = None,
         vae: Any = None,
     ) -> io.NodeOutput:
         """Invert, and show the report on the node."""
         levels = schedule(model, steps, scheduler, denoise, sigmas)
-        found = invert(Guided(model, positive, negative, cfg), latent, levels, iterations, label, try_back, vae)
+        guided = Guided(model, positive, negative, cfg)
+        found, sampler = invert_by(rule, guided, latent, levels, iterations, label, try_back, vae)
         show_on_running_node(found.text)
-        return io.NodeOutput(found.path, found.start, found.round_trip, found.text, ui=ui.PreviewText(found.text))
+        outputs = found.path, found.start, found.round_trip, found.text, sampler
+        return io.NodeOutput(*outputs, ui=ui.PreviewText(found.text))
 
 
 class ELEditFriendlyInversion(io.ComfyNode):

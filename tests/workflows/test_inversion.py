@@ -43,6 +43,30 @@ def test_the_report_has_the_round_trip_and_the_edit_changes_the_picture(client):
     assert 0.02 < share_changed(result, workflow) < 0.9
 
 
+def test_the_rule_of_two_steps_comes_back_by_its_own_sampler_at_any_guidance(client):
+    """With the same prompt by a rounding of the pixels, with another one not; the report says how close it comes."""
+    workflow = filled(client, "16a_inversion", CASE.prompt)
+    graph, node = workflow.graph, Workflow(workflow.graph).node
+    graph[node("Invert")]["inputs"] |= {"rule": "two steps (O-BELM)", "cfg": 3.0, "iterations": 0}
+    levels = {"model": [node("Checkpoint"), 0], "scheduler": "normal", "steps": STEPS, "denoise": 1.0}
+    graph["levels"] = {"class_type": "BasicScheduler", "inputs": levels}
+    sampled = {"model": [node("Checkpoint"), 0], "sampler": [node("Invert"), 4], "sigmas": ["levels", 0]}
+    sampled |= {"negative": [node("Negative prompt"), 0], "latent_image": [node("Invert"), 1]}
+    for name, text in (("own", "Source"), ("other", "Target")):
+        how = {"add_noise": True, "noise_seed": 5, "cfg": 3.0, "positive": [node(text), 0]}
+        graph[name] = {"class_type": "SamplerCustom", "inputs": {**sampled, **how}}
+    pictures = {"vae": [node("Picture as latent"), 0], "own": ["own", 0], "other": ["other", 0]}
+    for name, samples in pictures.items():
+        vae = [node("Checkpoint"), 2]
+        graph[f"{name} decoded"] = {"class_type": "VAEDecode", "inputs": {"samples": samples, "vae": vae}}
+        graph[f"{name} shown"] = {"class_type": "PreviewImage", "inputs": {"images": [f"{name} decoded", 0]}}
+    result = client.run(graph)
+    assert float(re.search(r"latent itself: ([\d.]+) dB", result.text(node("Invert")))[1]) > 50
+    vae, own, other = (np.asarray(result.images(f"{name} shown")[0]).astype(int) for name in pictures)
+    assert np.abs(own - vae).max() <= 2
+    assert (np.abs(other - vae).max(-1) > 40).mean() > 0.02
+
+
 def test_edit_friendly_inversion_reports_its_steps_and_changes_the_picture(client):
     workflow = filled(client, "16b_edit_friendly", CASE.prompt)
     result = client.run(workflow.graph)

@@ -4,8 +4,8 @@ In the sampler's own coordinates: the state x at noise level σ has the predicti
 d = (x - x̂0)/σ, which is the noise ε of models that predict noise or v, and the velocity of flow models. Euler's step to
 another level σ' is x + (σ' - σ)·d, DDIM without noise of its own.
 
-In the order of use: `ddim_step` (Song et al. 2021), `fixed_point_step` (Pan et al. 2023), and `noise_map` with
-`ancestral_step` (Huberman-Spiegelglas et al. 2024).
+In the order of use: `ddim_step` (Song et al. 2021), `fixed_point_step` (Pan et al. 2023), `two_step` (Wang et al.
+2024), and `noise_map` with `ancestral_step` (Huberman-Spiegelglas et al. 2024).
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ..choices import one_of
 
 # Which noise level the network is told while the state of the lower one is before it.
 HIGHER, LOWER = LABELS = ("higher level", "lower level")
+
+# How one noise level leads to the next: from one state, or from two.
+EULER, TWO_STEPS = RULES = ("euler", "two steps (O-BELM)")
 
 # The prediction x̂0 [B,C,h,w] for a state at a noise level.
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -73,6 +76,18 @@ def fixed_point_step(
         before, y = y, x + network.slope(y, high) * (high - low)
         change = norms(y - before) / norms(y)
     return y, change
+
+
+def two_step(before: Tensor, x: Tensor, slope: Tensor, levels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """O-BELM's step: r²·x_b + (1 - r²)·x + h(1 + r)·d, the state at the last of `levels`.
+
+    levels: of the state `before` x_b [B,C,h,w], of `x` with its `slope` d, and of the result, in either direction; h is
+    the step to the result, r how many times longer it is than the one before. Of second order, and exact both ways: the
+    step back from the result and `x`, with the same d, gives `before`.
+    """
+    first, sigma, target = levels
+    step, ratio = target - sigma, (target - sigma) / (sigma - first)
+    return ratio**2 * before + (1 - ratio**2) * x + step * (1 + ratio) * slope
 
 
 def ancestral_step(x: Tensor, denoised: Tensor, sigma: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

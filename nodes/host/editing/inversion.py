@@ -46,10 +46,7 @@ def invert(
     and guidance. vae: decodes both latents for the report. Raises ValueError for another label, a negative number of
     iterations, a model without noise, and as `Guided.walk`.
     """
-    one_of("label", label, LABELS)
-    if iterations < 0:
-        raise ValueError(f"iterations {iterations} must be 0 (plain DDIM inversion) or more")
-    require_noise(guided)
+    check(guided, iterations, label)
     states: list[Tensor] = []
     changes: list[Tensor] = []
 
@@ -76,17 +73,30 @@ def invert(
             f"the last iteration changed the state by at most {float(worst[step]):.2e} of its size (at noise level "
             f"{path.levels[-2 - step]:.4g}); what is left grows on the way back"
         )
-    lines.append(_noise_text(guided, path))
-    round_trip = ExecutionBlocker("The round trip was not tried: switch try_back on.")
+    lines.append(noise_text(guided, path))
+    round_trip = no_round_trip()
     if try_back:
         round_trip = with_samples(latent, back)
         lines.append(round_trip_text(round_trip, latent, vae))
     return Inverted(path, start_of(guided, latent, path), round_trip, "\n".join(lines))
 
 
+def check(guided: Guided, iterations: int, label: str) -> None:
+    """Raise ValueError for another label, a negative number of iterations, and as `require_noise`."""
+    one_of("label", label, LABELS)
+    if iterations < 0:
+        raise ValueError(f"iterations {iterations} must be 0 (plain DDIM inversion) or more")
+    require_noise(guided)
+
+
 def kept(x: Tensor) -> Tensor:
     """A state as a trajectory keeps it: float32 on the CPU."""
     return x.detach().to("cpu", torch.float32, copy=True)
+
+
+def no_round_trip() -> ExecutionBlocker:
+    """What stands for a round trip that was not tried."""
+    return ExecutionBlocker("The round trip was not tried: switch try_back on.")
 
 
 def _named(iterations: int) -> str:
@@ -109,7 +119,7 @@ def start_of(guided: Guided, latent: dict, path: Trajectory) -> dict | Execution
     return with_samples(latent, samples) if samples.isfinite().all() else ExecutionBlocker(_NO_LATENT)
 
 
-def _noise_text(guided: Guided, path: Trajectory) -> str:
+def noise_text(guided: Guided, path: Trajectory) -> str:
     """What the network is given at the start: of pure noise mean 0, deviation 1 and correlation 0."""
     x = guided.sampling.calculate_input(torch.tensor([path.levels[0]]), path.states[0])
     mean = x.mean()

@@ -20,6 +20,8 @@ from .trial_run import LinearModel, TrialRun
 # Trials have all channels, but at most so many latent pixels along each side: enough for samplers that use the spread
 # of the noise.
 _SIDE = 8
+# Options that fit the real run's state alone: its noise, and the states with which `sample_two_steps` begins.
+_MADE_FOR_THE_RUN = ("noise_sampler", "start")
 # How a function may fail on so small a state, or when it is asked for a run that is too short for it.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -72,7 +74,7 @@ class Trial:
         self._model = model
         self._sigmas = sigmas.detach().float().cpu()
         self._seed = seed
-        self._options = {key: value for key, value in options.items() if key != "noise_sampler"}  # made for `x`
+        self._options = {key: value for key, value in options.items() if key not in _MADE_FOR_THE_RUN}
         self._makes_noise = makes_noise(function)
         self._generators = [x.device] if x.is_cuda and torch.cuda.is_initialized() else []
         shape = (1, x.shape[1], *(min(_SIDE, side) for side in x.shape[2:]))

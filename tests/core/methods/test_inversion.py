@@ -11,6 +11,7 @@ from explainable_latents.nodes.core.methods.inversion import (
     euler_step,
     fixed_point_step,
     norms,
+    two_step,
 )
 from tests.core.methods.inverted import curved, network, state
 
@@ -62,6 +63,53 @@ def test_iterations_make_the_round_trip_exact():
     assert plain > 0.05
     assert some < plain / 4
     assert many < 1e-9
+
+
+def along(levels: torch.Tensor, states: list[torch.Tensor], net) -> list[torch.Tensor]:
+    """The states at all levels by the rule of two steps, from the first two."""
+    found = list(states)
+    for at in zip(levels[:-2], levels[1:-1], levels[2:], strict=True):
+        found.append(two_step(*found[-2:], net.slope(found[-1], at[1]), at))
+    return found
+
+
+def test_the_rule_of_two_steps_is_the_papers():
+    """Equation of O-BELM in the papers' latents z = x/√(1+σ²), with h of neighbouring levels σ = √(1-ᾱ)/√ᾱ."""
+    sigmas = torch.tensor([3.0, 1.7, 0.4], dtype=torch.float64)
+    shares = (1 + sigmas**2) ** -0.5
+    x, slope = [state(seed=seed) for seed in (0, 1)], state(seed=2)
+    h_next, h = sigmas[0] - sigmas[1], sigmas[1] - sigmas[2]
+    z = [each * share for each, share in zip(x, shares, strict=False)]
+    expected = (h / h_next) ** 2 * shares[2] / shares[0] * z[0] + (1 - (h / h_next) ** 2) * shares[2] / shares[1] * z[1]
+    expected = expected - h * (h + h_next) / h_next * shares[2] * slope
+    torch.testing.assert_close(two_step(*x, slope, tuple(sigmas)) * shares[2], expected, **EXACT)
+
+
+@pytest.mark.parametrize(
+    "epsilon", [curved, lambda z, sigma: 0.3 * z * (1 + sigma**2) ** 0.5], ids=["curved", "linear"]
+)
+def test_the_rule_of_two_steps_comes_back_exactly_whatever_the_levels_are(epsilon):
+    """Every state; of levels at random, some steps ten times longer than the step before."""
+    drawn = torch.rand(12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    up, net, z = torch.cat([torch.zeros(1, dtype=torch.float64), drawn.cumsum(0)]), network(epsilon), state()
+    states = along(up, [z, ddim_step(z, up[0], up[1], net)], net)
+    back = along(up.flip(0), states[:-3:-1], net)
+    for found, expected in zip(back, reversed(states), strict=True):
+        torch.testing.assert_close(found, expected, **EXACT)
+    assert there_and_back(12, 0, epsilon=epsilon) > 0.01  # plain DDIM
+
+
+def test_the_rule_of_two_steps_is_of_second_order():
+    """Of latents with deviation 0.5 the noise is known, and so is the way of each: x √(0.25 + σ²) / 0.5."""
+    net = network(lambda z, sigma: z * (1 + sigma**2) ** 0.5 * sigma / (0.25 + sigma**2))
+    z, errors = state(), []
+    for steps in (20, 40, 80, 160):
+        levels = 4 * torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 2
+        second = z * (0.25 + levels[1] ** 2) ** 0.5 / 0.5
+        expected = z * (0.25 + levels[-1] ** 2) ** 0.5 / 0.5
+        errors.append(norms(along(levels, [z, second], net)[-1] - expected).mean())
+    slopes = torch.stack(errors).log2().diff()
+    torch.testing.assert_close(slopes[-1], torch.tensor(-2.0, dtype=torch.float64), rtol=0, atol=0.15)
 
 
 def test_another_label_is_refused():

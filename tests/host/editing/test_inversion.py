@@ -10,28 +10,30 @@ from explainable_latents.nodes.core.methods.masked_latent import Policy
 from explainable_latents.nodes.core.methods.masking import ImageMasking
 from explainable_latents.nodes.host.editing.edit_friendly import invert_edit_friendly
 from explainable_latents.nodes.host.editing.inversion import invert
-from explainable_latents.nodes.host.editing.own_run import Guided, schedule
+from explainable_latents.nodes.host.editing.own_run import schedule
 from explainable_latents.nodes.host.editing.paths import RECORDED
 from explainable_latents.nodes.host.editing.twin_sampling import Twin
 from explainable_latents.nodes.host.sampling.masked_latent import MaskedLatent
+from tests.host.editing.inverted import (
+    CLOSE,
+    GRID,
+    NEGATIVE,
+    SOURCE,
+    custom,
+    guided,
+    kind,
+    noting,
+    picture,
+    twin,
+    weak_unet,
+)
 from tests.host.patches import PATCHES
-from tests.host.unets import conditioning, noise, random_unet, sample
+from tests.host.unets import conditioning, noise, sample
 
-SOURCE, NEGATIVE = conditioning(5), conditioning(2)
 KEEP, PATH = Policy("keep"), Policy("recorded path")
 EVERYWHERE = ImageMasking(torch.ones(1, 8, 8))
-# Float32 over a few steps; latents here are of the size of 1 to 15.
-CLOSE = {"rtol": 1e-3, "atol": 1e-3}
-GRID = (8, 8)
 # Of SamplerCustom; steps short enough for the iterations of any prediction to come together.
 LEVELS = torch.tensor([2.0, 1.2, 0.5, 0.0])
-
-
-def weak_unet(dtype: torch.dtype = torch.float32):
-    """A network whose prediction hangs less on the state than a trained one's, so that few iterations are enough."""
-    weights = dict(random_unet(dtype=dtype, model_channels=64).model.diffusion_model.state_dict())
-    quiet = {**weights, "out.2.weight": 0.05 * weights["out.2.weight"]}
-    return random_unet(dtype=dtype, weights=quiet, model_channels=64)
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +41,9 @@ def model(comfy):
     return weak_unet()
 
 
-def picture(batch: int = 1, grid: tuple[int, int] = GRID, seed: int = 8) -> dict:
-    return {"samples": 0.5 * noise(batch, grid, seed)}
-
-
-def guided(model, cfg: float = 1.0) -> Guided:
-    return Guided(model, SOURCE, NEGATIVE, cfg)
-
-
 def inverted(model, latent: dict, iterations: int = 8, cfg: float = 1.0, label: str = LABELS[0], sigmas=None):
     """Along the levels of `sample`, or those given."""
     return invert(guided(model, cfg), latent, schedule(model, 3, "normal", 1.0, sigmas), iterations, label, True)
-
-
-def kind(model, name: str):
-    """The model, told to predict otherwise."""
-    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingSD3
-
-    if name == "flow":
-        return ModelSamplingSD3().patch(model, 1.0)[0]
-    return ModelSamplingDiscrete().patch(model, name, False)[0]
 
 
 def from_latent(model, latent: dict, sigmas=None, sampler: str = "euler", cfg: float = 1.0, positive=SOURCE):
@@ -132,26 +117,6 @@ def test_patches_of_other_nodes_take_part_and_this_packs_own_do_not(model):
     torch.testing.assert_close(from_latent(changed, found.start), latent["samples"], **CLOSE)
 
 
-def noting(model):
-    """A copy of the model that notes the states that the sampler shows to it."""
-    from comfy.patcher_extension import WrappersMP
-
-    seen, copy = [], model.clone()
-
-    def note(executor, x, timestep, *args, **kwargs):
-        seen.append((float(timestep[0]), x.clone()))
-        return executor(x, timestep, *args, **kwargs)
-
-    copy.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "zz last", note)
-    return copy, seen
-
-
-def twin(model, path, **options):
-    copy = model.clone()
-    Twin(SOURCE, path=RECORDED, trajectory=path, **options).install(copy)
-    return copy
-
-
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "ddpm", "sa_solver"])
 def test_a_recorded_source_is_at_every_call_what_was_recorded_bit_for_bit(model, sampler):
     """Whatever the sampler makes of it; at cfg 4, although it was inverted at 1. The target begins where it begins."""
@@ -198,24 +163,6 @@ def test_other_schedules_are_refused_with_both(model, sampler):
 def friendly(model, latent: dict, skip: float = 0.0, cfg: float = 2.0, steps: int = 4):
     levels = schedule(model, steps, "normal", 1.0, None)
     return invert_edit_friendly(guided(model, cfg), latent, levels, skip, 3)
-
-
-def custom(model, sampler, sigmas, start: torch.Tensor, cfg: float = 2.0, positive=SOURCE) -> torch.Tensor:
-    """SamplerCustom."""
-    import comfy.sample
-
-    return comfy.sample.sample_custom(
-        model,
-        torch.randn(start.shape),
-        cfg,
-        sampler,
-        sigmas,
-        positive,
-        NEGATIVE,
-        start,
-        disable_pbar=True,
-        seed=1,
-    )
 
 
 @pytest.mark.parametrize(("predicts", "batch", "grid"), [("eps", 3, (9, 6)), ("v_prediction", 1, GRID)])
