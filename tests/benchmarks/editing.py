@@ -149,6 +149,7 @@ def drawn_by_the_model(judge: Any, picture: Image.Image, case: Case) -> Picture:
     return replace(case.picture(), image=pixels, mask=found[0].numpy())
 
 
+@torch.inference_mode()  # as the host runs its nodes; without it an inversion would keep all that autograd could need
 def main() -> int:
     """Run all cases and print the tables; 1 when no method is ahead of the baseline in a task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
