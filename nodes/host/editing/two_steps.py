@@ -63,7 +63,7 @@ def invert_two_steps(
     if try_back:
         round_trip = with_samples(latent, back)
         lines.append(round_trip_text(round_trip, latent, vae))
-    sampler = comfy.samplers.KSAMPLER(sample_two_steps, {"start": path})
+    sampler = comfy.samplers.KSAMPLER(sample_two_steps, {"recorded_start": path})
     return Inverted(path, start_of(guided, latent, path), round_trip, "\n".join(lines)), sampler
 
 
@@ -75,15 +75,15 @@ def sample_two_steps(
     extra_args: dict | None = None,
     callback: Any = None,
     disable: bool | None = None,
-    start: Trajectory | None = None,
+    recorded_start: Trajectory | None = None,
 ) -> Tensor:
     """A sampler function of the host's: O-BELM.
 
-    start: its first two states are where the run begins, whatever noise `x` has; the model is asked at the first level
-    as well, so that whatever counts steps sees all of them. Without it the first step is Euler's. Raises ValueError for
-    a schedule that is not that of `start`, for a part of it, and for latents of another size.
+    recorded_start: its first two states are where the run begins, whatever noise `x` has; the model is asked at the
+    first level as well, so that whatever counts steps sees all of them. Without it the first step is Euler's. Raises
+    ValueError for a schedule that is not the recorded one, for a part of it, and for latents of another size.
     """
-    first, second = (x, None) if start is None else _first_states(start, x, sigmas)
+    first, second = (x, None) if recorded_start is None else _first_states(recorded_start, x, sigmas)
     before, x = None, first
     for i, (sigma, target) in enumerate(pairwise(sigmas)):
         denoised = model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))

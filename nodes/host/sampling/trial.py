@@ -21,7 +21,7 @@ from .trial_run import LinearModel, TrialRun
 # of the noise.
 _SIDE = 8
 # Options that fit the real run's state alone: its noise, and the states with which `sample_two_steps` begins.
-_MADE_FOR_THE_RUN = ("noise_sampler", "start")
+_MADE_FOR_THE_RUN = ("noise_sampler", "recorded_start")
 # How a function may fail on so small a state, or when it is asked for a run that is too short for it.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
