@@ -26,6 +26,7 @@ from ..tools.toy_world.cases import keep_the_context
 from ..tools.toy_world.judge import judge_images, load_judge
 from ..tools.toy_world.pictures import COLOUR_NAMES, SCENE_NAMES, Kind, Picture, make_picture
 from .editing import Editing
+from .regional_prompts import where_the_word_is
 
 STEPS, STRENGTH = 68, 0.68
 PLAIN = "nothing taken over"
@@ -34,6 +35,7 @@ METHODS = (
     "Cross-Image Attention, masks",
     "Eye-for-an-Eye",
     "Eye-for-an-Eye, masks",
+    "Eye-for-an-Eye, where the word is",
     "Eye-for-an-Eye, masks, no statistics",
 )
 
@@ -49,7 +51,7 @@ def pairs() -> list[tuple[Picture, Picture, int]]:
     return found
 
 
-def editor(method: str, prompt: list, look: torch.Tensor, masks: list[np.ndarray]) -> Any:
+def editor(toy: Editing, method: str, text: str, look: torch.Tensor, masks: list[np.ndarray]) -> Any:
     """The editor with the published values. masks: of R and A, which a masked one is given."""
     from explainable_latents.nodes.core.methods.appearance import AppearanceTransfer, Schedule
     from explainable_latents.nodes.core.methods.cross_image_attention import CrossImageAttention
@@ -64,7 +66,8 @@ def editor(method: str, prompt: list, look: torch.Tensor, masks: list[np.ndarray
     statistics_from = 1.0 if "no statistics" in method else 0.3 if crossing else 0.74
     schedule = Schedule(window, window, 5, structure, statistics_from)
     given = [ImageMasking(torch.from_numpy(mask)[None].float()) for mask in masks] if "masks" in method else ()
-    picture = AppearancePicture(prompt, Path(NOISED, look), *given)
+    given = [where_the_word_is(toy, text)] * 2 if "word" in method else given
+    picture = AppearancePicture(toy.encode(text), Path(NOISED, look), *given)
     if crossing:
         return CrossImageAttentionEditor(CrossImageAttention(schedule, 3.5, 1.67), picture)
     return EyeForAnEyeEditor(AppearanceTransfer(schedule, 1.0), picture)
@@ -77,10 +80,11 @@ def transferred(toy: Editing, method: str, pictures: tuple[Picture, Picture], se
     from explainable_latents.nodes.host.editing.paths import NOISED
     from explainable_latents.nodes.host.editing.twin_sampling import Twin
 
-    prompt = toy.encode(f"a photo of a {pictures[0].kind.subject}")
+    text = f"a photo of a {pictures[0].kind.subject}"
+    prompt = toy.encode(text)
     start, look = (toy.vae.encode(torch.from_numpy(each.image.copy())[None].float() / 255) for each in pictures)
     model = toy.model.clone()
-    editors = [] if method == PLAIN else [editor(method, prompt, look, [each.mask for each in pictures])]
+    editors = [] if method == PLAIN else [editor(toy, method, text, look, [each.mask for each in pictures])]
     Twin(prompt, editors, NOISED, start).install(model)
     how = (STEPS, 1.0, "euler", "normal", prompt, toy.encode(""), {"samples": start})
     made = nodes.common_ksampler(model, seed, *how, denoise=STRENGTH)[0]["samples"]
