@@ -189,8 +189,8 @@ def edited(seed: int) -> dict[str, dict[str, Any]]:
         "ELLayoutFromText", text="dog: left half", width=128, height=128, numbers="auto", order="auto"
     )
     windows = {"start": 0.0, "end": 1.0, "layers": "auto"}
-    look = {"prompt": ["other", 0], "appearance_path": "generated", "guidance": 3.5, **windows}
-    look |= {"structure_every": 5, "structure_end": 0.6, "statistics_start": 0.3}
+    look = {"prompt": ["other", 0], "appearance_path": "generated", "guidance": 3.5, "statistics_start": 0.3}
+    look |= {"structure_every": 5, "structure_end": 0.6, **windows}
     editors = {
         "MasaCtrl": node("ELMutualSelfAttention", **windows),
         "Plug-and-Play": node("ELPlugAndPlay", attention_end=0.5, feature_end=0.8, layers="auto", feature_block="auto"),
