@@ -154,6 +154,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="runs of each variant")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; one gives the steadiest numbers")
+    parser.add_argument("--only", nargs="+", help="names of variants, beside 'none'")
     args = parser.parse_args()
     device = torch.device(args.device)
     alias_pack()
@@ -161,8 +162,12 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     model = full_size_model(device, torch.float32 if args.device == "cpu" else torch.float16)
     print(f"SD 1.5 size, 512x512, {args.steps} steps with guidance, {device}, {args.threads} threads", flush=True)
-    costs = costs_in_turns(variants(model), functools.partial(run, steps=args.steps), args.turns, device)
-    verdicts = [costs[name].verdict(name, MOST_TIME, MOST_MEMORY) for name in ("capture", "refined")]
+    kinds = variants(model)
+    if args.only:
+        kinds = {name: make for name, make in kinds.items() if name in ("none", *args.only)}
+    costs = costs_in_turns(kinds, functools.partial(run, steps=args.steps), args.turns, device)
+    limited = [name for name in ("capture", "refined") if name in costs]
+    verdicts = [costs[name].verdict(name, MOST_TIME, MOST_MEMORY) for name in limited]
     print(*(line for _, line in verdicts), sep="\n")
     return int(not all(good for good, _ in verdicts))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..host.memory import MostBytes
+
 MIB = 2**20
 Variants = dict[str, Callable[[], tuple[object, object]]]
 """Name -> a function that gives a freshly patched model and what must live as long as it; one is called "none"."""
@@ -56,7 +58,8 @@ def _status(name: str) -> int:
 class Cost:
     """What a variant costs beside the run without it: medians over the turns.
 
-    time: its time against that of "none" in the same turn, less one. memory: bytes more at the highest point.
+    time: its time against that of "none" in the same turn, less one. memory: bytes more at the highest point; on the
+    CPU of the tensors that are alive together, since how much memory a process holds hangs on its allocator.
     """
 
     time: float
@@ -96,6 +99,13 @@ def costs_in_turns(
             measured[name].seconds.append(meter.seconds)
             measured[name].memory.append(meter.memory)
             print(f"  turn {turn + 1}: {name}: {meter.seconds:.2f} s, {meter.memory / MIB:.0f} MiB", flush=True)
+            del patched, held
+    if device.type == "cpu":
+        for name, make in variants.items():
+            patched, held = make()
+            with MostBytes() as seen:
+                run(patched)
+            measured[name].memory = [seen.most]
             del patched, held
     return _table(measured)
 
