@@ -100,6 +100,7 @@ def test_node_files_do_not_import_each_other():
         f"nodes.{name}"
         for name in (
             "inputs",
+            "appearance_inputs",
             "feature_inputs",
             "guidance_inputs",
             "prompt_inputs",
