@@ -19,6 +19,7 @@ from playwright.sync_api import Locator, Route, expect
 from explainable_latents.nodes.core.maps.packing import pack
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from tests.tools.browser.front import SCREENSHOTS, Front, still_box
+from tests.tools.thorough import further
 
 HEAT = "Heat maps"
 HOSTILE = "<img src=x onerror=alert(1)>"  # the eighth word of TestSaliency
@@ -165,7 +166,7 @@ TELL_WHEN_ANSWERED = """() => {
 }"""
 
 
-@pytest.mark.parametrize(("status", "body"), [(404, ""), (200, "these are no maps")])
+@pytest.mark.parametrize(("status", "body"), [further((404, "")), (200, "these are no maps")])
 def test_a_late_answer_does_not_wipe_newer_maps(open_front: Callable[..., Front], status: int, body: str):
     """The request for the maps of an old run is answered when those of the next run are already there."""
     front = open_front()  # whose `fetch` is replaced

@@ -13,7 +13,7 @@ from tests.browser.test_chips import parsed
 from tests.tools.browser.front import Front
 from tests.tools.comfyui.client import ComfyClient
 from tests.tools.comfyui.paths import ROOT
-from tests.tools.thorough import further
+from tests.tools.thorough import THOROUGH
 
 CHINESE = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 LOCALE = "Comfy.Locale"
@@ -40,7 +40,8 @@ def test_nodes_wear_their_chinese_names(open_front: Callable[..., Front]):
         assert node["outputs"] == [entry["name"] for entry in texts["outputs"].values()], node_id
 
 
-@pytest.mark.parametrize("language", ["zh", further("en")])
+@THOROUGH  # most of a minute for each language
+@pytest.mark.parametrize("language", ["en", "zh"])
 def test_help_pages_are_in_the_language_and_their_pictures_load(
     open_front: Callable[..., Front], client: ComfyClient, language: str
 ):

@@ -6,6 +6,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.test_pauses import answers, build, gone, panel, queue, report
 from tests.tools.browser.front import Front
+from tests.tools.thorough import THOROUGH
 
 
 def at_end(front: Front) -> Locator:
@@ -79,6 +80,7 @@ def test_the_pictures_of_pauses_and_masks_stand_in_one_strip_under_the_sampler(e
     expect(strip).to_have_count(3)
 
 
+@THOROUGH
 def test_the_end_of_a_run_in_chinese(open_front):
     front = open_front(settings={"Comfy.Locale": "zh"})
     build(front, pauses=True)

@@ -15,6 +15,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.tools.browser.front import Front, still_box
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
+from tests.tools.thorough import THOROUGH
 
 NODES = {
     "Checkpoint": "CheckpointLoaderSimple",
@@ -244,6 +245,7 @@ def test_values_are_changed_and_a_run_is_ended_or_cancelled(either_front: Front)
     assert "execution_interrupted" in [kind for kind, _ in front.ended(run)["status"]["messages"]]
 
 
+@THOROUGH
 def test_who_closes_the_tab_is_waited_for_no_longer_than_the_time_that_was_left(open_front, vue: bool):
     front = open_front(vue=vue)
     build(front, pauses=True)

@@ -19,6 +19,10 @@ from PIL import Image
 from tests.tools import demo
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.foreground import foreground
+from tests.tools.thorough import THOROUGH
+
+pytestmark = THOROUGH  # of tools that start servers: minutes
+
 
 Demo = Callable[..., subprocess.Popen]
 

@@ -18,7 +18,10 @@ from tests.tools.comfyui.install import install, installed
 from tests.tools.comfyui.paths import ROOT
 from tests.tools.comfyui.server import ComfyServer
 from tests.tools.foreground import foreground
+from tests.tools.thorough import THOROUGH
 from tests.workflows.conftest import SERVER_NODES
+
+pytestmark = THOROUGH  # of tools that start servers: minutes
 
 SLOW = {"slow": {"class_type": "TestSlow", "inputs": {"steps": 20_000, "seed": 0}}}  # 400 s
 USERS_OWN = {"models", "custom_nodes", "output", "input", "user", "temp", "venv", ".venv", ".git"}
