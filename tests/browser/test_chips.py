@@ -12,6 +12,7 @@ from explainable_latents.nodes.core.words.chips import chips
 from explainable_latents.nodes.core.words.parsing import parse
 from tests.tools.browser.front import OURS, Front, still_box
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
+from tests.tools.thorough import further
 
 WORDS = "Words"
 LIVE_WORDS = "**/explainable_latents/words"
@@ -315,7 +316,7 @@ def test_the_table_on_the_node_keeps_its_lines(either_front: Front):
     assert [line.split(" | ")[0] for line in lines if " | " in line] == ["cat", "dog", "beach"]
 
 
-@pytest.mark.parametrize(("palette", "dark"), [("light", False), ("dark", True)])
+@pytest.mark.parametrize(("palette", "dark"), [("light", False), further(("dark", True))])
 def test_panels_follow_the_theme(open_front: Callable[..., Front], palette: str, dark: bool):
     front = open_front(settings={"Comfy.ColorPalette": palette})
     panel = parsed(front)

@@ -17,6 +17,7 @@ from tests.tools.thorough import THOROUGH, further
 from tests.tools.workflows.index import TEMPLATES, Template
 
 CARD = re.compile("^template-workflow-")
+SLOWEST = ("15", "16a", "17")  # the numbers of templates whose runs take longest
 PAUSES = {"26_pause_and_paint": 2}  # how often a template's run waits for its user
 LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
 MOMENT = SLOW / 4  # milliseconds, only where the test is about to fail
@@ -135,7 +136,8 @@ def test_what_the_host_opens_at_a_first_start_is_closed(open_front: Callable[...
     open_template(front, TEMPLATES[0])
 
 
-@pytest.mark.parametrize("language", ["zh", further("en")])
+@THOROUGH  # half a minute for each language
+@pytest.mark.parametrize("language", ["en", "zh"])
 def test_templates_have_their_order_titles_and_descriptions(open_front: Callable[..., Front], language: str):
     front = open_front(settings={LOCALE: language})
     dialog = browse_templates(front)
@@ -172,7 +174,8 @@ def test_a_template_opens_in_chinese(open_front: Callable[..., Front]):
     assert front.run("app.graph.nodes[0].title") == "Result"
 
 
-@pytest.mark.parametrize("javascript", [True, further(False)])
+@THOROUGH
+@pytest.mark.parametrize("javascript", [True, False])
 def test_who_searches_for_attention_finds_all_that_concerns_it(open_front: Callable[..., Front], javascript: bool):
     front = open_front(javascript=javascript)
     dialog = browse_templates(front)
@@ -200,7 +203,7 @@ def test_a_template_opens_with_text_and_no_link_behind_a_node(open_front: Callab
         assert front.run("app.canvas.ds.scale") >= TEXT_IS_DRAWN, template
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=str)
+@pytest.mark.parametrize("template", [further(t) if t.number in SLOWEST else t for t in TEMPLATES], ids=str)
 def test_a_template_is_whole_and_runs_from_the_run_button(front: Front, client: ComfyClient, template: Template):
     load_template(front, template)
     missing = "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"

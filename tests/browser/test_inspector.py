@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Route, expect
 from explainable_latents.nodes.core.maps.packing import pack
 from explainable_latents.nodes.core.maps.saliency import Saliency
 from tests.tools.browser.front import SCREENSHOTS, Front, still_box
-from tests.tools.thorough import further
+from tests.tools.thorough import THOROUGH, further
 
 HEAT = "Heat maps"
 HOSTILE = "<img src=x onerror=alert(1)>"  # the eighth word of TestSaliency
@@ -121,6 +121,7 @@ def test_keyboard(open_front: Callable[..., Front], vue: bool):
     assert front.run("heard") == ["Shift", "Tab"]  # no other key went on to the page, where users bind keys
 
 
+@THOROUGH  # chips and sliders are tried after a reload, too
 def test_reload_and_a_saved_workflow_keep_what_was_chosen(
     open_front: Callable[..., Front], shared_front: Callable[..., Front], vue: bool
 ):

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.tools.browser.front import Front, still_box
 from tests.tools.comfyui.paths import TOY_CHECKPOINT
-from tests.tools.thorough import THOROUGH
+from tests.tools.thorough import THOROUGH, further
 
 NODES = {
     "Checkpoint": "CheckpointLoaderSimple",
@@ -171,7 +171,7 @@ def test_a_mask_that_is_left_alone_is_the_found_one_and_the_panel_opens_and_clos
     assert "answers" not in report(front, run)
 
 
-@pytest.mark.parametrize("loads", ["again", "in another tab"])
+@pytest.mark.parametrize("loads", [further("again"), "in another tab"])
 def test_a_page_that_is_loaded_again_has_the_pause_and_the_draft(open_front, loads: str, vue: bool):
     front = open_front(vue=vue)
     others = [open_front(vue=vue)] if loads == "again" else []
@@ -259,6 +259,7 @@ def test_who_closes_the_tab_is_waited_for_no_longer_than_the_time_that_was_left(
     assert "step 2: the time was over, the run went on" in entry["outputs"][text]["text"][0]
 
 
+@THOROUGH
 def test_in_chinese(open_front):
     front = open_front(settings={"Comfy.Locale": "zh"})
     build(front, pauses=True)

@@ -75,7 +75,7 @@ def masked(model, masking, at: str, sampler: str, runs: list | None = None, **se
         (ATTENTION, "100%", "euler", ". c c c c ."),
         (ATTENTION, "", "euler", "c c c c c c"),
         further((ATTENTION, "3", "heun", ". c c c c . c c c c c")),  # two calls per step
-        (ATTENTION, "3", "dpmpp_2m", ". c . c c c"),
+        further((ATTENTION, "3", "dpmpp_2m", ". c . c c c")),
         (ATTENTION, "3", "sa_solver", ". c . c c c"),  # restarted at step 3
         (CUMULATIVE, "3", "euler", ". . . c c c"),
         (CUMULATIVE, "1, 4", "heun", ". . . . . . . . c c c"),
