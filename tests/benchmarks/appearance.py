@@ -118,9 +118,6 @@ def main() -> int:
     alias_pack()
     load_comfyui()
     torch.set_num_threads(args.threads)
-    import importlib
-
-    importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     judge, toy, found = load_judge(), Editing(), defaultdict(list)
     cases = pairs()
     for structure, look, seed in tqdm(cases[:: max(1, len(cases) // args.cases)][: args.cases]):

@@ -41,12 +41,12 @@ def edited(toy: Any, before: str, after: str, weights: str = "") -> Any:
     """The toy model with the pack's nodes: Prompt-to-Prompt with the defaults, in the layers that the toy has."""
     from explainable_latents.nodes.editing import ELPromptToPrompt, ELTwinSamplingModel
 
-    how = {"words": "auto", "cross_end": 0.8, "self_end": 0.4, "cross_start": 0.0, "self_start": 0.0}
-    described = ELPromptToPrompt.execute(
-        toy.clip, before, after, weights=weights, word_windows="", self_coarser=2, **how
-    )
-    made = ELTwinSamplingModel.execute(toy.model, toy.encode(before), "generated", 0.2, described.result[0])
-    return made.result[0]
+    from .guidance.sampled import defaults
+
+    asked = {"clip": toy.clip, "source_text": before, "target_text": after, "weights": weights, "self_coarser": 2}
+    (editors, *_) = ELPromptToPrompt.execute(**{**defaults(ELPromptToPrompt), **asked}).result
+    twin = {"model": toy.model, "source": toy.encode(before), "editors": editors}
+    return ELTwinSamplingModel.execute(**{**defaults(ELTwinSamplingModel), **twin}).result[0]
 
 
 def pictures(toy: Any, model: Any, text: str, seeds: range) -> Tensor:

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from ..tools.comfyui.command import run_main
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
-from ..tools.comfyui.paths import toy_checkpoint
 from ..tools.toy_world.cases import Case, keep_the_context, keep_the_subject
 from ..tools.toy_world.judge import judge_images, load_judge
+from ..tools.toy_world.loaded import Toy
 from ..tools.toy_world.pictures import Picture
 from ..tools.workflows.pipelines import measure, sampler_settings
 from .inversions import edits
@@ -57,13 +57,8 @@ MASACTRL = {
 PLUG_AND_PLAY = {"Plug-and-Play 0.5, 0.8": (0.5, 0.8), "Plug-and-Play 0.3, 0.5": (0.3, 0.5)}
 
 
-class Editing:
+class Editing(Toy):
     """The toy checkpoint and the host's own nodes."""
-
-    def __init__(self) -> None:
-        import comfy.sd
-
-        self.model, self.clip, self.vae, _ = comfy.sd.load_checkpoint_guess_config(str(toy_checkpoint()))
 
     def sample(self, model: Any, prompt: str, seed: int, start: Tensor, denoise: float, drawn: bool) -> Tensor:
         """KSampler from a latent."""
@@ -75,10 +70,6 @@ class Editing:
         texts = self.encode(prompt), self.encode("")
         made = nodes.common_ksampler(model, seed, steps, guidance, *how, *texts, {"samples": start}, denoise=denoise)
         return made[0]["samples"]
-
-    def encode(self, prompt: str) -> list:
-        """CLIP Text Encode."""
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
 
     def edited(self, method: str, before: str, after: str, reference: Tensor | None) -> Any:
         """The model with a method's editor. reference: the latent of a given picture."""
@@ -161,9 +152,6 @@ def main() -> int:
     alias_pack()
     load_comfyui()
     torch.set_num_threads(args.threads)
-    import importlib
-
-    importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     judge, toy, found = load_judge(), Editing(), defaultdict(list)
     tasks = [task for task in TASKS if task.name in args.tasks]
     for task in tasks:

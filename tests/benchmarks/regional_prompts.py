@@ -63,9 +63,6 @@ def main() -> int:
     alias_pack()
     load_comfyui()
     torch.set_num_threads(args.threads)
-    import importlib
-
-    importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     judge, toy, empty = load_judge(), Editing(), torch.zeros(1, 4, 16, 16)
     measured: dict[str, list[Measured]] = defaultdict(list)
     places: list[tuple[float, float]] = []

@@ -124,9 +124,6 @@ def main() -> int:
     alias_pack()
     load_comfyui()
     torch.set_num_threads(args.threads)
-    import importlib
-
-    importlib.import_module("tests.tools.toy_world.comfyui_toy_model")
     from explainable_latents.nodes.host.editing.own_run import schedule
 
     judge, trips, rows, good = load_judge(), Trips(), [], True

@@ -266,6 +266,18 @@ def test_mask_nodes_are_found_through_reroutes_and_in_subgraphs(front: Front):
     assert np.array_equal(made, tuned)
 
 
+def show_maps_of(front: Front, file: str) -> None:
+    """Let the overlay show the maps that another run has left in a file."""
+    front.run(
+        """([title, file]) => {
+            const node = app.graph.nodes.find((each) => each.title === title);
+            node.properties.el_inspector = { file, type: "temp" };
+            node.onConfigure(node.serialize());
+        }""",
+        [HEAT, file],
+    )
+
+
 def test_the_masking_node_of_a_sampler_whose_maps_are_shown(front: Front):
     """The maps are of another run with the same labels: what is asked is seen, nothing is sampled."""
     graph(front)
@@ -282,14 +294,7 @@ def test_the_masking_node_of_a_sampler_whose_maps_are_shown(front: Front):
     )
     front.link("Sampler", slot, HEAT, "saliency")
     front.look_at(HEAT)
-    front.run(
-        """([title, file]) => {
-            const node = app.graph.nodes.find((each) => each.title === title);
-            node.properties.el_inspector = { file, type: "temp" };
-            node.onConfigure(node.serialize());
-        }""",
-        [HEAT, file],
-    )
+    show_maps_of(front, file)
     panel = opened(front)
     with front.page.expect_request(OUTLINE) as asked:
         panel.get_by_role("button", name="Tune the mask").click()

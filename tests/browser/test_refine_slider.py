@@ -20,6 +20,7 @@ from tests.browser.test_mask_tuner import (
     pixels,
     run,
     said,
+    show_maps_of,
     steady,
     tune,
     tuner,
@@ -171,14 +172,7 @@ def test_the_node_that_refines_is_found(front: Front, origin: str):
     refining = chain[0][0]
     front.set(refining, refine=2)
     front.look_at(HEAT)
-    front.run(
-        """([title, file]) => {
-            const node = app.graph.nodes.find((each) => each.title === title);
-            node.properties.el_inspector = { file, type: "temp" };
-            node.onConfigure(node.serialize());
-        }""",
-        [HEAT, file],
-    )
+    show_maps_of(front, file)
     panel = opened(front)
     with front.page.expect_request(OUTLINE) as asked:
         panel.get_by_role("button", name="Tune the mask").click()

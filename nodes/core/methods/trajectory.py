@@ -65,6 +65,18 @@ class Trajectory:
                 f"{len(sigmas) - 1} steps, but {self.how} recorded {listed(self.levels)}. {self._fix()}"
             )
 
+    def check_size(self, state: Tensor, node: str) -> None:
+        """Raise ValueError unless a sampler's state [B,C,h,w], also that of a twin run, is of these pictures' size.
+
+        node: the name of the one that made the path.
+        """
+        own = self.picture
+        if state.shape[1:] != own.shape[1:] or len(state) % len(own):
+            raise ValueError(
+                f"the sampled latent has the shape {tuple(state.shape)}, but what was inverted {tuple(own.shape)}: "
+                f"connect the latent output of {node} to the sampler"
+            )
+
     def _index(self, sigma: float) -> int | None:
         return next((i for i, level in enumerate(self.levels) if _same(level, sigma)), None)
 

@@ -38,12 +38,7 @@ class NoiseMaps:
 
     def of_state(self, x: Tensor) -> NoiseMaps:
         """The maps for a sampler's state [B,C,h,w], also that of a twin run. Raises ValueError for other sizes."""
-        own = self.path.picture
-        if x.shape[1:] != own.shape[1:] or len(x) % len(own):
-            raise ValueError(
-                f"the sampled latent has the shape {tuple(x.shape)}, but what was inverted {tuple(own.shape)}: connect "
-                "the latent output of Edit-Friendly Inversion to the sampler"
-            )
+        self.path.check_size(x, "Edit-Friendly Inversion")
         return NoiseMaps(self.path, self.maps, x)
 
     def start(self) -> Tensor:

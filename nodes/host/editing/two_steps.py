@@ -106,12 +106,7 @@ def _first_states(start: Trajectory, x: Tensor, sigmas: Tensor) -> tuple[Tensor,
             f"{len(sigmas)}: give the sampler the whole schedule, on a model without what cuts a run into parts "
             "(Masked Latent, Pause Sampling)"
         )
-    own = start.picture
-    if x.shape[1:] != own.shape[1:] or len(x) % len(own):
-        raise ValueError(
-            f"the sampled latent has the shape {tuple(x.shape)}, but what was inverted {tuple(own.shape)}: connect the "
-            "latent output of Invert Picture to the sampler"
-        )
+    start.check_size(x, "Invert Picture")
     return tuple(comfy.utils.repeat_to_batch_size(each, len(x)).to(x) for each in start.states[:2])
 
 

@@ -109,6 +109,34 @@ _UNGUIDED = {
     **{ENGLISH_NOTE: 830, CHINESE_NOTE: 940},
 }
 
+# The two templates of another look have the same nodes in the same places.
+_APPEARANCE = Page(
+    (
+        Column(
+            280,
+            "1 · Model and pictures",
+            ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
+        ),
+        Column(
+            280,
+            "2 · Prompt",
+            ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
+        ),
+        Column(280, "3 · Sample all", ("What is taken over",)),
+        Column(260, "", ("Pictures and result together",)),
+        Column(250, "", ("Sampler",)),
+        Column(200, "", ("Decode",)),
+        Column(330, "4 · Result", ("Result", "Before and after")),
+    ),
+    ((4, 5), (0, 0)),
+    tops={
+        **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
+        **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
+        **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
+    },
+    gap=62,
+)
+
 PAGES: dict[str, Page] = {
     "01_baseline": Page(
         (
@@ -451,32 +479,7 @@ PAGES: dict[str, Page] = {
         gap=94,
         folded=frozenset({"Both regions", "Decode", "Decode without regions", "Decode by a word", "Negative prompt"}),
     ),
-    "21_cross_image_attention": Page(
-        (
-            Column(
-                280,
-                "1 · Model and pictures",
-                ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
-            ),
-            Column(
-                280,
-                "2 · Prompt",
-                ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
-            ),
-            Column(280, "3 · Sample all", ("What is taken over",)),
-            Column(260, "", ("Pictures and result together",)),
-            Column(250, "", ("Sampler",)),
-            Column(200, "", ("Decode",)),
-            Column(330, "4 · Result", ("Result", "Before and after")),
-        ),
-        ((4, 5), (0, 0)),
-        tops={
-            **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
-            **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
-            **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
-        },
-        gap=62,
-    ),
+    "21_cross_image_attention": _APPEARANCE,
     "22_keep_words": Page(
         (
             Column(280, "1 · Model", ("Checkpoint",)),
@@ -597,30 +600,5 @@ PAGES: dict[str, Page] = {
         },
         gap=62,
     ),
-    "30_eye_for_an_eye": Page(
-        (
-            Column(
-                280,
-                "1 · Model and pictures",
-                ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
-            ),
-            Column(
-                280,
-                "2 · Prompt",
-                ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
-            ),
-            Column(280, "3 · Sample all", ("What is taken over",)),
-            Column(260, "", ("Pictures and result together",)),
-            Column(250, "", ("Sampler",)),
-            Column(200, "", ("Decode",)),
-            Column(330, "4 · Result", ("Result", "Before and after")),
-        ),
-        ((4, 5), (0, 0)),
-        tops={
-            **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
-            **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
-            **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
-        },
-        gap=62,
-    ),
+    "30_eye_for_an_eye": _APPEARANCE,
 }
