@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.tools.browser.front import Front
 from tests.tools.comfyui.client import ComfyClient
+from tests.tools.thorough import THOROUGH
 
 NODE = "Compare"
 COLOURS = {"reference": (200, 30, 30), "result": (30, 200, 30), "plain": (30, 30, 200)}
@@ -98,6 +99,7 @@ def test_a_third_picture_can_be_on_either_side(either_front: Front, client: Comf
     front.shot(f"compare-{'nodes2' if front.vue else 'classic'}")
 
 
+@THOROUGH  # a page of its own, several runs
 def test_the_pictures_have_a_name_and_those_of_the_run_before_are_given_back(
     open_front: Callable[..., Front], client: ComfyClient
 ):

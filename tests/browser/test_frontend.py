@@ -130,6 +130,7 @@ def load_template(front: Front, template: Template) -> None:
     front.wait("count => app.graph.nodes.length === count", len(template.page["nodes"]))
 
 
+@THOROUGH  # a page of its own
 def test_what_the_host_opens_at_a_first_start_is_closed(open_front: Callable[..., Front]):
     front = open_front(settings={VISITED: False})
     assert front.page.get_by_role("dialog").count() == 0

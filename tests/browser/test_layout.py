@@ -7,6 +7,7 @@ from collections.abc import Callable
 from playwright.sync_api import Locator, Response, expect
 
 from tests.tools.browser.front import Front, still_box
+from tests.tools.thorough import THOROUGH
 
 NODE = "Layout"
 TEXT = "dog: left half; ball: 0.6, 0.7, 0.2, 0.2"
@@ -177,6 +178,7 @@ def test_a_mistake_is_told_and_nothing_can_be_moved(either_front: Front):
     assert front.value(NODE, "text") == "dog: 0.21, 0, 0.51, 1"
 
 
+@THOROUGH  # a page that is loaded again
 def test_boxes_of_a_linked_text_are_those_of_the_last_run_and_stay_after_a_reload(open_front, vue):
     front = open_front(vue=vue)
     front.clear()
@@ -221,6 +223,7 @@ def test_a_workflow_file_that_holds_something_else_does_no_harm(either_front: Fr
         expect(panel.locator(".el-box")).to_have_count(0)
 
 
+@THOROUGH  # a page that is loaded again
 def test_what_is_moved_is_what_is_run_and_stays_after_a_reload(open_front, vue):
     front = open_front(vue=vue)
     panel = opened(front)

@@ -271,6 +271,7 @@ def test_in_chinese(open_front):
     gone(front)
 
 
+@THOROUGH  # a page of its own
 def test_without_our_script_nobody_is_waited_for(open_front):
     front = open_front(javascript=False)
     build(front)

@@ -13,6 +13,7 @@ from playwright.sync_api import Response, expect
 
 from tests.browser.test_pauses import BADGE, NOTICES, answers, build, gone, panel, queue, report, stroke
 from tests.tools.browser.front import Front, still_box
+from tests.tools.thorough import THOROUGH
 
 PIXELS = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
 ALPHA = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 3)"""
@@ -74,6 +75,7 @@ def test_each_picture_of_a_batch_is_painted_alone(either_front: Front):
     assert np.array_equal(second, expected)
 
 
+@THOROUGH  # several runs
 def test_heat_maps_and_picture_are_those_of_the_prompt_that_is_written(either_front: Front):
     front = either_front
     build(front, pauses=True)
@@ -180,6 +182,7 @@ def test_a_connection_that_breaks_brings_the_pause_back_with_the_draft(either_fr
     assert np.array_equal(mask, expected)
 
 
+@THOROUGH  # a slow page of its own
 def test_who_goes_on_before_the_panel_is_whole_sends_what_was_painted(open_front: Callable[..., Front]):
     front = open_front()  # whose pictures are held back
     build(front)
