@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addPanel, afterCall, busyUntil, createElement, growToFit, store } from "./panel.js";
-import { isOfWorkflowInFront } from "./runs.js";
+import { ifOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { files: { name: [{ file, type }] }, figures: { name: [text] }, kept_part }, and
@@ -70,9 +70,11 @@ class Comparison {
   }
 
   receive(shown) {
-    if (!shown || !isOfWorkflowInFront()) return;
-    store(this.node, KEY, { ...this.chosen, ...shown });
-    busyUntil(this.root, this.load());
+    if (!shown) return;
+    ifOfWorkflowInFront(() => {
+      store(this.node, KEY, { ...this.chosen, ...shown });
+      busyUntil(this.root, this.load());
+    });
   }
 
   /** Show the stored files: after a run, and after the page or a workflow was loaded. */

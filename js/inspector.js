@@ -6,7 +6,7 @@ import "./chips.js"; // on a node with both, the words stand above the maps
 import { Maps } from "./maps.js";
 import { MaskTuner, TUNER_HEIGHT } from "./mask_tuner.js";
 import { addPanel, afterCall, asOneStep, busyUntil, createElement, growToFit, store } from "./panel.js";
-import { isOfWorkflowInFront } from "./runs.js";
+import { ifOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output, { file, type }, and of its saved properties, where the user's choices are added.
@@ -128,9 +128,11 @@ class Inspector {
 
   /** Store and load the maps file of a run that has just ended. */
   receive(written) {
-    if (!written || !isOfWorkflowInFront()) return;
-    store(this.node, KEY, { ...this.chosen, file: written.file, type: written.type });
-    busyUntil(this.root, this.load());
+    if (!written) return;
+    ifOfWorkflowInFront(() => {
+      store(this.node, KEY, { ...this.chosen, file: written.file, type: written.type });
+      busyUntil(this.root, this.load());
+    });
   }
 
   /** Show the stored maps file: after a run, and after the page or a workflow was loaded. */

@@ -4,7 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { added, moved, removed, renamed } from "./layout_text.js";
 import { addPanel, afterCall, asOneStep, createElement, growToFit, store } from "./panel.js";
-import { isOfWorkflowInFront } from "./runs.js";
+import { ifOfWorkflowInFront } from "./runs.js";
 import { translated } from "./texts.js";
 
 // The entry of the node's `ui` output and of its saved properties: { text, width, height, unit, boxes }.
@@ -106,9 +106,11 @@ class LayoutEditor {
   }
 
   receive(shown) {
-    if (!shown || !isOfWorkflowInFront()) return;
-    store(this.node, KEY, shown);
-    this.update();
+    if (!shown) return;
+    ifOfWorkflowInFront(() => {
+      store(this.node, KEY, shown);
+      this.update();
+    });
   }
 
   /** Ask the server for the boxes a moment after the last change. */

@@ -6,7 +6,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addPanel, createElement, growToFit, nodeAt } from "./panel.js";
-import { isInFront, isOfWorkflowInFront } from "./runs.js";
+import { ifOfWorkflowInFront, isInFront } from "./runs.js";
 import { Strip } from "./strip.js";
 import { translated } from "./texts.js";
 
@@ -92,9 +92,13 @@ api.addEventListener(PAUSE, ({ detail: { node, run, workflow, step, steps, kind,
 
 // A node that is run again has no masks of that run yet.
 api.addEventListener("executing", ({ detail: executionId }) => {
-  if (!executionId || !isOfWorkflowInFront()) return;
-  kept.delete(keyOf(executionId));
-  strips.get(nodeAt(executionId))?.clear();
+  if (!executionId) return;
+  ifOfWorkflowInFront((run) => {
+    const key = keyOf(executionId);
+    if (kept.get(key)?.at(-1).run === run) return; // there are some by now
+    kept.delete(key);
+    strips.get(nodeAt(executionId))?.clear();
+  });
 });
 
 app.registerExtension({

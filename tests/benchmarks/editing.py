@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..tools.comfyui.command import run_main
+from ..tools.comfyui.command import run_main, whole_file
 from ..tools.comfyui.inprocess import load_comfyui
 from ..tools.comfyui.pack import alias_pack
 from ..tools.toy_world.cases import Case, keep_the_context, keep_the_subject
@@ -146,7 +146,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=42, help="only so many cases, from all scenes")
     parser.add_argument("--tasks", nargs="*", default=[task.name for task in TASKS])
-    parser.add_argument("--out", type=Path, help="write every single measurement to this JSON file")
+    parser.add_argument("--out", type=Path, help="after each case, every single measurement so far goes to this JSON file")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     alias_pack()
@@ -181,9 +181,10 @@ def main() -> int:
                 found[task.name, name, strength].append(measure(judge, case, made, reference))
             for name, strength, made in () if drawn else edits(toy, before, after, latent, case.seed):
                 found[task.name, name, strength].append(measure(judge, case, toy.picture(made), reference))
-    if args.out:
-        keys = [(*key, vars(each)) for key, results in found.items() for each in results]
-        args.out.write_text(json.dumps(keys, indent=1))
+            if args.out:
+                keys = [(*key, vars(each)) for key, results in found.items() for each in results]
+                with whole_file(args.out) as part:
+                    part.write_text(json.dumps(keys, indent=1))
     return report(found, tasks)
 
 

@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -393,25 +394,52 @@ def test_a_mask_node_whose_box_holds_no_number_breaks_nothing(front: Front):
     expect(said(panel)).to_contain_text("% inside")
 
 
-def test_maps_of_a_workflow_behind_stay_out_of_the_one_in_front(front: Front):
+@contextmanager
+def answered_after_the_run(front: Front) -> Iterator[None]:
+    """The page gets no answer to what it queues before that has run."""
+    front.run(
+        """() => {
+            const fetchApi = window.fetchApi = app.api.fetchApi;
+            app.api.fetchApi = async function (route, ...rest) {
+                if (route !== "/prompt") return fetchApi.call(this, route, ...rest);
+                const ended = { once: true };
+                const done = new Promise((resolve) => app.api.addEventListener("execution_success", resolve, ended));
+                const answer = await fetchApi.call(this, route, ...rest);
+                await done;
+                return answer;
+            };
+        }"""
+    )
+    try:
+        yield
+    finally:
+        front.run("() => { app.api.fetchApi = window.fetchApi; }")
+
+
+@pytest.mark.parametrize("answered", [nullcontext, answered_after_the_run])
+def test_maps_of_a_workflow_behind_stay_out_of_the_one_in_front(front: Front, answered: Callable):
+    """Also where the page hears that a run began before it hears which one it has queued."""
     graph(front)
     run(front)
     opened(front)
     stored = f"app.graph.nodes.find(node => node.title === '{HEAT}').properties.el_inspector.file"
     before = front.run(stored)
     front.set(HEAT, opacity=0.35)
-    front.run(
-        """async () => {
-            const { workflow, output } = await app.graphToPrompt();
-            const ended = { once: true };
-            const done = new Promise((resolve) => app.api.addEventListener("execution_success", resolve, ended));
-            await app.api.queuePrompt(0, { output, workflow: { ...workflow, id: "another with the same numbers" } });
-            await done;
-        }"""
-    )
-    assert front.run(stored) == before
-    run(front)  # nothing is computed: the server has the maps of the other workflow's run
-    front.wait(f"file => {stored} !== file", before)
+    with answered(front):
+        front.run(
+            """async () => {
+                const { workflow, output } = await app.graphToPrompt();
+                const ended = { once: true };
+                const done = new Promise((resolve) => app.api.addEventListener("execution_success", resolve, ended));
+                const other = { ...workflow, id: "another with the same numbers" };
+                await app.api.queuePrompt(0, { output, workflow: other });
+                await done;
+            }"""
+        )
+        front.settle()
+        assert front.run(stored) == before
+        run(front)  # nothing is computed: the server has the maps of the other workflow's run
+        front.wait(f"file => {stored} !== file", before)
 
 
 def test_an_inspector_in_a_closed_workflow_follows_no_graph_any_more(front: Front):
