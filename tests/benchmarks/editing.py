@@ -146,7 +146,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=42, help="only so many cases, from all scenes")
     parser.add_argument("--tasks", nargs="*", default=[task.name for task in TASKS])
-    parser.add_argument("--out", type=Path, help="after each case, every single measurement so far goes to this JSON file")
+    parser.add_argument("--out", type=Path, help="keep every single measurement in this JSON file")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     alias_pack()

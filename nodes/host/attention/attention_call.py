@@ -126,12 +126,16 @@ class AttentionCall:
         k, heads = k[..., self.site.picture, :], self.site.heads
         return joined(q, heads), joined(k, heads), None if mask is None else mask[..., self.site.picture]
 
-    def attend_joined(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `attend`, of [R,L,H*d] whatever the call's form is."""
+    def backend_of_joined(self) -> Attend:
+        """`attend` of [R,L,H*d], whatever the call's form is. It keeps none of the call's tensors."""
         if self.q.ndim == 3:
-            return self.attend(q, k, v, mask)
-        q, k, v = (by_head(each, width(self.q, self.site.heads)) for each in (q, k, v))
-        return joined(self.attend(q, k, v, mask), self.site.heads)
+            return self.attend
+        attend, heads, size = self.attend, self.site.heads, width(self.q, self.site.heads)
+
+        def of_joined(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+            return joined(attend(*(by_head(each, size) for each in (q, k, v)), mask), heads)
+
+        return of_joined
 
     def probabilities(self, rows: slice | Tensor | Sequence[int], tokens: Tensor) -> Tensor:
         """P of `tokens` [N] in these rows, float32 [B,H,Q,N], over all keys."""

@@ -148,7 +148,7 @@ class Refinement(Processor):
         attention = []
         for row in self._rows if not unreadable else ():
             q, k, mask = call.within_picture(row.rows)
-            attend = _fused(call) if q.device.type == "cpu" else call.attend_joined
+            attend = _fused(call.site.heads, call.scale) if q.device.type == "cpu" else call.backend_of_joined()
             attention.append(SelfAttention(q.clone(), k.clone(), call.site.heads, (h, w), attend, mask))
         return _Kept(name, (h, w), attention, unreadable)
 
@@ -169,14 +169,14 @@ class Refinement(Processor):
         return "; ".join(layer.unreadable for layer in self._kept if layer.unreadable)
 
 
-def _fused(call: AttentionCall) -> Attend:
+def _fused(heads: int, scale: float | None) -> Attend:
     """PyTorch's fused attention for the CPU.
 
     The host's own there writes all scores down, 0.5 GB for 64x64 positions, which takes 2.7 times as long.
     """
-    scale = {} if call.scale is None else {"scale": call.scale}
+    scales = {} if scale is None else {"scale": scale}
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return attention_pytorch(q, k, v, call.site.heads, mask, **scale)
+        return attention_pytorch(q, k, v, heads, mask, **scales)
 
     return attend

@@ -109,34 +109,6 @@ _UNGUIDED = {
     **{ENGLISH_NOTE: 830, CHINESE_NOTE: 940},
 }
 
-# The two templates of another look have the same nodes in the same places.
-_APPEARANCE = Page(
-    (
-        Column(
-            280,
-            "1 · Model and pictures",
-            ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
-        ),
-        Column(
-            280,
-            "2 · Prompt",
-            ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
-        ),
-        Column(280, "3 · Sample all", ("What is taken over",)),
-        Column(260, "", ("Pictures and result together",)),
-        Column(250, "", ("Sampler",)),
-        Column(200, "", ("Decode",)),
-        Column(330, "4 · Result", ("Result", "Before and after")),
-    ),
-    ((4, 5), (0, 0)),
-    tops={
-        **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
-        **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
-        **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
-    },
-    gap=62,
-)
-
 PAGES: dict[str, Page] = {
     "01_baseline": Page(
         (
@@ -479,7 +451,32 @@ PAGES: dict[str, Page] = {
         gap=94,
         folded=frozenset({"Both regions", "Decode", "Decode without regions", "Decode by a word", "Negative prompt"}),
     ),
-    "21_cross_image_attention": _APPEARANCE,
+    "21_cross_image_attention": Page(
+        (
+            Column(
+                280,
+                "1 · Model and pictures",
+                ("Picture with the appearance", "Checkpoint", "Picture with the structure"),
+            ),
+            Column(
+                280,
+                "2 · Prompt",
+                ("What the pictures show", "Picture as latent", "Negative prompt", "Appearance as latent"),
+            ),
+            Column(280, "3 · Sample all", ("What is taken over",)),
+            Column(260, "", ("Pictures and result together",)),
+            Column(250, "", ("Sampler",)),
+            Column(200, "", ("Decode",)),
+            Column(330, "4 · Result", ("Result", "Before and after")),
+        ),
+        ((4, 5), (0, 0)),
+        tops={
+            **{"Checkpoint": 479, "Picture with the structure": 635, "Picture as latent": 164, "Negative prompt": 272},
+            **{"Appearance as latent": 744, "What is taken over": 698, "Pictures and result together": 271},
+            **{"Sampler": 44, "Decode": 735, "Result": 112, "Before and after": 605},
+        },
+        gap=62,
+    ),
     "22_keep_words": Page(
         (
             Column(280, "1 · Model", ("Checkpoint",)),
@@ -600,5 +597,33 @@ PAGES: dict[str, Page] = {
         },
         gap=62,
     ),
-    "30_eye_for_an_eye": _APPEARANCE,
+    "30_eye_for_an_eye": Page(
+        (
+            Column(
+                270,
+                "1 · Model and pictures",
+                ("Checkpoint", "Picture with the structure", "Picture with the appearance"),
+            ),
+            Column(
+                270,
+                "2 · Prompt",
+                ("Negative prompt", "Picture as latent", "Appearance as latent", "What the pictures show"),
+            ),
+            Column(230, "3 · Sample all", ("Where the thing is",)),
+            Column(270, "", ("What is taken over",)),
+            Column(250, "", ("Pictures and result together",)),
+            Column(250, "", ("Sampler",)),
+            Column(190, "", ("Decode",)),
+            Column(330, "4 · Result", ("Result", "Before and after")),
+        ),
+        ((2, 3), (5, 6)),
+        tops={
+            **{"Checkpoint": 100, "Picture with the structure": 256, "Picture with the appearance": 640},
+            **{"Negative prompt": 328, "Picture as latent": 492, "Appearance as latent": 546},
+            **{"What the pictures show": 600, "Where the thing is": 672, "What is taken over": 611},
+            **{"Pictures and result together": 496, "Decode": 480, "Before and after": 384},
+        },
+        gap=58,
+        folded=frozenset({"Picture as latent", "Appearance as latent", "Where the thing is"}),
+    ),
 }
