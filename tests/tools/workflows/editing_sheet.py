@@ -102,7 +102,7 @@ def layout(client: ComfyClient) -> tuple[str, list[Cell]]:
 
 
 def look(client: ComfyClient) -> tuple[str, list[Cell]]:
-    """Two given pictures: the structure of one, the look of the other; with masks of the cars, too."""
+    """Two given pictures: the structure of one, the look of the other; with exact masks of the cars, too."""
     images = upload_cars(client)
     cells = [(name, Image.fromarray(car.image)) for name, car in zip(("structure", "appearance"), CARS, strict=True)]
     for heading, name in (
@@ -122,7 +122,7 @@ def look(client: ComfyClient) -> tuple[str, list[Cell]]:
             "_meta": {"title": socket},
         }
         graph[workflow.node("What is taken over")]["inputs"][socket] = [socket, 0]
-    cells.append(("Eye-for-an-Eye,\nmasks", *result(client, workflow)))
+    cells.append(("Eye-for-an-Eye,\nexact masks", *result(client, workflow)))
     return "two given pictures. Prompt: a photo of a car", cells
 
 
