@@ -22,8 +22,10 @@ api.addEventListener("execution_start", ({ detail }) => {
   run = detail.prompt_id;
 });
 
+const inFront = () => (app.rootGraph ?? app.graph).id;
+
 /** Whether a workflow is the one in front. Where its id is not known it counts as that. */
-export const isInFront = (workflow) => !workflow || workflow === (app.rootGraph ?? app.graph).id;
+export const isInFront = (workflow, front = inFront()) => !workflow || workflow === front;
 
 /**
  * Call `act(run)` if what the server tells now is of the workflow in front. The outputs of a node do not say it: those
@@ -32,7 +34,8 @@ export const isInFront = (workflow) => !workflow || workflow === (app.rootGraph 
  */
 export function ifOfWorkflowInFront(act) {
   const told = run;
-  const decide = () => isInFront(workflows.get(told)) && act(told);
+  const front = inFront();
+  const decide = () => isInFront(workflows.get(told), front) && act(told);
   if (workflows.has(told) || !unanswered.size) decide();
   else Promise.all(unanswered).then(decide);
 }
