@@ -1,10 +1,10 @@
-"""How well six pictures come back from their noise, by each inversion: `make bench-inversion`.
+"""How well pictures come back from their noise, by each inversion: `make bench-inversion`.
 
-References of the toy world that the model has not seen are inverted with their own prompts and sampled back, by the
-functions of the pack's nodes, all in one batch. The table also says how large the noise is that was found, as a share
-of the first noise level (of noise 1), and its largest number; with `--edit` what becomes of it with the prompt of
-another subject, by the stock Euler and by the inversion's own sampler: how often a judge sees that subject, and the
-PSNR outside of both.
+Six references of the toy world (`--pictures` takes up to 42) that the model has not seen are inverted with their own
+prompts and sampled back, by the functions of the pack's nodes, all in one batch. The table also says how large the
+noise is that was found, as a share of the first noise level (of noise 1), and its largest number; with `--edit` what
+becomes of it with the prompt of another subject, by the stock Euler and by the inversion's own sampler: how often a
+judge sees that subject, and the PSNR outside of both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from ..tools.toy_world.judge import load_judge
 from ..tools.workflows.pipelines import measure
 from .editing import GUIDANCE, Editing
 
-PICTURES = 6
 ITERATIONS = 5
 DDIM, SOLVED, FRIENDLY, BELM = METHODS = "DDIM", f"{ITERATIONS} iterations", "edit-friendly", "O-BELM"
 
@@ -43,12 +42,12 @@ class Trip:
 
 
 class Trips:
-    """The six pictures, their prompts, and those of the edit."""
+    """So many pictures of all scenes, their prompts, and those of the edit."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         self.toy = toy = Editing()
         cases = keep_the_context()
-        self.cases: list[Case] = cases[:: len(cases) // PICTURES][:PICTURES]
+        self.cases: list[Case] = cases[:: len(cases) // count][:count]
         self.given = torch.stack([torch.from_numpy(case.picture().image.copy()) for case in self.cases]).float() / 255
         self.latent = {"samples": toy.vae.encode(self.given)}
         self.old = self._texts([f"{case.reference.subject} on {case.reference.scene}" for case in self.cases])
@@ -117,6 +116,7 @@ def main() -> int:
     parser.add_argument("--guidance", type=float, nargs="*", default=[1.0, 3.0])
     parser.add_argument("--schedulers", nargs="*", default=["normal"])
     parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--pictures", type=int, default=6)
     parser.add_argument("--edit", action="store_true", help="also draw the other subject from the noise")
     parser.add_argument("--sheet", type=Path, help="write the edits' pictures to this file")
     parser.add_argument("--threads", type=int, default=1)
@@ -126,7 +126,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     from explainable_latents.nodes.host.editing.own_run import schedule
 
-    judge, trips, rows, good = load_judge(), Trips(), [], True
+    judge, trips, rows, good = load_judge(), Trips(args.pictures), [], True
     ceiling = trips.psnr(trips.latent["samples"])
     print(f"the autoencoder alone: {ceiling:.2f} dB\n", flush=True)
     print("| method | scheduler | guidance | steps | PSNR | latent off by | deviation of the noise | largest | edits |")
