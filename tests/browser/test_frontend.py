@@ -17,7 +17,7 @@ from tests.tools.thorough import THOROUGH, further
 from tests.tools.workflows.index import TEMPLATES, Template
 
 CARD = re.compile("^template-workflow-")
-SLOWEST = ("15", "16a", "17")  # the numbers of templates whose runs take longest
+SLOWEST = ("13", "15", "16a", "17")  # the numbers of templates whose runs take longest
 PAUSES = {"26_pause_and_paint": 2}  # how often a template's run waits for its user
 LOCALE, TEXT_IS_DRAWN = "Comfy.Locale", 8 / 14  # the host draws text of 8 pixels and more, and its size is 14
 MOMENT = SLOW / 4  # milliseconds, only where the test is about to fail

@@ -100,7 +100,7 @@ def test_masks_stand_under_both_samplers_while_they_run(either_front: Front, cli
     size = "all => all.map((each) => [each.naturalWidth, each.naturalHeight])"
     front.becomes(lambda: masks["Ours"].locator("img").evaluate_all(size), [[16, 16]] * 4)
     heard = front.run("window.listening.abort(), window.heard")
-    # the sampler went on after each mask was shown; of its progress only the last is sure to be told: each 0.1 s at most
+    # the sampler went on after each mask was shown; of its progress only the last is sure to be told
     assert heard.index(["step", 1, True]) < heard.index(["step", 3, True]) < heard.index(["progress", 6])
     front.look_at("Ours", 0.7)
     front.shot(f"live-masks-{'nodes2' if front.vue else 'classic'}")

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from explainable_latents.nodes.core.maps.masks import Shaping, shape_mask
 from tests.tools.browser.front import Front
+from tests.tools.thorough import THOROUGH
 from tests.tools.workflows.index import BY_GRAPH
 
 MASK, GRADIENT, TO_MASK = "ELMaskFromAttention", "ELMaskFromGradient", "ELSaliencyToMask"
@@ -145,6 +146,7 @@ def test_a_preset_is_chosen_by_mouse(front: Front):
     front.shot("presets")
 
 
+@THOROUGH  # a page of its own
 def test_presets_have_chinese_names_where_the_interface_is_chinese(open_front):
     front = open_front(settings={"Comfy.Locale": "zh"})
     add(front, SAMPLER)
